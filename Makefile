@@ -1,0 +1,47 @@
+# The few verbs of this project. Each makes the virtual environment first, once:
+# packages are installed again only when pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+OUT ?= demo
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check fix clean
+
+help:  ## say what each verb does
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-check: $(VENV)/.installed-test
+	$(PIP) -e '.[test,check]'
+	@touch $@
+
+demo: $(VENV)/.installed-test  ## the whole road on a simulated retina, into demo/ (OUT=folder)
+	$(BIN)/retina-codec demo --out $(OUT) --overwrite
+
+test: $(VENV)/.installed-test  ## the tests that fit in a coffee break
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed-test  ## every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-check  ## lint, format and types, nothing changed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.installed-check  ## lint and format, changed in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment, caches and the demo's output
+	rm -rf $(VENV) $(OUT) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
