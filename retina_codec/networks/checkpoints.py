@@ -1,0 +1,134 @@
+"""Networks on disk: a folder with config.json, weights.safetensors and card.md.
+
+Why this file exists: a network is data, never code. Weights are safetensors and the config is
+JSON with the hash of the weights, so that loading runs nothing from the file and an altered file
+is noticed. It is not the reader of the published .pt files.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.storage import new_output, sha256_of
+
+__all__ = ["load_network", "save_network"]
+
+FORMAT = "retina-codec network 1"
+LARGEST_CONFIG = 10_000_000  # bytes
+
+
+def save_network(
+    network: RetinaCNN,
+    folder: str | os.PathLike[str],
+    *,
+    card: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a network to a folder: config.json, weights.safetensors, card.md.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+        Not modified.
+    folder : path
+        Written beside and renamed, so that it is whole or absent.
+    card : str, optional
+        Markdown: how trained, on what, how well it does.
+    overwrite : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the folder exists and ``overwrite`` is false, or writing fails.
+    """
+    from safetensors.torch import save_file
+
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with new_output(folder, overwrite=overwrite) as partial:
+        partial.mkdir()
+        weights = partial / "weights.safetensors"
+        save_file(state, weights)
+        config = {
+            "format": FORMAT,
+            "weights_sha256": sha256_of(weights),
+            "network": network.config(),
+            "training": network.training_record,
+        }
+        text = json.dumps(config, indent=2) + "\n"
+        (partial / "config.json").write_text(text, encoding="utf-8")
+        if card is not None:
+            (partial / "card.md").write_text(card, encoding="utf-8")
+
+
+def load_network(path: str | os.PathLike[str]) -> RetinaCNN:
+    """Load a network saved by `save_network`, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    path : path
+        The network's folder.
+
+    Returns
+    -------
+    RetinaCNN
+        Maps (batch, lag, y, x) normalised windows to (batch, cell) Hz.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the folder or a file is missing, the weights are not those that the config names, or
+        the two do not fit together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise RetinaCodecError(
+            f"a network is a folder with config.json and weights.safetensors; {folder} is "
+            f"{'a file' if folder.exists() else 'not there'}. Fit one with `retina-codec fit`."
+        )
+    config_file, weights = folder / "config.json", folder / "weights.safetensors"
+    for file in (config_file, weights):
+        if not file.is_file():
+            raise RetinaCodecError(
+                f"the network folder {folder} must hold {file.name}, which is missing. "
+                "Copy the folder again, whole."
+            )
+    config = _read_config(config_file)
+    if sha256_of(weights) != config["weights_sha256"]:
+        raise RetinaCodecError(
+            f"{weights} is not the file that config.json describes (its sha256 differs): it was "
+            "altered or only partly copied. Copy the folder again, whole."
+        )
+    try:
+        network = RetinaCNN.from_config(config["network"])
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RetinaCodecError(
+            f"config.json and weights.safetensors of {folder} do not fit together: {reason}."
+        ) from error
+    network.training_record = config.get("training") or {}
+    return network.eval()
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """Parse config.json and check that it is ours."""
+    if file.stat().st_size > LARGEST_CONFIG:
+        raise RetinaCodecError(f"{file} is larger than a config can be ({LARGEST_CONFIG} bytes).")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RetinaCodecError(f"{file} must be JSON; {error}.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise RetinaCodecError(f"{file} must say format {FORMAT!r}; got {found!r}.")
+    missing = {"weights_sha256", "network"} - set(config)
+    if missing:
+        raise RetinaCodecError(f"{file} lacks {sorted(missing)}. Copy the folder again, whole.")
+    return config

@@ -1,0 +1,66 @@
+"""Does this recording fit this network? One check, one message, before any long work."""
+
+import numpy as np
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.maheswaranathan import RetinaCNN
+
+__all__ = ["check_match"]
+
+
+def check_match(network: RetinaCNN, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
+    """Check that a split of a recording fits the network and select the network's cells.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+    split : xr.Dataset or node of a recording, with ``stimulus`` (time, y, x)
+        Responses may be missing; then only the stimulus is checked.
+
+    Returns
+    -------
+    xr.Dataset
+        The split with the network's cells in the network's order (cells that the network does
+        not model are left out); the stimulus stays lazy.
+
+    Raises
+    ------
+    RetinaCodecError
+        If frame size, frame rate, length or cells do not fit; every reason in one message.
+    """
+    dataset = split.to_dataset() if isinstance(split, xr.DataTree) else split
+    problems = []
+    stimulus = dataset["stimulus"]
+    frame = (stimulus.sizes["y"], stimulus.sizes["x"])
+    if frame != network.frame_shape:
+        problems.append(
+            f"the network takes frames of {network.frame_shape[0]} × {network.frame_shape[1]} px "
+            f"(y × x), the recording has {frame[0]} × {frame[1]}"
+        )
+    if stimulus.sizes["time"] <= network.history:
+        problems.append(
+            f"the network looks back {network.history} frames, the recording has only "
+            f"{stimulus.sizes['time']}"
+        )
+    elif "time" in stimulus.coords:
+        period = float(np.median(np.diff(stimulus["time"].values[:1000])))
+        if abs(period * network.frame_rate - 1) > 1e-3:
+            problems.append(
+                f"the network takes {network.frame_rate:g} Hz, the recording has {1 / period:g} Hz"
+            )
+    if "cell" in dataset.coords:
+        present = set(dataset["cell"].values.tolist())
+        missing = [cell for cell in network.cells if cell not in present]
+        if missing:
+            problems.append(
+                f"the network models cells {missing} that the recording lacks "
+                f"(it has {sorted(present, key=str)})"
+            )
+    if problems:
+        raise RetinaCodecError(
+            "recording and network do not fit: "
+            + "; ".join(problems)
+            + ". Use the network fitted to this recording, or fit one (`retina-codec fit`)."
+        )
+    return dataset.sel(cell=list(network.cells)) if "cell" in dataset.coords else dataset

@@ -1,0 +1,150 @@
+"""The building blocks of the retina CNN that torch does not have.
+
+Why this file exists: the published networks use a stacked linear convolution, a normalisation
+with a positive scale, noise in training and one reading per cell. The network that joins them
+stands in maheswaranathan.py.
+
+Notation: b windows, n cells.
+"""
+
+import torch
+from torch import nn
+
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["GaussianNoise", "Readout", "ScaleShiftNorm", "StackedConv2d"]
+
+
+class StackedConv2d(nn.Sequential):
+    """A large convolution trained as a stack of small linear ones.
+
+    No nonlinearity stands between the small kernels, so the stack equals one convolution with
+    the kernels convolved with each other; it trains faster and smoother than the large kernel.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int
+        Odd, >= 3; the stack holds ``(kernel_size - 1) / 2`` kernels of 3 × 3.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the kernel size is even or below 3.
+
+    References
+    ----------
+    Maheswaranathan et al. 2023, Neuron 111:2742, methods ("linear stacked convolution").
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise RetinaCodecError(
+                f"a stack needs an odd kernel size of at least 3; got {kernel_size=}. "
+                "Use stacked=False for other sizes."
+            )
+        depth = (kernel_size - 1) // 2
+        sizes = [in_channels] + [out_channels] * depth
+        super().__init__(
+            *(nn.Conv2d(sizes[i], sizes[i + 1], 3, bias=i == depth - 1) for i in range(depth))
+        )
+
+    def collapse(self) -> nn.Conv2d:
+        """Return the one convolution that equals the stack.
+
+        Returns
+        -------
+        torch.nn.Conv2d
+            Weight ``(out, in, kernel, kernel)``: the full convolution of the small kernels; bias
+            of the last one. Computed in float64, returned in the stack's dtype.
+        """
+        convolutions = [module for module in self if isinstance(module, nn.Conv2d)]
+        first, last = convolutions[0], convolutions[-1]
+        kernel = first.weight.detach().double()  # (q, i, u, v)
+        for later in convolutions[1:]:
+            step = later.weight.detach().double()  # (o, q, r, c)
+            kernel = nn.functional.conv2d(
+                kernel.transpose(0, 1), step.flip((-2, -1)), padding=step.shape[-1] - 1
+            ).transpose(0, 1)
+        whole = nn.Conv2d(first.in_channels, last.out_channels, kernel.shape[-1])
+        whole.to(device=last.weight.device, dtype=last.weight.dtype)
+        with torch.no_grad():
+            whole.weight.copy_(kernel)
+            if last.bias is not None and whole.bias is not None:
+                whole.bias.copy_(last.bias)
+        return whole
+
+
+class ScaleShiftNorm(nn.Module):
+    """Batch normalisation whose scale cannot change the sign of a channel.
+
+    ``y = (x - running_mean) / sqrt(running_var + eps) * |scale| + shift``; in training the batch
+    statistics take the place of the running ones.
+
+    Parameters
+    ----------
+    channels : int
+    momentum : float
+        Weight of a new batch in the running statistics.
+
+    References
+    ----------
+    Maheswaranathan et al. 2023, the published networks ("AbsBatchNorm", eps 1e-3).
+    """
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalise ``(b, channel, ...)`` per channel."""
+        return nn.functional.batch_norm(
+            inputs,
+            self.running_mean,
+            self.running_var,
+            self.scale.abs(),
+            self.shift,
+            self.training,
+            self.momentum,
+            1e-3,
+        )
+
+
+class GaussianNoise(nn.Module):
+    """Add noise of a fixed standard deviation in training; the identity in evaluation."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the shape of ``inputs``."""
+        return inputs + self.std * torch.randn_like(inputs) if self.training else inputs
+
+
+class Readout(nn.Module):
+    """Read every cell's own channel at that cell's location: ``y[b, i] = x[b, i, row_i, col_i]``.
+
+    Parameters
+    ----------
+    locations : torch.Tensor
+        ``(n, 2)`` integers, row and column in the map of the last convolution.
+    """
+
+    locations: torch.Tensor
+
+    def __init__(self, locations: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("locations", locations)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """``(b, n, row, col)`` to ``(b, n)``."""
+        cell = torch.arange(maps.shape[1], device=maps.device)
+        return maps[:, cell, self.locations[:, 0], self.locations[:, 1]]

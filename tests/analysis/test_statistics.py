@@ -1,0 +1,75 @@
+"""Pearson r against NumPy, the noise ceiling against its definition on simulated repeats."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import pearsonr
+
+from retina_codec.analysis.statistics import noise_ceiling, pearson
+from retina_codec.errors import RetinaCodecError
+
+
+def test_pearson_equals_scipy_per_cell():
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(2, 200, 3))
+    result = pearson(
+        xr.DataArray(one, dims=("time", "cell")), xr.DataArray(other, dims=("time", "cell"))
+    )
+    expected = [pearsonr(one[:, i], other[:, i]).statistic for i in range(3)]
+    np.testing.assert_allclose(result, expected)
+
+
+def test_constant_or_nan_gives_nan_not_zero():
+    values = xr.DataArray(np.random.default_rng(0).normal(size=(20, 3)), dims=("time", "cell"))
+    other = values.copy(deep=True)
+    other[:, 0] = 1.0
+    other[3, 1] = np.nan
+    result = pearson(values, other).values
+    assert np.isnan(result[:2]).all()
+    assert result[2] == pytest.approx(1.0)
+
+
+def test_labels_must_agree():
+    values = xr.DataArray(np.arange(4.0), dims="time", coords={"time": np.arange(4)})
+    with pytest.raises(RetinaCodecError, match="same labels"):
+        pearson(values, values.assign_coords(time=np.arange(4) + 1))
+
+
+def repeats_of(rate, count, random):
+    return xr.DataArray(
+        random.poisson(rate, (count, *rate.shape)).astype(float),
+        dims=("repeat", "time", "cell"),
+        coords={"cell": [5, 6]},
+    )
+
+
+def test_ceiling_is_the_correlation_of_the_true_rate_with_the_mean():
+    random = np.random.default_rng(1)
+    rate = np.exp(random.normal(0, 1, (20_000, 2))) * [0.5, 3.0]
+    repeats = repeats_of(rate, 8, random)
+    ceiling = noise_ceiling(repeats)
+    mean = repeats.mean("repeat").values
+    reached = [np.corrcoef(rate[:, i], mean[:, i])[0, 1] for i in (0, 1)]
+    np.testing.assert_allclose(ceiling, reached, atol=0.01)
+    assert ceiling["cell"].values.tolist() == [5, 6]
+
+
+def test_ceiling_without_signal_is_near_zero_and_with_equal_repeats_one():
+    random = np.random.default_rng(2)
+    noise = repeats_of(np.full((5000, 2), 2.0), 10, random)
+    assert (noise_ceiling(noise) < 0.2).all()
+    same = xr.concat([noise.isel(repeat=0)] * 3, "repeat")
+    np.testing.assert_allclose(noise_ceiling(same), 1.0)
+
+
+def test_repeats_with_nan_are_left_out_for_that_cell():
+    random = np.random.default_rng(3)
+    repeats = repeats_of(np.exp(random.normal(size=(500, 2))), 5, random)
+    holed = repeats.copy(deep=True)
+    holed[1, 7, 0] = np.nan
+    expected = noise_ceiling(repeats.isel(repeat=[0, 2, 3, 4]))
+    result = noise_ceiling(holed)
+    assert float(result[0]) == pytest.approx(float(expected[0]))
+    assert float(result[1]) == pytest.approx(float(noise_ceiling(repeats)[1]))
+    holed[1:, 7, 0] = np.nan
+    assert np.isnan(noise_ceiling(holed)[0])

@@ -1,0 +1,76 @@
+"""Networks on disk: exact round trip; missing, altered and foreign files are refused."""
+
+import json
+
+import pytest
+import torch
+
+import retina_codec as rc
+
+
+@pytest.fixture
+def saved(small_network, tmp_path):
+    small_network.training_record = {"settings": {"seed": 3}}
+    rc.save_network(small_network, tmp_path / "net", card="# Card\n")
+    return tmp_path / "net"
+
+
+def test_round_trip_is_exact(saved, small_network):
+    again = rc.load_network(saved)
+    windows = torch.randn(3, 5, 13, 14)
+    torch.testing.assert_close(again(windows), small_network(windows), rtol=0, atol=0)
+    assert again.config() == small_network.config()
+    assert again.training_record == {"settings": {"seed": 3}}
+    assert not again.training
+    assert (saved / "card.md").read_text() == "# Card\n"
+
+
+def test_an_existing_folder_is_kept(saved, small_network):
+    before = (saved / "config.json").read_bytes()
+    with pytest.raises(rc.RetinaCodecError, match="overwrite"):
+        rc.save_network(small_network, saved)
+    assert (saved / "config.json").read_bytes() == before
+    rc.save_network(small_network, saved, overwrite=True)
+    assert not (saved / "card.md").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors"])
+def test_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(rc.RetinaCodecError, match=f"must hold {name}"):
+        rc.load_network(saved)
+
+
+def test_one_altered_byte(saved):
+    weights = saved / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(rc.RetinaCodecError, match="sha256 differs"):
+        rc.load_network(saved)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(format="other"), "must say format"),
+        (lambda c: c.pop("network"), "lacks"),
+        (lambda c: c["network"].update(channels=[4, 2]), "do not fit together"),
+        (lambda c: c["network"].update(extra=1), "do not fit together"),
+        (lambda c: c["network"].pop("history"), "do not fit together"),
+    ],
+)
+def test_config_that_does_not_fit(saved, edit, message):
+    config = json.loads((saved / "config.json").read_text())
+    edit(config)
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(rc.RetinaCodecError, match=message):
+        rc.load_network(saved)
+
+
+def test_not_json_and_no_folder(saved, tmp_path):
+    (saved / "config.json").write_text("{")
+    with pytest.raises(rc.RetinaCodecError, match="must be JSON"):
+        rc.load_network(saved)
+    with pytest.raises(rc.RetinaCodecError, match="not there"):
+        rc.load_network(tmp_path / "nowhere")
