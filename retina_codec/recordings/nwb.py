@@ -1,0 +1,286 @@
+"""Recordings as Neurodata Without Borders files: one movie at a fixed rate, units, split intervals.
+
+Layout: an image series of the whole session (frames, y, x), the train movie and then every
+presentation of the test movie; a units table; a trials table with ``split`` and ``repeat``. Files
+with external movies, indexed images or several clocks are another matter. This file writes; the
+reader stands in nwb_reading.py, the clock that both share in nwb_session.py.
+"""
+
+import json
+import os
+import re
+import warnings
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb_reading import read_nwb
+from retina_codec.recordings.nwb_session import (
+    NOTES_KEY,
+    Presentation,
+    join_session,
+    observed_intervals,
+    place_spikes,
+    presentations_of,
+)
+from retina_codec.recordings.schema import validate_recording
+from retina_codec.storage import new_output
+
+__all__ = ["read_nwb", "write_nwb"]
+
+STIMULUS = "stimulus"
+FRAMES_PER_CHUNK = 100
+CHUNKS_PER_BLOCK = 5
+UNDATED = datetime(1970, 1, 1, tzinfo=UTC)  # NWB demands a date; recordings do not carry one
+UNIDENTIFIED = "http://purl.obolibrary.org/obo/NCBITaxon_32644"  # NCBI's taxon "unidentified"
+CELL_COLUMNS = {
+    "cell_type": "cell type, 'unknown' where unknown",
+    "center_y": "receptive field centre, px from the first row of a frame",
+    "center_x": "receptive field centre, px from the first column of a frame",
+}
+
+
+def write_nwb(
+    recording: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write a recording as one NWB file.
+
+    The test movie is repeated physically, once per presentation, so that any reader sees what the
+    retina saw. A recording holds counts, not spike times: the n spikes of a bin are placed evenly,
+    at (k + ½)/n of the bin, so that counts come back exactly. Observation intervals say which bins
+    a cell was recorded in (elsewhere its rate is NaN). What NWB has no place for (pixel size,
+    species in words, source) is kept as JSON in the notes.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+        A valid recording; not modified. The stimulus is streamed.
+    path : path
+        Where to write; by custom it ends in ``.nwb``.
+    overwrite : bool
+        Replace an existing file.
+
+    Raises
+    ------
+    RetinaCodecError
+        Not a valid recording, presentations that overlap in time, an existing path, a full disk.
+    """
+    from pynwb import NWBHDF5IO
+
+    validate_recording(recording)
+    with new_output(path, overwrite=overwrite) as partial:
+        nwbfile = _build(recording)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the partial file's suffix
+                with NWBHDF5IO(partial, "w") as stream:
+                    stream.write(nwbfile)
+        except (RuntimeError, TypeError, ValueError) as error:  # how HDF5 may say that it failed
+            if isinstance(error, RetinaCodecError):
+                raise
+            raise RetinaCodecError(f"could not write {path}: {str(error)[:200]}") from error
+
+
+def _build(recording: xr.DataTree) -> Any:
+    """Make the pynwb object; the movie is a generator that the writer will draw from."""
+    from pynwb import NWBFile
+    from pynwb.file import Subject
+
+    attrs = recording.attrs
+    shown = presentations_of(recording)
+    start, timestamps = join_session(shown)
+    types = recording["test/cell_type"].to_numpy().tolist()
+    notes = {NOTES_KEY: {**attrs, "cell_types": types, "date": "not known"}}
+    nwbfile = NWBFile(
+        session_description=attrs["session"] or "no description",
+        identifier=attrs["session"] or "no identifier",
+        session_start_time=UNDATED,
+        experiment_description=f"Retina recording; source: {attrs['source'] or 'not known'}",
+        keywords=["retina", "visual stimulus", "ganglion cells"],
+        notes=json.dumps(notes, ensure_ascii=False, default=str),
+    )
+    words = attrs["species"]
+    nwbfile.subject = Subject(
+        subject_id=attrs["session"] or "no identifier",
+        description=f"species as recorded: {words or 'not known'}",
+        species=words if re.fullmatch("[A-Z][a-z]+ [a-z]+", words) else UNIDENTIFIED,
+        age="P0D/",  # from 0 days, no upper bound: not known
+        sex="U",
+    )
+    nwbfile.add_stimulus(_image_series(recording, shown, start, timestamps))
+    _add_units(nwbfile, recording, shown)
+    nwbfile.add_trial_column("split", "train (shown once) or test")
+    nwbfile.add_trial_column(
+        "repeat", "number of the presentation of the test movie; -1: no repeat"
+    )
+    for entry in shown:
+        nwbfile.add_trial(
+            start_time=entry.start, stop_time=entry.stop, split=entry.split, repeat=entry.repeat
+        )
+    _add_time_series(nwbfile, recording)
+    return nwbfile
+
+
+def _image_series(
+    recording: xr.DataTree,
+    shown: list[Presentation],
+    start: float,
+    timestamps: npt.NDArray[np.float64] | None,
+) -> Any:
+    from hdmf.backends.hdf5.h5_utils import H5DataIO
+    from pynwb.image import ImageSeries
+
+    frames = recording["test/stimulus"]
+    splits = {entry.split for entry in shown}
+    dtype = np.result_type(*(recording[split].to_dataset()["stimulus"].dtype for split in splits))
+    compressed = H5DataIO(
+        _chunk_iterator(recording, shown, dtype), compression="gzip", compression_opts=1
+    )
+    timing: dict[str, Any] = {"rate": recording.attrs["frame_rate"], "starting_time": start}
+    if timestamps is not None:
+        timing = {"timestamps": timestamps}
+    return ImageSeries(
+        name=STIMULUS,
+        data=compressed,
+        unit=frames.attrs.get("units", "n/a"),
+        description="Frames shown to the retina, raw intensities; axes: frame, y (row), x (column)",
+        **timing,
+    )
+
+
+def _chunk_iterator(recording: xr.DataTree, shown: list[Presentation], dtype: np.dtype[Any]) -> Any:
+    """Make hdmf's iterator over the movie of the session: whole chunks, a few at a time."""
+    from hdmf.data_utils import GenericDataChunkIterator
+
+    movies = {entry.split: recording[entry.split].to_dataset()["stimulus"] for entry in shown}
+    _, height, width = movies["test"].shape
+    starts = np.cumsum([0, *(entry.frames for entry in shown)])
+    total = int(starts[-1])
+    chunk = min(FRAMES_PER_CHUNK, total)
+
+    class SessionMovie(GenericDataChunkIterator):  # type: ignore[misc]  # hdmf has no types
+        def _get_data(self, selection: tuple[slice, ...]) -> npt.NDArray[Any]:
+            first, last = selection[0].start, selection[0].stop
+            pieces = [
+                movies[entry.split][max(first - start, 0) : last - start].to_numpy()
+                for entry, start in zip(shown, starts, strict=False)
+                if start < last and first < start + entry.frames
+            ]
+            joined: npt.NDArray[Any] = np.concatenate(pieces).astype(dtype, copy=False)
+            return joined[:, selection[1], selection[2]]
+
+        def _get_maxshape(self) -> tuple[int, ...]:
+            return total, height, width
+
+        def _get_dtype(self) -> np.dtype[Any]:
+            return dtype
+
+    return SessionMovie(
+        chunk_shape=(chunk, height, width),
+        buffer_shape=(min(total, chunk * CHUNKS_PER_BLOCK), height, width),
+    )
+
+
+def _add_units(nwbfile: Any, recording: xr.DataTree, shown: list[Presentation]) -> None:
+    from pynwb.misc import Units
+
+    most = max(1.0, *(float(np.nanmax(entry.counts, initial=1.0)) for entry in shown))
+    nwbfile.units = Units(
+        name="units",
+        description="Retinal ganglion cells; spikes are placed evenly within their frame",
+        resolution=1.0 / (shown[0].frame_rate * most),  # s between the spikes of the fullest bin
+    )
+    test = recording["test"].to_dataset()
+    cells = test["cell"].to_numpy()
+    columns = {"cell_type": test["type"].to_numpy().astype(str)}
+    for name in ("center_y", "center_x"):
+        if name in test.coords:
+            columns[name] = test[name].to_numpy().astype(float)
+    for name, values in columns.items():
+        nwbfile.add_unit_column(name, CELL_COLUMNS[name])
+        columns[name] = values
+    numbered = cells.dtype.kind in "iu"
+    if not numbered:
+        nwbfile.add_unit_column("cell_name", "name of the cell")
+    member = test["type_membership"].to_numpy()
+    soft = not np.isin(member, (0.0, 1.0)).all() or bool((member.sum(axis=1) != 1).any())
+    if soft:
+        names = ", ".join(test["cell_type"].to_numpy().tolist())
+        nwbfile.add_unit_column("type_membership", f"membership in [0, 1], one number for: {names}")
+    for index, cell in enumerate(cells):
+        row: dict[str, Any] = {name: values[index] for name, values in columns.items()}
+        if not numbered:
+            row["cell_name"] = str(cell)
+        if soft:
+            row["type_membership"] = member[index].astype(float)
+        nwbfile.add_unit(
+            id=int(cell) if numbered else index,
+            spike_times=np.concatenate([place_spikes(entry, index) for entry in shown]),
+            obs_intervals=observed_intervals(shown, index),
+            **row,
+        )
+
+
+def _add_time_series(nwbfile: Any, recording: xr.DataTree) -> None:
+    """Interneuron potentials with a table of who they are; other (time, cell) variables."""
+    from hdmf.common import DynamicTable, VectorData
+    from pynwb import TimeSeries
+
+    rate = recording.attrs["frame_rate"]
+    if "interneurons" in recording.children:
+        node = recording["interneurons"].to_dataset()
+        module = nwbfile.create_processing_module(
+            "icephys", "Interneurons, recorded during the first test presentation"
+        )
+        module.add(
+            TimeSeries(
+                name="interneuron_potential",
+                data=node["potential"].to_numpy(),
+                unit=node["potential"].attrs.get("units") or "n/a",
+                description="axes: time, interneuron (rows of the table interneurons)",
+                rate=rate,
+                starting_time=float(node["time"][0]),
+            )
+        )
+        names = [name for name in ("type", "center_y", "center_x") if name in node.coords]
+        table = [("label", node["interneuron"])] + [(name, node[name]) for name in names]
+        module.add(
+            DynamicTable(
+                name="interneurons",
+                description="One row per column of interneuron_potential",
+                columns=[
+                    VectorData(name=name, description=f"{name} of the interneuron", data=_plain(v))
+                    for name, v in table
+                ],
+            )
+        )
+    for split in ("train", "test"):
+        if split not in recording.children:
+            continue
+        dataset = recording[split].to_dataset()
+        standard = {"rate", "spike_count"}
+        for name, variable in dataset.data_vars.items():
+            if variable.dims != ("time", "cell") or name in standard:
+                continue
+            if "misc" not in nwbfile.processing:
+                nwbfile.create_processing_module("misc", "Further values per frame and unit")
+            nwbfile.processing["misc"].add(
+                TimeSeries(
+                    name=f"{split}_{name}",
+                    data=variable.to_numpy(),
+                    unit=variable.attrs.get("units") or "n/a",
+                    description=variable.attrs.get("long_name") or "axes: time, unit",
+                    rate=rate,
+                    starting_time=float(dataset["time"][0]),
+                )
+            )
+
+
+def _plain(values: xr.DataArray) -> list[Any]:
+    array = values.to_numpy()
+    plain: list[Any] = (array if array.dtype.kind in "iuf" else array.astype(str)).tolist()
+    return plain

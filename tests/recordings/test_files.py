@@ -1,0 +1,112 @@
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.files import convert, open_recording, save_recording
+from retina_codec.recordings.windows import StimulusWindows
+
+FORMATS = [".nc", ".zarr", ".nwb"]
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_array_formats_keep_everything(recording, tmp_path, suffix):
+    save_recording(recording, tmp_path / f"session{suffix}")
+    found = open_recording(tmp_path / f"session{suffix}")
+    assert found.identical(recording)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_opening_leaves_the_stimulus_on_disk_and_windows_read_it(recording, tmp_path, suffix):
+    save_recording(recording, tmp_path / f"session{suffix}")
+    found = open_recording(tmp_path / f"session{suffix}")
+    for split in ("train", "test"):
+        assert not found[split]["stimulus"].variable._in_memory
+        here = StimulusWindows(recording[f"{split}/stimulus"], 5, mean=120.0, std=70.0)
+        there = StimulusWindows(found[f"{split}/stimulus"], 5, mean=120.0, std=70.0)
+        for (_, one), (_, other) in zip(here.batches(6), there.batches(6), strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+        assert not found[split]["stimulus"].variable._in_memory
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(".nc", ".nwb"), (".nwb", ".zarr"), (".zarr", ".nc")]
+)
+def test_converting_there_and_back_is_the_same(recording, tmp_path, first, second):
+    save_recording(recording, tmp_path / f"a{first}")
+    convert(tmp_path / f"a{first}", tmp_path / f"b{second}")
+    convert(tmp_path / f"b{second}", tmp_path / f"c{first}")
+    assert open_recording(tmp_path / f"c{first}").identical(open_recording(tmp_path / f"a{first}"))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_existing_recording_is_replaced_only_on_request(recording, tmp_path, suffix):
+    path = tmp_path / f"session{suffix}"
+    save_recording(recording, path)
+    recording.attrs["session"] = "another"
+    with pytest.raises(RetinaCodecError, match=r"does\. Choose another name, .*--overwrite"):
+        save_recording(recording, path)
+    assert open_recording(path).attrs["session"] != "another"
+    save_recording(recording, path, overwrite=True)
+    assert open_recording(path).attrs["session"] == "another"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_leaves_nothing(recording, tmp_path, suffix, monkeypatch):
+    import pynwb
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pynwb.NWBHDF5IO, "write", full)
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", full)
+    monkeypatch.setattr(xr.DataTree, "to_zarr", full)
+    with pytest.raises(RetinaCodecError, match=rf"session\{suffix}: No space left on device"):
+        save_recording(recording, tmp_path / f"session{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_tree(path: Path):
+    xr.DataTree.from_dict({"/layers": xr.Dataset({"a": ("time", [1.0])})}).to_netcdf(
+        path, engine="h5netcdf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("session.mat", Path.touch, r"name must end in \.nwb, \.nc, \.zarr; got"),
+        ("session.nwb", None, "there must be a recording at .*; nothing is there"),
+        ("session.nc", None, "there must be a recording at .*; nothing is there"),
+        ("session.nc", lambda p: p.write_text("spikes"), "must be a readable HDF5"),
+        ("session.nwb", lambda p: p.write_text("spikes"), "must be an NWB file"),
+        ("session.zarr", Path.mkdir, "must be a readable Zarr folder"),
+        ("session.nc", write_tree, r"session\.nc: this is not a valid recording: \(1\)"),
+    ],
+)
+def test_what_is_no_recording_is_refused_in_one_line(tmp_path, name, make, message):
+    if make is not None:
+        make(tmp_path / name)
+    with pytest.raises(RetinaCodecError, match=message) as caught:
+        open_recording(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_invalid_recording_is_not_saved(recording, tmp_path):
+    del recording.attrs["species"]
+    with pytest.raises(RetinaCodecError, match="attribute species"):
+        save_recording(recording, tmp_path / "session.nc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_converting_onto_itself_or_to_an_unknown_format_is_refused(recording, tmp_path):
+    save_recording(recording, tmp_path / "a.nc")
+    with pytest.raises(RetinaCodecError, match="must differ"):
+        convert(tmp_path / "a.nc", tmp_path / ".." / tmp_path.name / "a.nc", overwrite=True)
+    with pytest.raises(RetinaCodecError, match="must end in"):
+        convert(tmp_path / "a.nc", tmp_path / "a.h5")
+    assert open_recording(tmp_path / "a.nc").identical(recording)

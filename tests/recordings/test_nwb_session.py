@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb_session import (
+    Presentation,
+    bin_spikes,
+    join_session,
+    observed_intervals,
+    place_spikes,
+    presentations_of,
+)
+from retina_codec.recordings.schema import make_recording
+from tests.recordings.small_recording import RATE
+
+NAN = np.nan
+
+
+def shown(counts, start=0.0, rate=100.0, repeat=-1):
+    counts = np.asarray(counts, dtype=float)
+    return Presentation("test", repeat, start, rate, counts.reshape(len(counts), -1))
+
+
+def test_spikes_are_placed_evenly_in_their_bins():
+    spikes = place_spikes(shown([0, 2, 0, 4, 1], start=3.0, rate=10.0), 0)
+    by_hand = [3.125, 3.175, 3.3125, 3.3375, 3.3625, 3.3875, 3.45]
+    np.testing.assert_allclose(spikes, by_hand)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    start=st.floats(0, 1e5),
+    rate=st.sampled_from([100.0, 50.0, 59.94, 85.0, 30.0, 1000.0]),
+)
+def test_placed_spikes_are_found_in_their_bins_again(counts, start, rate):
+    entry = shown(counts, start, rate)
+    times = start + np.arange(len(counts)) / rate
+    found = bin_spikes([place_spikes(entry, 0)], None, times, rate)
+    np.testing.assert_array_equal(found[:, 0], counts)
+
+
+def test_a_spike_on_an_edge_belongs_to_the_bin_that_starts_there():
+    times = np.arange(1000) * 0.01
+    on_edges = np.array([round(0.01 * k, 2) for k in range(1000)])
+    assert (on_edges < times).any()  # 0.29 < 29 · 0.01: naive comparison would misplace it
+    found = bin_spikes([on_edges, np.array([-0.5, 9.9999, 10.0, 11.0])], None, times, 100.0)
+    np.testing.assert_array_equal(found[:, 0], 1)
+    assert np.flatnonzero(found[:, 1]).tolist() == [999]  # the end is not part of the session
+
+
+def test_bins_outside_the_observation_are_missing():
+    times = np.arange(10) * 0.1
+    observed = [np.array([[0.5, 0.7], [0.0, 0.3]]), np.zeros((0, 2))]
+    found = bin_spikes([np.array([0.05, 0.62]), np.array([])], observed, times, 10.0)
+    np.testing.assert_array_equal(found[:, 0], [1, 0, 0, NAN, NAN, 0, 1, NAN, NAN, NAN])
+    assert np.isnan(found[:, 1]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    first=st.lists(st.sampled_from([0.0, 1.0, NAN]), min_size=1, max_size=20),
+    second=st.lists(st.sampled_from([0.0, 2.0, NAN]), min_size=1, max_size=20),
+    gap=st.sampled_from([0.0, 0.5]),
+)
+def test_missing_bins_survive_the_way_through_intervals(first, second, gap):
+    one = shown(first, 1.0)
+    two = shown(second, one.stop + gap)
+    intervals = observed_intervals([one, two], 0)
+    assert (intervals[:, 1] > intervals[:, 0]).all()
+    assert (intervals[1:, 0] > intervals[:-1, 1]).all()
+    for entry in (one, two):
+        times = entry.start + np.arange(entry.frames) / 100.0
+        found = bin_spikes([place_spikes(entry, 0)], [intervals], times, 100.0)
+        np.testing.assert_array_equal(found, entry.counts)
+
+
+def test_presentations_that_touch_need_no_timestamps():
+    one = shown([0, 1, 2], 1.0)
+    assert join_session([one, shown([1], 1.03)]) == (1.0, None)
+    start, timestamps = join_session([one, shown([1, 1], 2.0)])
+    assert start == 1.0
+    np.testing.assert_allclose(timestamps, [1.0, 1.01, 1.02, 2.0, 2.01])
+
+
+def test_presentations_are_listed_in_order_of_time(recording, parts):
+    found = presentations_of(recording)
+    assert [(entry.split, entry.repeat, entry.frames) for entry in found] == [
+        ("train", -1, 37),
+        ("test", 0, 23),
+        ("test", 1, 23),
+        ("test", 2, 23),
+    ]
+    np.testing.assert_array_equal(found[0].counts, parts["train"]["spike_count"])
+    np.testing.assert_array_equal(found[2].counts * RATE, parts["repeats"]["rate"][1])
+    np.testing.assert_allclose(found[3].stop, (37 + 3 * 23) / RATE)
+
+
+def test_overlapping_presentations_are_refused(parts):
+    parts["repeats"] = parts["repeats"].assign_coords(start_time=("repeat", [0.74, 1.1, 9.0]))
+    with pytest.raises(RetinaCodecError, match=r"must not overlap .* ends at 1\.2 s and test st"):
+        presentations_of(make_recording(**parts))
+
+
+def test_smoothed_rates_are_not_spikes(parts):
+    smooth = xr.zeros_like(parts["train"]["spike_count"]) + 12.3
+    parts["train"] = parts["train"].assign(rate=smooth)
+    with pytest.raises(RetinaCodecError, match=r"whole numbers of spikes per bin .*\.nc or \.zarr"):
+        presentations_of(make_recording(**parts))
