@@ -1,0 +1,234 @@
+"""From labelled contributions to labelled modes, layer by layer.
+
+Why this file exists: it chooses which times fit and which judge, turns signs and scales into plain
+numbers for a method and back again, and puts names and units on what the method found. It is not a
+method: those are classes with ``fit(features)``, one file each (``autoencoder``, ``gated``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.modes.scorecard import scorecard
+
+__all__ = ["DecompositionMethod", "FittedModes", "decompose"]
+
+ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
+
+
+class FittedModes(Protocol):
+    """What a method returns: modes, and a way to load them on any samples."""
+
+    @property
+    def dictionary(self) -> Tensor:
+        """Modes (mode, feature), rows of unit length."""
+
+    @property
+    def epochs(self) -> int:
+        """How long the kept state was trained."""
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) >= 0."""
+
+    def encode_unpolished(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) >= 0 straight from the encoder network."""
+
+
+class DecompositionMethod(Protocol):
+    """A way to find modes: a frozen dataclass whose fields are all its settings."""
+
+    @property
+    def sign_consistent(self) -> bool:
+        """Whether inhibitory features are turned positive before the fit, and modes stay so."""
+
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedModes:
+        """Find modes in features (sample, feature), dimensionless, in order of time."""
+
+
+def decompose(
+    tree: xr.DataTree,
+    method: DecompositionMethod,
+    *,
+    layers: Sequence[str] | None = None,
+    held_out: float = 0.25,
+    gap: int = 40,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Decompose the contributions of every layer into modes and loadings.
+
+    contribution[t, sign, channel] ≈ Σ_mode loading[t, mode] · dictionary[mode, sign, channel].
+    Features are sign × channel, divided by one global standard deviation, that of the fitted part.
+    The first part of the data is fitted, the last part only scored, with a gap between them
+    because neighbouring times share stimulus history.
+
+    Parameters
+    ----------
+    tree : xr.DataTree
+        Results of `contribute`: ``/layers/<name>/contribution`` (time or sample, sign, channel).
+    method : DecompositionMethod
+        For instance `SparseAutoencoder`.
+    layers : sequence of str, optional
+        Which layers; all if left out.
+    held_out : float
+        Share of the samples, at the end, that the fit never sees.
+    gap : int
+        Samples left out between the two parts.
+    device : str or torch.device, optional
+        Where to compute; the CPU when left out.
+    progress : bool, optional
+        None shows bars after 2 s, False never, True at once.
+
+    Returns
+    -------
+    xr.DataTree
+        A copy with ``/layers/<name>/modes``: ``dictionary`` (mode, sign, channel), unit length,
+        dimensionless, inhibitory entries <= 0; ``loading`` (time, mode), >= 0, unit of the
+        contributions; ``scale`` (), the standard deviation used; ``active`` (time, mode), where
+        the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time.
+        Modes that never load in the fitted part are dropped; the others stand in order of the
+        sum they explain there, largest first.
+
+    Raises
+    ------
+    RetinaCodecError
+        If there are no such layers, a contribution is not finite or does not vary, or the parts
+        would be too short.
+
+    References
+    ----------
+    Melander et al. 2026, decomposition of contributions.
+    """
+    if not callable(getattr(method, "fit", None)):
+        raise RetinaCodecError(
+            f"method must be a decomposition with fit(), for instance SparseAutoencoder(); "
+            f"got {method!r}."
+        )
+    found = list(tree["layers"].children) if "layers" in tree.children else []
+    chosen = found if layers is None else list(layers)
+    if not chosen or not set(chosen) <= set(found):
+        raise RetinaCodecError(
+            f"layers must name explained layers; got {chosen or 'none'}, the tree holds "
+            f"{found or 'none'}. Run contribute() for these layers first."
+        )
+    result = tree.copy()
+    for name in chosen:
+        contribution = _checked_contribution(tree, name)
+        modes = _modes_of(contribution, method, held_out, gap, device, progress)
+        result[f"layers/{name}/modes"] = xr.DataTree(modes)
+    return result
+
+
+def _checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:
+    """Return a layer's contributions in order (sample, sign, channel), all finite."""
+    layer = tree[f"layers/{name}"].to_dataset()
+    if "contribution" not in layer or not {"sign", "channel"} <= set(layer["contribution"].dims):
+        raise RetinaCodecError(
+            f"layer {name!r} must hold contribution (time, sign, channel); it holds "
+            f"{ {key: value.dims for key, value in layer.data_vars.items()} }."
+        )
+    contribution = layer["contribution"].transpose(..., "sign", "channel")
+    if contribution.ndim != 3 or "inhibitory" not in contribution.coords["sign"]:
+        raise RetinaCodecError(
+            f"contribution of layer {name!r} must have dims (time or sample, sign, channel) and "
+            f"sign labels 'inhibitory', 'excitatory'; got dims {contribution.dims}."
+        )
+    bad = ~np.isfinite(contribution.values).all(axis=(1, 2))
+    if bad.any():
+        raise RetinaCodecError(
+            f"contributions of layer {name!r} must be finite; {int(bad.sum())} of {len(bad)} "
+            f"samples are not, the first is number {int(bad.argmax())}. Leave these out."
+        )
+    return contribution
+
+
+def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:
+    """Label samples "fit", "gap", "held_out" in this order."""
+    if not 0 < held_out < 1 or gap < 0:
+        raise RetinaCodecError(
+            f"held_out must lie between 0 and 1 and gap must be >= 0; got {held_out=}, {gap=}."
+        )
+    last = round(held_out * count)
+    first = count - last - gap
+    if last < 2 or first < 4:
+        raise RetinaCodecError(
+            f"the fit needs at least 4 samples and its judgement 2; {count} samples with "
+            f"{held_out=} and {gap=} leave {max(first, 0)} and {last}. Give a longer recording or "
+            "a smaller gap."
+        )
+    return np.repeat(["fit", "gap", "held_out"], [first, gap, last])
+
+
+def _modes_of(
+    contribution: xr.DataArray,
+    method: DecompositionMethod,
+    held_out: float,
+    gap: int,
+    device: str | torch.device | None,
+    progress: bool | None,
+) -> xr.Dataset:
+    """Find and label the modes of one layer."""
+    dim = str(contribution.dims[0])
+    split = _split_labels(contribution.sizes[dim], held_out, gap)
+    values = contribution.values.astype(np.float64)
+    scale = float(values[split == "fit"].std())
+    if not scale > 0:
+        raise RetinaCodecError(
+            "contributions must vary in the fitted part; they are all alike there. Is the network "
+            "silent, or the stimulus constant?"
+        )
+    sign = np.where(contribution["sign"].values == "inhibitory", -1.0, 1.0)[:, None]
+    if not method.sign_consistent:
+        sign = np.ones_like(sign)
+    scaled = (values * sign / scale).reshape(len(values), -1)
+    features = torch.as_tensor(scaled.astype(np.float32), device=device)
+    fitted = method.fit(features[torch.as_tensor(split == "fit")], progress=progress)
+    loading, unpolished = (
+        find(features).cpu().numpy() * np.float32(scale)
+        for find in (fitted.encode, fitted.encode_unpolished)
+    )
+    dictionary = fitted.dictionary.cpu().numpy().reshape(-1, *values.shape[1:])
+
+    explained = loading[split == "fit"].sum(0) * np.abs(dictionary).sum((1, 2))
+    alive = (loading[split == "fit"] > ACTIVE * scale).any(0)
+    order = np.argsort(-explained, kind="stable")
+    order = order[alive[order]]
+    if len(order) == 0:
+        raise RetinaCodecError(
+            f"no mode is alive after the fit of {type(method).__name__}; try another seed, more "
+            "epochs, or SparseAutoencoder()."
+        )
+    units = contribution.attrs.get("units", "1")
+    coords = {**contribution.coords, "mode": np.arange(len(order)), "split": (dim, split)}
+    loading = loading[:, order]
+    modes = xr.Dataset(
+        {
+            "dictionary": (
+                ("mode", *contribution.dims[1:]),
+                (dictionary * sign).astype(np.float32)[order],
+                {"units": "1", "long_name": "modes, unit length"},
+            ),
+            "loading": ((dim, "mode"), loading, {"units": units, "long_name": "loading"}),
+            "active": ((dim, "mode"), loading > ACTIVE * scale, {"units": "1"}),
+            "scale": ((), scale, {"units": units, "long_name": "global standard deviation"}),
+        },
+        coords=coords,
+        attrs=_settings(method) | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
+    )
+    raw = modes["loading"].copy(data=unpolished[:, order])
+    return modes.assign(scorecard(contribution, modes, unpolished=raw).data_vars)
+
+
+def _settings(method: DecompositionMethod) -> dict[str, Any]:
+    """Name the method and its parameters as attributes that every file format can hold."""
+    fields: dict[str, Any] = (
+        asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
+    )
+    plain = {key: int(value) if isinstance(value, bool) else value for key, value in fields.items()}
+    return {"method": type(method).__name__} | plain

@@ -1,0 +1,311 @@
+"""Sparse non-negative coding: which few modes, and how much of each, rebuild a sample.
+
+The numerical kernels under the sparse autoencoder: tensors in, tensors out, no labels, no state.
+Not a public door: shapes and values are trusted, they were checked in ``decomposition``.
+
+Notation: X (sample, feature) data; D (mode, feature) dictionary, rows of unit length; a code is a
+pair S (sample, slot) of mode numbers and A (sample, slot) amplitudes >= 0, where an unused slot
+has amplitude 0. A slot is one of the ``active`` places that a sample has for modes.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "choose_directions",
+    "reconstruct",
+    "removal_costs",
+    "sample_weights",
+    "sparse_codes",
+    "to_dense",
+    "update_dictionary",
+    "users_by_mode",
+]
+
+RIDGE = 1e-5  # added to the unit diagonal: two equal modes stay solvable
+FLOOR = 0.1  # samples shorter than this share of the root mean square length weigh no more
+BLOCK_ELEMENTS = 2**24  # samples × modes handled at once
+
+
+def to_dense(support: Tensor, amplitude: Tensor, modes: int) -> Tensor:
+    """Spread a code (sample, slot) into loadings (sample, mode)."""
+    dense = amplitude.new_zeros((len(support), modes))
+    return dense.scatter_add_(1, support, amplitude)
+
+
+def sample_weights(features: Tensor) -> Tensor:
+    """Weigh samples (sample,) by 1/√(‖x‖² + floor): halfway between squared and relative error."""
+    energy = features.square().sum(1)
+    return 1 / (energy + FLOOR**2 * energy.mean()).sqrt()
+
+
+def reconstruct(support: Tensor, amplitude: Tensor, dictionary: Tensor) -> Tensor:
+    """Rebuild samples (sample, feature) from a code."""
+    return to_dense(support, amplitude, len(dictionary)) @ dictionary
+
+
+def _amplitudes(
+    features: Tensor, dictionary: Tensor, support: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Solve least squares on each support; leave out, one by one, slots that would be negative.
+
+    Returns amplitude (sample, slot), used (sample, slot), and the rise of the squared error
+    (sample, slot) if a used slot were left out and the others solved again: A² / (G⁻¹) on the
+    diagonal, G the Gram matrix of the support.
+    """
+    if support.shape[1] == 0:
+        nothing = features.new_zeros(support.shape)
+        return nothing, used, nothing
+    atoms = dictionary[support]  # (sample, slot, feature)
+    gram = atoms @ atoms.transpose(1, 2)  # (sample, slot, slot)
+    projection = (atoms @ features[:, :, None])[:, :, 0]  # (sample, slot)
+    identity = torch.eye(support.shape[1], dtype=gram.dtype, device=gram.device)
+    amplitude, rise = torch.zeros_like(projection), torch.zeros_like(projection)
+    todo = torch.arange(len(support), device=gram.device)
+    used = used.clone()
+    while len(todo):
+        mask = used[todo].to(gram.dtype)
+        masked = gram[todo] * mask[:, :, None] * mask[:, None, :]
+        inverse = torch.linalg.inv(masked + torch.diag_embed(1 - mask) + RIDGE * identity)
+        solved = (inverse @ (projection[todo] * mask)[:, :, None])[:, :, 0]
+        solved = torch.where(used[todo], solved, 0.0)
+        amplitude[todo] = solved
+        rise[todo] = solved**2 / inverse.diagonal(dim1=1, dim2=2)
+        lowest, slot = torch.where(used[todo], solved, torch.inf).min(1)
+        negative = lowest <= 0
+        used[todo[negative], slot[negative]] = False
+        todo = todo[negative]
+    return amplitude, used, torch.where(used, rise, 0.0)
+
+
+def _append_best(
+    features: Tensor, dictionary: Tensor, support: Tensor, amplitude: Tensor, used: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Add to each support the mode that points most along what is left to explain."""
+    residual = features - reconstruct(support, amplitude, dictionary)
+    match = residual @ dictionary.T  # (sample, mode)
+    present = torch.zeros_like(match).scatter_add_(1, support, used.to(match.dtype)) > 0
+    best, mode = match.masked_fill(present, -torch.inf).max(1)
+    return torch.cat([support, mode[:, None]], 1), torch.cat([used, (best > 0)[:, None]], 1)
+
+
+def _code_block(
+    features: Tensor,
+    dictionary: Tensor,
+    active: int,
+    support: Tensor,
+    exchanges: int,
+    minimum_share: float,
+) -> tuple[Tensor, Tensor]:
+    used = torch.ones_like(support, dtype=torch.bool)
+    amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+    while support.shape[1] < active:  # grow: orthogonal matching pursuit
+        support, used = _append_best(features, dictionary, support, amplitude, used)
+        amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+
+    def error(support: Tensor, amplitude: Tensor) -> Tensor:
+        return (features - reconstruct(support, amplitude, dictionary)).square().sum(1)
+
+    energy = features.square().sum(1)
+    current = error(support, amplitude)
+    for _ in range(exchanges if len(dictionary) > active else 0):
+        wider, allowed = _append_best(features, dictionary, support, amplitude, used)
+        _, allowed, cost = _amplitudes(features, dictionary, wider, allowed)
+        worst = torch.where(allowed, cost, -1.0).argmin(1)
+        keep = torch.ones_like(allowed).scatter_(1, worst[:, None], False)
+        wider, allowed = wider[keep].view_as(support), allowed[keep].view_as(used)
+        other, allowed, cost = _amplitudes(features, dictionary, wider, allowed)
+        candidate = error(wider, other)
+        better = candidate < current - 1e-6 * energy
+        if not better.any():
+            break
+        pick = better[:, None]
+        support, amplitude = torch.where(pick, wider, support), torch.where(pick, other, amplitude)
+        used, rise = torch.where(pick, allowed, used), torch.where(pick, cost, rise)
+        current = torch.where(better, candidate, current)
+    for _ in range(active if minimum_share > 0 else 0):  # shrink: leave out what is not worth it
+        cost, slot = torch.where(used, rise, torch.inf).min(1)
+        idle = cost < minimum_share * energy
+        if not idle.any():
+            break
+        used[idle, slot[idle]] = False
+        amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+    return support, amplitude
+
+
+def sparse_codes(
+    features: Tensor,
+    dictionary: Tensor,
+    active: int,
+    *,
+    support: Tensor | None = None,
+    exchanges: int = 2,
+    minimum_share: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Find for each sample at most ``active`` modes and amplitudes that rebuild it.
+
+    min ‖x − A D_S‖² over supports S of ``active`` modes and A >= 0. For a given support the
+    amplitudes are least squares, with modes that would turn negative left out one at a time; the
+    support is searched greedily: grown from ``support`` by orthogonal matching pursuit, then
+    improved by exchanges (add the best further mode, drop the least useful, keep if the error
+    falls). A local search: it never gets worse, and is not guaranteed to find the best support.
+
+    Parameters
+    ----------
+    features : Tensor (sample, feature)
+    dictionary : Tensor (mode, feature), rows of unit length
+    active : int
+        Largest number of modes per sample; more than there are modes means all.
+    support : Tensor (sample, slot) of mode numbers, distinct within a sample, optional
+        Where to start; None starts from nothing.
+    exchanges : int
+        Largest number of exchanges per sample.
+    minimum_share : float
+        A mode stays only if without it the squared error would rise by more than this share of
+        the sample's squared length.
+
+    Returns
+    -------
+    support : Tensor (sample, slot), int64
+    amplitude : Tensor (sample, slot), >= 0, 0 in unused slots
+
+    References
+    ----------
+    Pati, Rezaiifar, Krishnaprasad 1993 (orthogonal matching pursuit); Jain, Tewari, Dhillon 2011
+    (the same with replacement).
+    """
+    active = min(active, len(dictionary))
+    if support is None:
+        support = torch.zeros((len(features), 0), dtype=torch.int64, device=features.device)
+    size = max(1, BLOCK_ELEMENTS // max(len(dictionary), active * features.shape[1]))
+    parts = [
+        _code_block(block, dictionary, active, start[:, :active], exchanges, minimum_share)
+        for block, start in zip(
+            torch.split(features, size), torch.split(support, size), strict=True
+        )
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def users_by_mode(support: Tensor, amplitude: Tensor, modes: int) -> list[tuple[Tensor, Tensor]]:
+    """List, for each mode, the (sample, slot) places where it has an amplitude above 0."""
+    sample, slot = (amplitude > 0).nonzero(as_tuple=True)
+    mode = support[sample, slot]
+    order = mode.argsort(stable=True)
+    counts = torch.bincount(mode, minlength=modes).tolist()
+    samples, slots = torch.split(sample[order], counts), torch.split(slot[order], counts)
+    return list(zip(samples, slots, strict=True))
+
+
+def update_dictionary(
+    features: Tensor,
+    dictionary: Tensor,
+    support: Tensor,
+    amplitude: Tensor,
+    weight: Tensor,
+    *,
+    non_negative: bool,
+) -> tuple[Tensor, Tensor]:
+    """Improve each mode, and its own amplitudes, on the samples that use it.
+
+    Mode by mode, with E what the other modes leave: d ← E ᵀ(w a) (negative entries to 0 if
+    ``non_negative``), scaled to unit length; a ← max(0, E d). Each half step minimises
+    Σ w ‖E − a d‖², so the weighted error cannot rise.
+
+    Parameters
+    ----------
+    features : Tensor (sample, feature)
+    dictionary : Tensor (mode, feature)
+    support, amplitude : Tensor (sample, slot)
+    weight : Tensor (sample,)
+        Importance of each sample, > 0.
+    non_negative : bool
+
+    Returns
+    -------
+    dictionary : Tensor (mode, feature)
+        New tensor; a mode that no sample uses is unchanged.
+    amplitude : Tensor (sample, slot)
+
+    References
+    ----------
+    Aharon, Elad, Bruckstein 2006 (K-SVD and its non-negative form), with alternating steps in
+    place of the singular value decomposition; Cichocki, Phan 2009 (hierarchical least squares).
+    """
+    dictionary, amplitude = dictionary.clone(), amplitude.clone()
+    residual = features - reconstruct(support, amplitude, dictionary)
+    for mode, (sample, slot) in enumerate(users_by_mode(support, amplitude, len(dictionary))):
+        if len(sample) == 0:
+            continue
+        own = amplitude[sample, slot]
+        left = residual[sample] + own[:, None] * dictionary[mode]  # (user, feature)
+        direction = left.T @ (own * weight[sample])
+        if non_negative:
+            direction = direction.clamp(min=0)
+        length = direction.norm()
+        if length > 0:
+            dictionary[mode] = direction / length
+            own = (left @ dictionary[mode]).clamp(min=0)
+            amplitude[sample, slot] = own
+            residual[sample] = left - own[:, None] * dictionary[mode]
+    return dictionary, amplitude
+
+
+def removal_costs(
+    features: Tensor,
+    dictionary: Tensor,
+    support: Tensor,
+    amplitude: Tensor,
+    active: int,
+    weight: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Measure what each mode is worth: the rise of the error if the others had to do without it.
+
+    The samples that use the mode are coded again without it.
+
+    Returns
+    -------
+    cost : Tensor (mode,)
+        Rise of Σ ‖x − x̂‖² over all samples.
+    weighted : Tensor (mode,)
+        Rise of Σ w ‖x − x̂‖².
+    """
+    cost = features.new_zeros((2, len(dictionary)))
+    before = (features - reconstruct(support, amplitude, dictionary)).square().sum(1)
+    everyone = torch.arange(len(dictionary), device=features.device)
+    for mode, (sample, _) in enumerate(users_by_mode(support, amplitude, len(dictionary))):
+        if len(sample) == 0:
+            continue
+        others = dictionary[everyone != mode]
+        codes = sparse_codes(features[sample], others, active, exchanges=1)
+        after = (features[sample] - reconstruct(*codes, others)).square().sum(1)
+        rise = after - before[sample]
+        cost[0, mode], cost[1, mode] = rise.sum(), (rise * weight[sample]).sum()
+    return cost[0], cost[1]
+
+
+def choose_directions(
+    features: Tensor, number: int, generator: torch.Generator, *, non_negative: bool
+) -> Tensor:
+    """Pick samples that point in different directions, as a first dictionary.
+
+    k-means++ on directions: each next sample is drawn with probability ‖x‖ (1 − largest cosine to
+    those already picked).
+
+    Returns
+    -------
+    Tensor (mode, feature), rows of unit length; fewer than ``number`` if all data are used up.
+    """
+    points = features.clamp(min=0) if non_negative else features
+    length = points.norm(dim=1)
+    points = points / length.clamp(min=torch.finfo(points.dtype).tiny)[:, None]
+    chosen: list[int] = []
+    likeness = torch.zeros_like(length)
+    while len(chosen) < number:
+        chance = (length * (1 - likeness).clamp(min=0)).double().cpu()
+        if chance.sum() <= 1e-6 * length.sum().item():
+            break
+        chosen.append(int(torch.multinomial(chance, 1, generator=generator).item()))
+        likeness = torch.maximum(likeness, points @ points[chosen[-1]])
+    picked: Tensor = points[chosen]
+    return picked.clone()
