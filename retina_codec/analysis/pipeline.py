@@ -1,0 +1,162 @@
+"""The whole road in one call: recording and network in, one tree of results out.
+
+Why this file exists: the command line, the scripts and a notebook must all run the same steps with
+the same settings and leave the same record of them. It is not a place for methods: each step is a
+public function of its own room and can be called alone.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.maheswaranathan import RetinaCNN
+
+__all__ = ["analyze"]
+
+log = logging.getLogger(__name__)
+
+
+def analyze(
+    recording: xr.DataTree,
+    network: RetinaCNN,
+    *,
+    split: str = "test",
+    layers: Sequence[str] | None = None,
+    steps: int = 20,
+    modes: int = 32,
+    active: int = 3,
+    held_out: float = 0.25,
+    clusters: Sequence[int] = range(2, 9),
+    shrinkage: Literal["ledoit-wolf"] | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool | None = None,
+    provenance: Mapping[str, str | int | float] | None = None,
+) -> xr.DataTree:
+    """Explain a network's responses to a recording, from contributions to receptive fields.
+
+    The target is the surprisal of the population response, ``½ (y−μ)ᵀ Σ⁻¹ (y−μ) + const`` in
+    nats, with μ and Σ of the network's own responses to this split; contributions are integrated
+    gradients along the input path from mean grey.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+        A recording (see ``validate_recording``) with the stimulus and the network's cells.
+    network : RetinaCNN
+        The network fitted to these cells.
+    split : str
+        The part of the recording to explain: ``"test"`` or ``"train"``.
+    layers : sequence of str, optional
+        Layers to explain; None takes all of ``network.layers``.
+    steps : int
+        Steps of the path integral (20 as published for the retina).
+    modes, active : int
+        Modes to look for in each layer, and how many may act at one time.
+    held_out : float
+        Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
+    clusters : sequence of int
+        Numbers of pathways to try; the silhouette chooses.
+    shrinkage : {"ledoit-wolf"}, optional
+        It regularises Σ when cells are silent or nearly alike.
+    seed : int
+        Start of the decomposition and of k-means.
+    device : str, optional
+        ``"cpu"`` or ``"cuda"``; None keeps the network where it is.
+    progress : bool, optional
+        None shows bars for work over 2 s, False never, True at once.
+    provenance : mapping of str to scalar, optional
+        Added to the attributes of the root: file names, hashes, the command.
+
+    Returns
+    -------
+    xr.DataTree
+        ``/responses`` (recorded rate and prediction in Hz, target in nats, and per cell
+        ``pearson`` between the two and ``noise_ceiling`` where repeats exist),
+        ``/layers/<name>`` (contribution in nats, activation, completeness error),
+        ``/layers/<name>/modes``, ``/layers/<name>/pathways``, ``/pathways``,
+        ``/receptive_fields``. The attributes of the root say what was done with what.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the recording lacks the split, does not fit the network or holds bad values.
+
+    References
+    ----------
+    Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
+    """
+    from retina_codec.analysis.pathways import find_pathways
+    from retina_codec.analysis.receptive_fields import receptive_fields
+    from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
+    from retina_codec.modes import SparseAutoencoder, decompose
+    from retina_codec.networks.matching import check_match
+
+    if split not in recording.children:
+        raise RetinaCodecError(
+            f"split must be a part of the recording; got {split=}. "
+            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
+        )
+    part = recording.children[split]
+    inputs = check_match(network, part)
+    layers = list(network.layers) if layers is None else list(layers)
+
+    log.info("contributions of %s, %d steps", ", ".join(layers), steps)
+    explained = contribute(
+        network,
+        inputs,
+        target=Surprisal(shrinkage=shrinkage),
+        method=IntegratedGradients(steps=steps),
+        layers=layers,
+        device=device,
+        progress=progress,
+    )
+    log.info("modes: at most %d per layer, %d at a time", modes, active)
+    autoencoder = SparseAutoencoder(modes=modes, active=active, seed=seed)
+    decomposed = decompose(
+        explained, autoencoder, layers=layers, held_out=held_out, device=device, progress=progress
+    )
+    log.info("pathways")
+    results = find_pathways(decomposed, layers=layers, clusters=clusters, seed=seed)
+
+    grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
+    log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)
+    results["receptive_fields"] = xr.DataTree(
+        receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
+    )
+    results["responses"] = xr.DataTree(
+        _with_agreement(results.children["responses"].to_dataset(), part)
+    )
+    results.attrs |= {
+        **{name: recording.attrs[name] for name in _RECORDING_ATTRS if name in recording.attrs},
+        "split": split,
+        "seed": seed,
+        **(provenance or {}),
+    }
+    return results
+
+
+_RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")
+
+
+def _with_agreement(responses: xr.Dataset, part: xr.DataTree) -> xr.Dataset:
+    """Add, per cell, how well the network predicts and how well anything could."""
+    from retina_codec.analysis.statistics import noise_ceiling, pearson
+
+    if "rate" in responses:
+        responses["pearson"] = pearson(
+            responses["prediction"], responses["rate"], "time"
+        ).assign_attrs(units="1", long_name="Pearson r of predicted and recorded rate")
+    if "repeats" in part.children:
+        repeats = (
+            part.children["repeats"]
+            .to_dataset()["rate"]
+            .sel(cell=responses["cell"], time=responses["time"])
+        )
+        responses["noise_ceiling"] = noise_ceiling(repeats).assign_attrs(
+            units="1", long_name="largest Pearson r that the repeats allow"
+        )
+    return responses
