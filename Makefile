@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 OUT ?= demo
 export MPLBACKEND := Agg
+# OpenMP threads that wait must not spin: other work on the same cores would stall
+export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check fix clean

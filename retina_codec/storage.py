@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_output import hdf5_output
 
 __all__ = ["new_output", "open_tree", "save_tree", "sha256_of"]
 
@@ -54,7 +55,8 @@ def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: boo
     with new_output(path, overwrite=overwrite) as partial:
         try:
             if suffix == ".nc":
-                stored.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+                with hdf5_output(partial) as stream:
+                    stored.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
             else:
                 stored.to_zarr(partial, mode="w", consolidated=False, encoding=encoding)
         except (RuntimeError, TypeError, ValueError) as error:

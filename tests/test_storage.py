@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, suffix, existing, monkeypat
 
     def full(_, partial, **__):
         if suffix == ".nc":
-            Path(partial).write_bytes(b"half")
+            partial.write(b"half")
         else:
             Path(partial).mkdir()
             (Path(partial) / "zarr.json").write_text("{")

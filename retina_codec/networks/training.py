@@ -7,6 +7,7 @@ the network stands in maheswaranathan.py, the files in checkpoints.py.
 import copy
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,6 +190,7 @@ def fit_network(
         "validation_loss": loop.losses,
         "best_epoch": loop.best_epoch,
         "centers": source,
+        "seconds": round(loop.seconds, 1),
         "session": str(recording.attrs.get("session", "")),
     }
     return result
@@ -216,6 +218,7 @@ class _Loop:
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.losses: list[float] = []
+        self.seconds = 0.0
         self.best_epoch = -1
         self.best_state = copy.deepcopy(network.state_dict())
 
@@ -237,6 +240,7 @@ class _Loop:
         for epoch in range(len(self.losses), settings.epochs):
             if epoch - 1 - self.best_epoch >= settings.patience and self.losses:
                 break
+            started = time.monotonic()
             torch.manual_seed(settings.seed * 100_003 + epoch + 1)
             self.network.train()
             batches = self._order(len(training), drawn, epoch)
@@ -259,6 +263,7 @@ class _Loop:
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
             self.losses.append(self._validate(validation, validation_counts))
+            self.seconds += time.monotonic() - started
             if self.losses[-1] <= min(self.losses):
                 self.best_epoch = epoch
                 self.best_state = copy.deepcopy(self.network.state_dict())
@@ -304,6 +309,7 @@ class _Loop:
             "best_state": self.best_state,
             "best_epoch": self.best_epoch,
             "losses": self.losses,
+            "seconds": self.seconds,
         }
         with new_output(path, overwrite=True) as partial:
             torch.save(state, partial)
@@ -323,7 +329,7 @@ class _Loop:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best_state, self.best_epoch = state["best_state"], state["best_epoch"]
-        self.losses = state["losses"]
+        self.losses, self.seconds = state["losses"], state["seconds"]
 
 
 def _lay_out(network: RetinaCNN, memory_format: torch.memory_format) -> RetinaCNN:

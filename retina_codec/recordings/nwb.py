@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_output import hdf5_output
 from retina_codec.recordings.nwb_reading import read_nwb
 from retina_codec.recordings.nwb_session import (
     NOTES_KEY,
@@ -69,6 +70,7 @@ def write_nwb(
     RetinaCodecError
         Not a valid recording, presentations that overlap in time, an existing path, a full disk.
     """
+    import h5py
     from pynwb import NWBHDF5IO
 
     validate_recording(recording)
@@ -77,8 +79,12 @@ def write_nwb(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # the partial file's suffix
-                with NWBHDF5IO(partial, "w") as stream:
-                    stream.write(nwbfile)
+                with (
+                    hdf5_output(partial) as stream,
+                    h5py.File(stream, "w") as file,
+                    NWBHDF5IO(file=file, mode="w") as out,
+                ):
+                    out.write(nwbfile)
         except (RuntimeError, TypeError, ValueError) as error:  # how HDF5 may say that it failed
             if isinstance(error, RetinaCodecError):
                 raise

@@ -1,0 +1,104 @@
+"""Which interneurons, acting together, make a ganglion cell fire.
+
+The public names of the toolkit; each is loaded from its room when it is first used, so that
+``import retina_codec`` stays fast and has no side effect.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retina_codec.analysis.pathways import find_pathways
+    from retina_codec.analysis.pipeline import analyze
+    from retina_codec.analysis.receptive_fields import receptive_fields
+    from retina_codec.contributions.engine import contribute
+    from retina_codec.contributions.methods import IntegratedGradients
+    from retina_codec.contributions.results import completeness
+    from retina_codec.contributions.targets import Sum, Surprisal, Unit
+    from retina_codec.errors import RetinaCodecError
+    from retina_codec.modes.autoencoder import SparseAutoencoder
+    from retina_codec.modes.decomposition import decompose
+    from retina_codec.networks.checkpoints import load_network, save_network
+    from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
+    from retina_codec.networks.training import TrainingSettings, fit_network
+    from retina_codec.recordings.files import convert, open_recording, save_recording
+    from retina_codec.recordings.insilico import simulate_retina
+    from retina_codec.recordings.schema import make_recording, validate_recording
+    from retina_codec.report import write_report
+    from retina_codec.storage import open_tree, save_tree
+
+_HOMES = {
+    "IntegratedGradients": "contributions.methods",
+    "Normalisation": "networks.maheswaranathan",
+    "RetinaCNN": "networks.maheswaranathan",
+    "RetinaCodecError": "errors",
+    "SparseAutoencoder": "modes.autoencoder",
+    "Sum": "contributions.targets",
+    "Surprisal": "contributions.targets",
+    "TrainingSettings": "networks.training",
+    "Unit": "contributions.targets",
+    "analyze": "analysis.pipeline",
+    "completeness": "contributions.results",
+    "contribute": "contributions.engine",
+    "convert": "recordings.files",
+    "decompose": "modes.decomposition",
+    "find_pathways": "analysis.pathways",
+    "fit_network": "networks.training",
+    "load_network": "networks.checkpoints",
+    "make_recording": "recordings.schema",
+    "open_recording": "recordings.files",
+    "open_tree": "storage",
+    "receptive_fields": "analysis.receptive_fields",
+    "save_network": "networks.checkpoints",
+    "save_recording": "recordings.files",
+    "save_tree": "storage",
+    "simulate_retina": "recordings.insilico",
+    "validate_recording": "recordings.schema",
+    "write_report": "report",
+}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IntegratedGradients",
+    "Normalisation",
+    "RetinaCNN",
+    "RetinaCodecError",
+    "SparseAutoencoder",
+    "Sum",
+    "Surprisal",
+    "TrainingSettings",
+    "Unit",
+    "__version__",
+    "analyze",
+    "completeness",
+    "contribute",
+    "convert",
+    "decompose",
+    "find_pathways",
+    "fit_network",
+    "load_network",
+    "make_recording",
+    "open_recording",
+    "open_tree",
+    "receptive_fields",
+    "save_network",
+    "save_recording",
+    "save_tree",
+    "simulate_retina",
+    "validate_recording",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room."""
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'retina_codec' has no {name!r}; it has {', '.join(sorted(_HOMES))}"
+        )
+    return getattr(import_module(f"retina_codec.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
