@@ -10,12 +10,13 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from retina_codec.cli_options import analysis_options, device_option, out_option
 from retina_codec.errors import RetinaCodecError
 
 if TYPE_CHECKING:
@@ -47,94 +48,8 @@ def commands() -> None:
     """Explain how groups of hidden units in a retina model produce its responses."""
 
 
-def _out_option(what: str) -> Callable[[Any], Any]:
-    """``--out`` and ``--overwrite``, the same for every subcommand."""
-
-    def add(command: Any) -> Any:
-        command = click.option(
-            "--overwrite", is_flag=True, help="Replace the output if it exists."
-        )(command)
-        return click.option(
-            "--out", required=True, type=click.Path(path_type=Path), help=what, metavar="PATH"
-        )(command)
-
-    return add
-
-
-def _analysis_options(command: Any) -> Any:
-    """Add the settings of the analysis, the same for ``demo`` and ``analyze``."""
-    options = [
-        click.option(
-            "--layer",
-            "layers",
-            multiple=True,
-            help="Layer to explain; repeat for more.  [default: all]",
-        ),
-        click.option(
-            "--steps",
-            type=click.IntRange(min=1),
-            default=20,
-            show_default=True,
-            help="Steps of the path integral.",
-        ),
-        click.option(
-            "--modes",
-            type=click.IntRange(min=1),
-            default=32,
-            show_default=True,
-            help="Modes to look for in each layer.",
-        ),
-        click.option(
-            "--active",
-            type=click.IntRange(min=1),
-            default=3,
-            show_default=True,
-            help="Modes that may act at one time.",
-        ),
-        click.option(
-            "--shrinkage",
-            type=click.Choice(["ledoit-wolf"]),
-            help="Regularise the covariance of the responses (silent or nearly equal cells).",
-        ),
-        click.option(
-            "--seed", type=int, default=0, show_default=True, help="Seed of the analysis."
-        ),
-        _device_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _device_option(command: Any) -> Any:
-    return click.option(
-        "--device",
-        default="cpu",
-        show_default=True,
-        callback=_check_device,
-        help="cpu, cuda or cuda:N.",
-    )(command)
-
-
-def _check_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
-    """Say at once, and not after a minute of work, that a device is not there."""
-    if device == "cpu":
-        return device
-    import torch
-
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or (number and not number.isdigit()):
-        raise RetinaCodecError(f"--device must be cpu, cuda or cuda:N; got {device!r}.")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise RetinaCodecError(
-            f"--device {device} needs a CUDA device; this machine has "
-            f"{torch.cuda.device_count()}. Use --device cpu."
-        )
-    return device
-
-
 @commands.command(epilog="Example: retina-codec demo --out demo")
-@_out_option("Folder for session.nwb, results.nc, report.html and figures/.")
+@out_option("Folder for session.nwb, results.nc, report.html and figures/.")
 @click.option(
     "--network",
     type=click.Path(path_type=Path),
@@ -154,7 +69,7 @@ def _check_device(_context: click.Context, _option: click.Parameter, device: str
     show_default=True,
     help="Length of the test movie in s.",
 )
-@_analysis_options
+@analysis_options
 def demo(
     out: Path,
     overwrite: bool,
@@ -212,7 +127,7 @@ def _shipped_network() -> Path:
     type=click.Path(path_type=Path),
     help="Folder of a network fitted to this recording.",
 )
-@_out_option("Folder for results.nc, report.html and figures/.")
+@out_option("Folder for results.nc, report.html and figures/.")
 @click.option(
     "--split",
     type=click.Choice(["test", "train"]),
@@ -220,7 +135,7 @@ def _shipped_network() -> Path:
     show_default=True,
     help="Part of the recording to explain.",
 )
-@_analysis_options
+@analysis_options
 def analyze(recording: Path, network: Path, out: Path, overwrite: bool, **settings: Any) -> None:
     """Explain a network's responses to RECORDING (.nwb, .nc or .zarr)."""
     from retina_codec.networks.checkpoints import load_network
@@ -290,7 +205,7 @@ def _say_where(out: Path) -> None:
 
 @commands.command(epilog="Example: retina-codec fit session.nwb --out models/session")
 @click.argument("recording", type=click.Path(path_type=Path))
-@_out_option("Folder for the network (weights, configuration, card).")
+@out_option("Folder for the network (weights, configuration, card).")
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -332,7 +247,7 @@ def _say_where(out: Path) -> None:
     help="Sizes of the three layers' kernels in px; odd.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the fit.")
-@_device_option
+@device_option
 def fit(
     recording: Path,
     out: Path,
@@ -347,6 +262,7 @@ def fit(
     device: str,
 ) -> None:
     """Fit the three-layer retina network to the training part of RECORDING."""
+    from retina_codec.analysis.prediction import network_card, prediction_quality
     from retina_codec.networks.checkpoints import save_network
     from retina_codec.networks.training import TrainingSettings, fit_network
     from retina_codec.recordings.files import open_recording
@@ -364,7 +280,12 @@ def fit(
         resume=resume,
         device=device,
     )
-    save_network(network, out, overwrite=overwrite)
+    quality = None
+    if "test" in session.children:
+        log.info("predict the test split")
+        quality = prediction_quality(network, session, device=device)
+    card = network_card(network, quality, title=f"A network fitted to {recording.name}")
+    save_network(network, out, card=card, overwrite=overwrite)
     log.info("done: retina-codec analyze %s --network %s --out results", recording, out)
 
 
@@ -383,7 +304,7 @@ def convert(source: Path, destination: Path, overwrite: bool) -> None:
 
 @commands.command(epilog="Example: retina-codec report demo/results.nc --out report.html")
 @click.argument("results", type=click.Path(path_type=Path))
-@_out_option("The HTML file to write.")
+@out_option("The HTML file to write.")
 def report(results: Path, out: Path, overwrite: bool) -> None:
     """Write the report of RESULTS (results.nc, or a folder that holds it) again."""
     from retina_codec.report import write_report

@@ -25,6 +25,7 @@ ROOMS = [
     {"analysis"},
     {"figures"},
     {"report"},
+    {"cli_options"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}

@@ -90,6 +90,7 @@ def analyze(
     Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
     """
     from retina_codec.analysis.pathways import find_pathways
+    from retina_codec.analysis.prediction import agreement
     from retina_codec.analysis.receptive_fields import receptive_fields
     from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
     from retina_codec.modes import SparseAutoencoder, decompose
@@ -127,8 +128,9 @@ def analyze(
     results["receptive_fields"] = xr.DataTree(
         receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
     )
+    responses = results["responses"].to_dataset()
     results["responses"] = xr.DataTree(
-        _with_agreement(results.children["responses"].to_dataset(), part)
+        responses.assign(agreement(responses["prediction"], part).data_vars)
     )
     results.attrs |= {
         **{name: recording.attrs[name] for name in _RECORDING_ATTRS if name in recording.attrs},
@@ -140,23 +142,3 @@ def analyze(
 
 
 _RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")
-
-
-def _with_agreement(responses: xr.Dataset, part: xr.DataTree) -> xr.Dataset:
-    """Add, per cell, how well the network predicts and how well anything could."""
-    from retina_codec.analysis.statistics import noise_ceiling, pearson
-
-    if "rate" in responses:
-        responses["pearson"] = pearson(
-            responses["prediction"], responses["rate"], "time"
-        ).assign_attrs(units="1", long_name="Pearson r of predicted and recorded rate")
-    if "repeats" in part.children:
-        repeats = (
-            part.children["repeats"]
-            .to_dataset()["rate"]
-            .sel(cell=responses["cell"], time=responses["time"])
-        )
-        responses["noise_ceiling"] = noise_ceiling(repeats).assign_attrs(
-            units="1", long_name="largest Pearson r that the repeats allow"
-        )
-    return responses

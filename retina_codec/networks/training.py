@@ -40,7 +40,10 @@ class TrainingSettings:
         Windows drawn (without replacement) per epoch; None is all of them.
     batch_size : int
     learning_rate : float
-        Peak of the schedule: linear warm-up over 3 % of all steps, then half a cosine to 1 %.
+        Peak of the schedule: linear warm-up over 3 % of a cycle, then half a cosine to 1 %.
+    cycles : int
+        How often the schedule runs, each time over ``epochs / cycles`` epochs (warm restarts,
+        Loshchilov and Hutter 2017).
     weight_decay : float
         Decoupled (AdamW).
     validation : float
@@ -55,6 +58,7 @@ class TrainingSettings:
     windows_per_epoch: int | None = None
     batch_size: int = 256
     learning_rate: float = 5e-3
+    cycles: int = 1
     weight_decay: float = 1e-4
     validation: float = 0.1
     patience: int = 6
@@ -283,6 +287,8 @@ class _Loop:
             yield order[first : first + self.settings.batch_size]
 
     def _set_learning_rate(self, step: int, steps: int) -> None:
+        steps = max(1, steps // self.settings.cycles)
+        step %= steps
         warm = max(1, round(0.03 * steps))
         if step < warm:
             share = (step + 1) / warm

@@ -156,7 +156,7 @@ def _split(
             "expected_rate": (
                 ("time", "cell"),
                 response["rate"].values.astype(np.float32),
-                {"units": "Hz", "long_name": "noise-free rate of the simulated retina"},
+                {"units": "Hz", "long_name": "noise-free rate"},
             ),
             "repeat_count": (("repeat", "time", "cell"), counts, {"units": "count"}),
         },

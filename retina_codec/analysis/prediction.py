@@ -1,0 +1,162 @@
+"""How well a network predicts a recording it was not fitted to, and the card that says so."""
+
+import xarray as xr
+
+from retina_codec.analysis.statistics import noise_ceiling, pearson
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.evaluation import predict_rates
+from retina_codec.networks.maheswaranathan import RetinaCNN
+
+__all__ = ["agreement", "network_card", "prediction_quality"]
+
+
+def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
+    """Compare predicted with recorded rates, cell by cell.
+
+    Parameters
+    ----------
+    prediction : xr.DataArray, dims (time, cell), Hz
+        For times and cells among those of ``part``.
+    part : xr.DataTree
+        ``/train`` or ``/test`` of a recording; what it lacks is left out of the result.
+
+    Returns
+    -------
+    xr.Dataset, dims (cell)
+        ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
+        bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
+        ``pearson_noise_free``: r with the expected rate, which only a simulation knows.
+    """
+    found = {}
+    data = part.to_dataset()
+    labels = {"time": prediction["time"], "cell": prediction["cell"]}
+    for name, rate in (("pearson", "rate"), ("pearson_noise_free", "expected_rate")):
+        if rate in data:
+            found[name] = pearson(prediction, data[rate].sel(labels)).assign_attrs(
+                long_name=f"Pearson r of prediction and {data[rate].attrs.get('long_name', rate)}"
+            )
+    if "repeats" in part.children:
+        found["noise_ceiling"] = noise_ceiling(
+            part.children["repeats"].to_dataset()["rate"].sel(labels)
+        )
+    return xr.Dataset(found)
+
+
+def prediction_quality(
+    network: RetinaCNN,
+    recording: xr.DataTree,
+    *,
+    split: str = "test",
+    device: str | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Predict a split of a recording and compare, see `agreement`.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+    recording : xr.DataTree
+    split : str
+        "test", or "train" for what the network was fitted to.
+    device, progress
+        See `retina_codec.networks.evaluation.predict_rates`.
+
+    Returns
+    -------
+    xr.Dataset, dims (cell)
+
+    Raises
+    ------
+    RetinaCodecError
+        If the recording lacks the split or does not fit the network.
+    """
+    if split not in recording.children:
+        raise RetinaCodecError(
+            f"split must be a part of the recording; got {split=}, it has "
+            f"{sorted(recording.children)}."
+        )
+    part = recording.children[split]
+    return agreement(predict_rates(network, part, device=device, progress=progress), part)
+
+
+def network_card(network: RetinaCNN, quality: xr.Dataset | None, *, title: str) -> str:
+    """Write the card of a fitted network: how trained, how long, how good.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+        With its ``training_record``.
+    quality : xr.Dataset, optional
+        From `prediction_quality`, on times that the training never saw.
+    title : str
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    record, settings = network.training_record, network.training_record["settings"]
+    losses = ", ".join(f"{loss:.5f}" for loss in record["validation_loss"])
+    sizes = ", ".join(str(size) for size in network.kernel_sizes)
+    lines = [
+        f"# {title}",
+        "",
+        f"A three-layer convolutional network (Maheswaranathan et al. 2023: {network.channels[0]} "
+        f"and {network.channels[1]} channels in the first two layers, kernels {sizes} px, history "
+        f"{network.history} frames of {network.frame_shape[0]} × {network.frame_shape[1]} px at "
+        f"{network.frame_rate:g} Hz) fitted to the spikes of {len(network.cells)} ganglion cells.",
+        "",
+        "## How it was trained",
+        "",
+        f"- session: {record['session']}",
+        f"- {record['train_windows']} windows, and {record['validation_windows']} at the end of the"
+        " train split that were never trained on",
+        "- Poisson loss, AdamW; "
+        + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+        + f"; noise before the rectifiers {network.noise:g}",
+        f"- receptive field centres: {record['centers']}",
+        f"- time: {record['seconds'] / 60:.1f} minutes",
+        f"- validation loss per epoch (nats per bin and cell): {losses}; the weights of epoch "
+        f"{record['best_epoch'] + 1} were kept",
+        "",
+        "## How good it is",
+        "",
+    ]
+    if quality is None or "pearson" not in quality:
+        return "\n".join([*lines, "Not measured: the recording has no test split.", ""])
+    lines += [
+        "On the test split, which the training never saw. `r` is Pearson's with the recorded rate "
+        "(mean over repeats) in bins of one frame, not smoothed; the ceiling is the highest r that "
+        "any prediction can have with so many repeats (Sahani and Linden 2003).",
+        "",
+        _summary(quality),
+        "",
+        *_table(quality),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _summary(quality: xr.Dataset) -> str:
+    text = f"Mean r = {float(quality['pearson'].mean()):.3f}"
+    if "noise_ceiling" in quality:
+        share = float((quality["pearson"] / quality["noise_ceiling"]).mean())
+        ceiling = float(quality["noise_ceiling"].mean())
+        text += f", mean ceiling = {ceiling:.3f}, mean of r / ceiling = {100 * share:.1f} %"
+    if "pearson_noise_free" in quality:
+        noise_free = float(quality["pearson_noise_free"].mean())
+        text += f"; mean r with the noise-free rate of the simulation = {noise_free:.3f}"
+    return text + "."
+
+
+def _table(quality: xr.Dataset) -> list[str]:
+    heads = {"pearson": "r", "noise_ceiling": "ceiling", "pearson_noise_free": "r, noise-free"}
+    names = [name for name in heads if name in quality]
+    rows = [
+        "| cell | type | " + " | ".join(heads[name] for name in names) + " |",
+        "|" + "---|" * (len(names) + 2),
+    ]
+    for number, cell in enumerate(quality["cell"].values):
+        numbers = " | ".join(f"{float(quality[name][number]):.3f}" for name in names)
+        rows.append(f"| {cell} | {quality['type'].values[number]} | {numbers} |")
+    return rows

@@ -1,0 +1,100 @@
+"""Options that several subcommands share.
+
+Why this file exists: a setting has one name, one default and one help text wherever it appears.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["analysis_options", "device_option", "out_option"]
+
+
+def out_option(what: str) -> Callable[[Any], Any]:
+    """``--out`` and ``--overwrite``, the same for every subcommand."""
+
+    def add(command: Any) -> Any:
+        command = click.option(
+            "--overwrite", is_flag=True, help="Replace the output if it exists."
+        )(command)
+        return click.option(
+            "--out", required=True, type=click.Path(path_type=Path), help=what, metavar="PATH"
+        )(command)
+
+    return add
+
+
+def analysis_options(command: Any) -> Any:
+    """Add the settings of the analysis, the same for ``demo`` and ``analyze``."""
+    options = [
+        click.option(
+            "--layer",
+            "layers",
+            multiple=True,
+            help="Layer to explain; repeat for more.  [default: all]",
+        ),
+        click.option(
+            "--steps",
+            type=click.IntRange(min=1),
+            default=20,
+            show_default=True,
+            help="Steps of the path integral.",
+        ),
+        click.option(
+            "--modes",
+            type=click.IntRange(min=1),
+            default=32,
+            show_default=True,
+            help="Modes to look for in each layer.",
+        ),
+        click.option(
+            "--active",
+            type=click.IntRange(min=1),
+            default=3,
+            show_default=True,
+            help="Modes that may act at one time.",
+        ),
+        click.option(
+            "--shrinkage",
+            type=click.Choice(["ledoit-wolf"]),
+            help="Regularise the covariance of the responses (silent or nearly equal cells).",
+        ),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Seed of the analysis."
+        ),
+        device_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def device_option(command: Any) -> Any:
+    """``--device``, refused at once if it is not there."""
+    return click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        callback=_check_device,
+        help="cpu, cuda or cuda:N.",
+    )(command)
+
+
+def _check_device(_context: click.Context, _option: click.Parameter, device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or (number and not number.isdigit()):
+        raise RetinaCodecError(f"--device must be cpu, cuda or cuda:N; got {device!r}.")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise RetinaCodecError(
+            f"--device {device} needs a CUDA device; this machine has "
+            f"{torch.cuda.device_count()}. Use --device cpu."
+        )
+    return device
