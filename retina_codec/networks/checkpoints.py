@@ -45,13 +45,13 @@ def save_network(
     RetinaCodecError
         If the folder exists and ``overwrite`` is false, or writing fails.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with new_output(folder, overwrite=overwrite) as partial:
         partial.mkdir()
         weights = partial / "weights.safetensors"
-        save_file(state, weights)
+        weights.write_bytes(save(state))
         config = {
             "format": FORMAT,
             "weights_sha256": sha256_of(weights),
