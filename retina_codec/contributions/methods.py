@@ -8,8 +8,9 @@ a network (evaluation.py) or goes through a recording (engine.py). A new method 
 Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/∂h, F target.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -53,20 +54,18 @@ class UnitContributions:
     output: torch.Tensor  # y(x), (b, n)
 
 
-class Method:
+class Method(ABC):
     """One way to compute contributions.
 
     A subclass must implement `explain`, treat every input on its own, and keep every parameter
     as a dataclass field, so that the provenance names it.
     """
 
-    complete: ClassVar[bool] = False
-
+    @abstractmethod
     def explain(
         self, function: LayeredFunction, target: Target, inputs: torch.Tensor
     ) -> UnitContributions:
         """Return the contributions of every unit for inputs ``(b, ...)``."""
-        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Return name and parameters in a form that files can hold."""
@@ -113,7 +112,6 @@ class IntegratedGradients(Method):
     steps: int = 20
     path: Literal["input"] = "input"
     baseline: float | torch.Tensor = 0.0
-    complete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -7,6 +7,7 @@ layers. A new target is one subclass of `Target`.
 Notation: b inputs, n outputs (cells), y (b, n) the network's output.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -21,7 +22,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["Sum", "Surprisal", "Target", "Unit", "as_target"]
 
 
-class Target:
+class Target(ABC):
     """A scalar of the network's output, one per input.
 
     A subclass must implement `__call__`, ``(b, n) -> (b,)``, differentiable in torch and the same
@@ -29,11 +30,10 @@ class Target:
     """
 
     units: ClassVar[str] = "1"
-    needs_responses: ClassVar[bool] = False
 
+    @abstractmethod
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return F, ``(b,)``, for outputs ``(b, n)``."""
-        raise NotImplementedError
 
     @property
     def incomplete(self) -> bool:
