@@ -7,6 +7,7 @@ error that a user can cause into one line and exit code 2.
 
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ from retina_codec.errors import RetinaCodecError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["commands", "main"]
+__all__ = ["commands", "main", "recorded_command"]
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ def fit(
     from retina_codec.networks.training import TrainingSettings, fit_network
     from retina_codec.recordings.files import open_recording
 
-    _refuse_existing(out, overwrite)
+    _refuse_output(out, overwrite, inputs=[recording])
     session = open_recording(recording)
     log.info("fit a network to %s", recording.name)
     settings = TrainingSettings(epochs=epochs, windows_per_epoch=windows_per_epoch, seed=seed)
@@ -310,16 +311,55 @@ def report(results: Path, out: Path, overwrite: bool) -> None:
     from retina_codec.report import write_report
     from retina_codec.storage import open_tree
 
-    path = results / "results.nc" if (results / "results.nc").is_file() else results
+    path = results
+    if results.suffix not in (".nc", ".zarr"):
+        path = results / "results.nc"
+        if results.is_dir() and not path.is_file():
+            raise RetinaCodecError(
+                f"a folder of results must hold results.nc; {results} does not. "
+                "Name another, or make one with `retina-codec analyze`."
+            )
+        path = results if results.is_file() else path
+    if not path.exists():
+        raise RetinaCodecError(
+            f"the report needs results.nc, or a folder that holds it; {results} is not there. "
+            "Make one with `retina-codec analyze`."
+        )
     log.info("write %s", out.name)
     write_report(open_tree(path), out, overwrite=overwrite)
     log.info("done: open %s", out)
 
 
-def _refuse_existing(out: Path, overwrite: bool) -> None:
-    """Refuse before hours of work what would be refused after them."""
-    if out.exists() and not overwrite:
+def _refuse_output(out: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    """Refuse before hours of work what would be refused, or would destroy an input, after them."""
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
         raise RetinaCodecError(f"the output must not exist; {out} does. Use --overwrite.")
+    destination = out.expanduser().resolve()
+    for place in [*(entry.expanduser().resolve() for entry in inputs), Path.cwd(), Path.home()]:
+        if place == destination or destination in place.parents:
+            raise RetinaCodecError(
+                f"the output must not replace what is in use; {out} is or holds {place.name}. "
+                "Choose another place."
+            )
+
+
+def recorded_command(arguments: Sequence[str]) -> str:
+    """Return the command line as results keep it: absolute paths become names.
+
+    Results and reports are passed on, and where a file lay on one machine means nothing on
+    another; the SHA-256 beside the command says which file it was.
+    """
+    words = ["retina-codec"]
+    for argument in arguments:
+        option, equals, value = "", "", argument
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+        if value.startswith("~") or Path(value).is_absolute():
+            value = Path(value).name or value
+        words.append(option + equals + value)
+    return shlex.join(words)
 
 
 class _Clock(logging.Formatter):
@@ -371,7 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            context = {"command": " ".join(["retina-codec", *arguments])}
+            context = {"command": recorded_command(arguments)}
             commands.main(arguments, "retina-codec", standalone_mode=False, obj=context)
     except click.exceptions.Exit as stop:
         return stop.exit_code

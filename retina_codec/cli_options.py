@@ -19,7 +19,9 @@ def out_option(what: str) -> Callable[[Any], Any]:
 
     def add(command: Any) -> Any:
         command = click.option(
-            "--overwrite", is_flag=True, help="Replace the output if it exists."
+            "--overwrite",
+            is_flag=True,
+            help="Replace the output if it exists, a folder with all that it holds.",
         )(command)
         return click.option(
             "--out", required=True, type=click.Path(path_type=Path), help=what, metavar="PATH"

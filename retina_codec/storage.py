@@ -41,7 +41,8 @@ def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: boo
     Raises
     ------
     RetinaCodecError
-        Unknown suffix, existing path, an attribute that cannot be stored, or a failing write.
+        Unknown suffix, existing path, an attribute or a date that cannot be stored, or a failing
+        write.
     """
     suffix = tree_suffix(path)
     _check_attributes(tree)
@@ -79,7 +80,8 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
     Returns
     -------
     xr.DataTree
-        As saved: same nodes, dims, coordinates, values and attributes.
+        As saved: same nodes, dims, coordinates, values and attributes (from ``.nc``, a list of one
+        number as the number).
 
     Raises
     ------
@@ -232,6 +234,11 @@ def _to_storage(dataset: xr.Dataset, *, zarr: bool) -> tuple[xr.Dataset, dict[st
                     variable.dims, variable.to_numpy().astype(object), variable.attrs
                 )
             continue
+        if variable.dtype.kind in "mM":  # would come back as bare numbers
+            raise RetinaCodecError(
+                f"dates and durations cannot be stored; {name} is {variable.dtype}. "
+                "Write numbers of seconds."
+            )
         if variable.ndim == 0 or variable.size == 0:
             continue
         chunks = _chunk_shape(variable.shape, variable.dtype.itemsize)

@@ -22,7 +22,7 @@ from retina_codec.storage import open_tree
 from tests.small import small_network, small_recording
 
 SMALL = ["--steps", "2", "--modes", "4", "--active", "2"]
-STEP = re.compile(r"^\[ *\d+\.\d s\] ")
+STEP = re.compile(r"^\[ *\d+\.\d s\] |^[a-z ]+: +\d+%\|")  # a step, or a slow step's progress
 STIMULUS = "stimulus/presentation/stimulus"
 
 
@@ -86,6 +86,37 @@ def test_analyze_leaves_everything(work, capsys):
 
     assert run("report", "out", "--out", "again.html") == 0
     assert len(Path("again.html").read_text(encoding="utf-8")) == pytest.approx(len(page), rel=0.05)
+
+
+def test_recorded_command_keeps_no_absolute_paths(work):
+    command = cli.recorded_command(
+        ["analyze", str(work / "session.nwb"), f"--network={work}/network", "--out", "some/out"]
+    )
+    assert command == "retina-codec analyze session.nwb --network=network --out some/out"
+    assert cli.recorded_command(["demo", "--out", "a b"]) == "retina-codec demo --out 'a b'"
+    assert cli.recorded_command(["report", "~/x/r.nc"]) == "retina-codec report r.nc"
+
+
+@pytest.mark.parametrize("out", ["session.nwb", "."])
+def test_fit_never_replaces_its_recording(work, capsys, monkeypatch, out):
+    def fitted(*_args: object, **_kwargs: object) -> None:
+        pytest.fail("refuse before the fit, not after it")
+
+    monkeypatch.setattr("retina_codec.networks.training.fit_network", fitted)
+    before = _contents(work)
+    assert run("fit", "session.nwb", "--out", out, "--overwrite") == 2
+    assert "must not replace" in error_line(capsys)
+    assert _contents(work) == before
+
+
+@pytest.mark.parametrize("results", ["nothing", "network"])
+@pytest.mark.usefixtures("work")
+def test_report_says_where_results_are_missing(results, capsys):
+    assert run("report", results, "--out", "page.html") == 2
+    line = error_line(capsys)
+    assert "results.nc" in line
+    assert "retina-codec analyze" in line
+    assert not Path("page.html").exists()
 
 
 @pytest.mark.usefixtures("work")

@@ -320,3 +320,12 @@ def test_sha256_of_files_and_folders(tmp_path):
     assert folders[0] == hashlib.sha256(lines.encode()).hexdigest()
     with pytest.raises(RetinaCodecError, match="nothing is there"):
         sha256_of(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("kind", ["M8[ns]", "m8[ns]"])
+def test_dates_are_refused_instead_of_losing_their_meaning(tmp_path, suffix, kind):
+    tree = xr.DataTree(xr.Dataset(coords={"time": np.arange(3).astype(kind)}))
+    with pytest.raises(RetinaCodecError, match=r"dates .* time is .*seconds"):
+        save_tree(tree, tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []

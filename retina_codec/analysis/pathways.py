@@ -158,6 +158,7 @@ def _layers_with_modes(tree: xr.DataTree, layers: Sequence[str] | None) -> list[
     """Return the layers asked for, or all, that have modes."""
     nodes = tree["layers"].children if "layers" in tree.children else {}
     valid = [name for name, node in nodes.items() if "modes" in node.children]
+    layers = [layers] if isinstance(layers, str) else layers
     chosen = valid if layers is None else list(layers)
     if not chosen or not set(chosen) <= set(valid):
         raise RetinaCodecError(

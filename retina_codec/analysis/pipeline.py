@@ -101,6 +101,11 @@ def analyze(
             f"split must be a part of the recording; got {split=}. "
             f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
         )
+    if not any(2 <= k < len(network.cells) for k in clusters):
+        raise RetinaCodecError(
+            f"clusters must hold a number from 2 to cells − 1; got {list(clusters)} for "
+            f"{len(network.cells)} cells. Record more cells, or try fewer pathways."
+        )
     part = recording.children[split]
     inputs = check_match(network, part)
     layers = list(network.layers) if layers is None else list(layers)
@@ -118,7 +123,13 @@ def analyze(
     log.info("modes: at most %d per layer, %d at a time", modes, active)
     autoencoder = SparseAutoencoder(modes=modes, active=active, seed=seed)
     decomposed = decompose(
-        explained, autoencoder, layers=layers, held_out=held_out, device=device, progress=progress
+        explained,
+        autoencoder,
+        layers=layers,
+        held_out=held_out,
+        gap=max(40, network.history),  # what is fitted and what is held out share no frame
+        device=device,
+        progress=progress,
     )
     log.info("pathways")
     results = find_pathways(decomposed, layers=layers, clusters=clusters, seed=seed)

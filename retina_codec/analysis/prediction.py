@@ -1,5 +1,6 @@
 """How well a network predicts a recording it was not fitted to, and the card that says so."""
 
+import numpy as np
 import xarray as xr
 
 from retina_codec.analysis.statistics import noise_ceiling, pearson
@@ -26,10 +27,23 @@ def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
         ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
         bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
         ``pearson_noise_free``: r with the expected rate, which only a simulation knows.
+
+    Raises
+    ------
+    RetinaCodecError
+        If ``part`` lacks a time or cell of the prediction.
     """
     found = {}
     data = part.to_dataset()
-    labels = {"time": prediction["time"], "cell": prediction["cell"]}
+    labels = {"time": prediction["time"].values, "cell": prediction["cell"].values}
+    for name, values in labels.items():
+        if name in data.coords and not np.isin(values, data[name].values).all():
+            raise RetinaCodecError(
+                "prediction must be for times and cells of the recording; it lacks "
+                f"{name} {values[~np.isin(values, data[name].values)][:5].tolist()}."
+            )
+    if "type" in data.coords:  # the network may not know the types
+        prediction = prediction.drop_vars("type", errors="ignore")
     for name, rate in (("pearson", "rate"), ("pearson_noise_free", "expected_rate")):
         if rate in data:
             found[name] = pearson(prediction, data[rate].sel(labels)).assign_attrs(
@@ -140,7 +154,8 @@ def network_card(network: RetinaCNN, quality: xr.Dataset | None, *, title: str) 
 def _summary(quality: xr.Dataset) -> str:
     text = f"Mean r = {float(quality['pearson'].mean()):.3f}"
     if "noise_ceiling" in quality:
-        share = float((quality["pearson"] / quality["noise_ceiling"]).mean())
+        possible = quality["noise_ceiling"].where(quality["noise_ceiling"] > 0)
+        share = float((quality["pearson"] / possible).mean())
         ceiling = float(quality["noise_ceiling"].mean())
         text += f", mean ceiling = {ceiling:.3f}, mean of r / ceiling = {100 * share:.1f} %"
     if "pearson_noise_free" in quality:

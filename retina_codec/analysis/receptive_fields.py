@@ -171,6 +171,12 @@ def receptive_fields(
     Melander et al. 2026, section 7 and Figure 8B, D.
     """
     found, rates = _modes_of(modes, layer)
+    cells = rates["cell"].values.tolist()
+    if isinstance(network, RetinaCNN) and list(network.cells) != cells:
+        raise RetinaCodecError(
+            "network and results must hold the same cells in the same order; the network has "
+            f"{list(network.cells)}, the results {cells}."
+        )
     times = np.asarray(rates["time"].values, dtype=np.float64)
     active = np.asarray(found["active"].transpose("time", "mode").values, dtype=bool)
     prediction = np.asarray(rates["prediction"].transpose("time", "cell").values)
@@ -261,20 +267,28 @@ def _modes_of(tree: xr.DataTree, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
             f"receptive fields are grouped by the modes of one layer; got {layer=}, layers with "
             f"modes: {valid or 'none'}. Run decompose first, or name one of these."
         )
-    return tree[f"layers/{layer}/modes"].to_dataset(), tree["responses"].to_dataset()
+    rates = tree["responses"].to_dataset()
+    if "time" not in rates.dims:
+        raise RetinaCodecError(
+            f"receptive fields need results over 'time'; these have the dims {tuple(rates.dims)}. "
+            "Run contribute on a recording, or on a DataArray of windows (time, lag, y, x)."
+        )
+    return tree[f"layers/{layer}/modes"].to_dataset(), rates
 
 
 def _positions(
     wanted: npt.NDArray[np.float64], times: npt.NDArray[np.float64], where: str
 ) -> npt.NDArray[np.intp]:
     """Find times among sorted times, within half a bin."""
+    if not wanted.size:
+        raise RetinaCodecError("events must hold at least one event; got none.")
     tolerance = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 1e-6
     after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     nearest = np.where(
         np.abs(times[before] - wanted) <= np.abs(times[after] - wanted), before, after
     )
-    missing = wanted[np.abs(times[nearest] - wanted) > tolerance * (1 + 1e-6)]
+    missing = wanted[~(np.abs(times[nearest] - wanted) <= tolerance * (1 + 1e-6))]  # NaN too
     if missing.size:
         raise RetinaCodecError(
             f"events must be response times of {where} ({times[0]:.3f} to {times[-1]:.3f} s); got "
@@ -318,22 +332,28 @@ def _reader(
                 "a recording can only be cut into windows for a RetinaCNN (it knows history and "
                 f"normalisation); got {type(network).__name__}. Pass windows (time, lag, y, x)."
             )
+        if "stimulus" not in inputs:
+            raise RetinaCodecError(
+                "the recording split has no variable 'stimulus'; pass recording['test'], say."
+            )
         split = check_match(network, inputs)
         scale = network.normalisation
         windows = StimulusWindows(
             split["stimulus"], network.history, mean=scale.mean, std=scale.std, dtype=dtype
         )
         return _Stimulus(windows, times), np.asarray(windows.lag.values)
+    if isinstance(inputs, xr.DataArray) and set(inputs.dims) == {"time", "lag", "y", "x"}:
+        inputs = inputs.transpose("time", "lag", "y", "x")
     if inputs.ndim != 4 or inputs.shape[0] != len(times):
         raise RetinaCodecError(
             "windows must be (time, lag, y, x) with one window for each time of the results "
             f"({len(times)}); got shape {tuple(inputs.shape)}."
         )
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    lag = np.arange(inputs.shape[1], 0, -1) * step
     if isinstance(inputs, torch.Tensor):
-        tensor, step = inputs, float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-        lag = np.arange(inputs.shape[1], 0, -1) * step
+        tensor = inputs
     else:
         tensor = torch.as_tensor(inputs.values)
-        steps = np.arange(inputs.shape[1], 0, -1, dtype=np.float64)
-        lag = inputs["lag"].values if "lag" in inputs.coords else steps
+        lag = inputs["lag"].values if "lag" in inputs.coords else lag
     return _Windows(tensor), np.asarray(lag, dtype=np.float64)

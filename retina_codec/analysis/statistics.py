@@ -37,13 +37,15 @@ def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.Dat
         raise RetinaCodecError(
             f"correlation needs the same labels on both sides; {reason}. Select common labels."
         ) from error
+    varies = (one.max(dim) > one.min(dim)) & (other.max(dim) > other.min(dim))
     first = one.astype(np.float64)
     second = other.astype(np.float64)
     first = first - first.mean(dim, skipna=False)
     second = second - second.mean(dim, skipna=False)
     product = (first * second).mean(dim, skipna=False)
     scale = ((first**2).mean(dim, skipna=False) * (second**2).mean(dim, skipna=False)) ** 0.5
-    correlation = product / scale.where(scale > 0)
+    # The mean of a constant is rounded, so that its standard deviation may be above 0.
+    correlation = product / scale.where(varies & (scale > 0))
     return correlation.assign_attrs(units="1", long_name="Pearson r")
 
 
@@ -76,9 +78,9 @@ def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
     for cell, rates in enumerate(values):
         whole = rates[np.isfinite(rates).all(axis=1)]
         count = len(whole)
-        total = whole.mean(axis=0).var(ddof=1) if count else 0.0
-        if count < 2 or total == 0:
+        if count < 2 or np.ptp(whole.mean(axis=0)) == 0:
             continue
+        total = whole.mean(axis=0).var(ddof=1)
         signal = (count * total - whole.var(axis=1, ddof=1).mean()) / (count - 1)
         ceiling[cell] = np.sqrt(np.clip(signal / total, 0.0, 1.0))
     labels = {name: value for name, value in repeats["cell"].coords.items() if name != "repeat"}

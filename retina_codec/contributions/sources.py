@@ -76,6 +76,8 @@ def open_inputs(network: nn.Module, inputs: Any) -> Source:
                 f"the first dim of inputs must be 'time' or 'sample'; got dims {inputs.dims}. "
                 "Transpose them, or rename the dim."
             )
+        if set(inputs.dims[1:]) == {"lag", "y", "x"}:
+            inputs = inputs.transpose(dim, "lag", "y", "x")
         coords = {
             str(key): value.variable for key, value in inputs.coords.items() if value.dims == (dim,)
         }
@@ -88,6 +90,13 @@ def open_inputs(network: nn.Module, inputs: Any) -> Source:
         raise RetinaCodecError(
             f"inputs must be at least one sample, (sample, ...); got shape {tuple(inputs.shape)}."
         )
+    if isinstance(network, RetinaCNN):
+        window = (network.history, *network.frame_shape)
+        if tuple(inputs.shape[1:]) != window:
+            raise RetinaCodecError(
+                f"windows for this network must be (lag, y, x) of {window}; "
+                f"got {tuple(inputs.shape[1:])}."
+            )
     if dim not in coords:
         coords[dim] = np.arange(len(inputs))
 

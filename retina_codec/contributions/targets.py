@@ -241,15 +241,15 @@ class Surprisal(Target):
 
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the surprisal, ``(b,)`` nats, of outputs ``(b, cell)``."""
+        if self.incomplete:
+            raise RetinaCodecError("Surprisal has no mean yet; call fit(responses) first.")
+        if outputs.ndim != 2 or outputs.shape[1] != len(self.mean):
+            raise RetinaCodecError(
+                f"this Surprisal is for {len(self.mean)} cells; got outputs of shape "
+                f"{tuple(outputs.shape)}."
+            )
         key = (outputs.device, outputs.dtype)
         if key not in self._ready:
-            if self.incomplete:
-                raise RetinaCodecError("Surprisal has no mean yet; call fit(responses) first.")
-            if outputs.ndim != 2 or outputs.shape[1] != len(self.mean):
-                raise RetinaCodecError(
-                    f"this Surprisal is for {len(self.mean)} cells; got outputs of shape "
-                    f"{tuple(outputs.shape)}."
-                )
             log_det = np.linalg.slogdet(2 * np.pi * self.covariance)[1]
             self._ready[key] = (
                 torch.as_tensor(self.mean).to(*key),

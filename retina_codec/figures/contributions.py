@@ -183,7 +183,17 @@ def _cell_trace(axes: Axes, shown: xr.Dataset, cell: int) -> None:
     axes.plot(one["time"], one["prediction"], color=color, lw=1.3, label="predicted")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
     _side_label(axes, f"cell {one['cell'].item()}\n{one['type'].item()}\nrate (Hz)")
-    axes.legend(loc="upper right", ncols=2, borderpad=0, borderaxespad=0.1, handlelength=1.4)
+    axes.legend(
+        loc="upper right",
+        ncols=2,
+        borderpad=0.1,
+        borderaxespad=0.1,
+        handlelength=1.4,
+        frameon=True,  # the lines of the numbered moments pass behind it
+        framealpha=1.0,
+        facecolor="white",
+        edgecolor="none",
+    )
 
 
 def _population(
@@ -266,7 +276,7 @@ def _loadings(
     inside: npt.NDArray[np.bool_],
     span: tuple[float, float],
 ) -> Axes:
-    """Draw loadings of a layer's modes, the mode that explains most on top, nats."""
+    """Draw loadings of a layer's modes, in the order of the modes, nats."""
     values = loading.transpose("mode", "time").values[:, inside]
     limit = high_quantile(values)
     axes = area.add_subplot(spec[row, 1])

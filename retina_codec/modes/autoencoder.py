@@ -136,7 +136,16 @@ class SparseAutoencoder:
 
     def __post_init__(self) -> None:
         """Check the numbers once, at the door."""
-        for name in ("modes", "active", "restarts", "epochs", "patience", "batch_size"):
+        counts = (
+            "modes",
+            "active",
+            "restarts",
+            "epochs",
+            "patience",
+            "encoder_steps",
+            "batch_size",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise RetinaCodecError(f"{name} must be >= 1; got {name}={getattr(self, name)}.")
         for name in ("exchanges", "encoder_epochs", "minimum_gain", "minimum_share"):
@@ -165,6 +174,11 @@ class SparseAutoencoder:
             raise RetinaCodecError(
                 f"The fit needs at least 2 training samples; got {len(features)} with "
                 f"validation={self.validation}. Give more samples or a smaller held_out."
+            )
+        if self.sign_consistent and not bool((features[:train] > 0).any()):
+            raise RetinaCodecError(
+                f"The first {train} of {len(features)} samples have no positive feature to start "
+                "from. Give samples in which the network is active, or a smaller validation."
             )
         best: _Candidate | None = None
         rounds = progress_bar(

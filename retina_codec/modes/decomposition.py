@@ -93,7 +93,8 @@ def decompose(
         contributions; ``scale`` (), the standard deviation used; ``active`` (time, mode), where
         the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time.
         Modes that never load in the fitted part are dropped; the others stand in order of the
-        sum they explain there, largest first.
+        sum they explain there, largest first. Pathways and receptive fields of earlier modes are
+        left out.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def decompose(
             f"got {method!r}."
         )
     found = list(tree["layers"].children) if "layers" in tree.children else []
+    layers = [layers] if isinstance(layers, str) else layers
     chosen = found if layers is None else list(layers)
     if not chosen or not set(chosen) <= set(found):
         raise RetinaCodecError(
@@ -118,7 +120,13 @@ def decompose(
             f"{found or 'none'}. Run contribute() for these layers first."
         )
     result = tree.copy()
+    for stale in ("pathways", "receptive_fields"):  # they speak of modes that are replaced now
+        if stale in result.children:
+            del result[stale]
     for name in chosen:
+        layer = result["layers"].children[name]
+        if "pathways" in layer.children:
+            del layer["pathways"]
         contribution = _checked_contribution(tree, name)
         modes = _modes_of(contribution, method, held_out, gap, device, progress)
         result[f"layers/{name}/modes"] = xr.DataTree(modes)

@@ -120,6 +120,8 @@ class GatedAutoencoder:
         for name in ("modes", "epochs", "batch_size", "decay_every"):
             if getattr(self, name) < 1:
                 raise RetinaCodecError(f"{name} must be >= 1; got {name}={getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise RetinaCodecError(f"dropout must be >= 0 and below 1; got {self.dropout=}.")
         for name in ("threshold", "validation"):
             if not 0 < getattr(self, name) < 1:
                 raise RetinaCodecError(
@@ -139,6 +141,11 @@ class GatedAutoencoder:
         FittedGates
         """
         train = len(features) - max(1, round(self.validation * len(features)))
+        if train < 1:
+            raise RetinaCodecError(
+                f"The fit needs at least 1 training sample; got {len(features)} with "
+                f"validation={self.validation}. Give more samples or a smaller validation."
+            )
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
             torch.manual_seed(self.seed)
             network = GatedNetwork(features.shape[1], self.modes, self.threshold, self.dropout)

@@ -34,9 +34,15 @@ def explained_variance(values: xr.DataArray, rebuilt: xr.DataArray, dim: str) ->
     Raises
     ------
     RetinaCodecError
-        If no feature varies.
+        If no feature varies, a value is not finite, or the labels differ.
     """
-    values, rebuilt = xr.align(values.astype(np.float64), rebuilt, join="exact")
+    try:
+        values, rebuilt = xr.align(values.astype(np.float64), rebuilt, join="exact")
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RetinaCodecError(f"R² needs the same labels on both sides; {reason}.") from error
+    if not (np.isfinite(values).all() and np.isfinite(rebuilt).all()):
+        raise RetinaCodecError("R² needs finite values on both sides. Leave the other ones out.")
     left = ((values - rebuilt) ** 2).sum(dim)
     spread = ((values - values.mean(dim)) ** 2).sum(dim)
     if not float(spread.sum()) > 0:

@@ -108,10 +108,17 @@ def load_network(path: str | os.PathLike[str]) -> RetinaCNN:
     try:
         network = RetinaCNN.from_config(config["network"])
         network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise RetinaCodecError(
-            f"config.json and weights.safetensors of {folder} do not fit together: {reason}."
+            f"config.json and weights.safetensors of {folder} do not fit together: {reason}"
         ) from error
     network.training_record = config.get("training") or {}
     return network.eval()

@@ -40,7 +40,7 @@ def estimate_centers(
     Raises
     ------
     RetinaCodecError
-        If the split is not longer than the history.
+        If the split is not longer than the history, or a count is NaN.
     """
     stimulus = split["stimulus"].transpose("time", "y", "x")
     counts = split["spike_count"].transpose("time", "cell").values.astype(np.float32)
@@ -48,6 +48,10 @@ def estimate_centers(
     if frames <= history + 1:
         raise RetinaCodecError(
             f"estimating centres needs more than {history + 1} frames; got {frames}."
+        )
+    if not np.isfinite(counts).all():
+        raise RetinaCodecError(
+            "spike counts must be finite to estimate centers; some are NaN. Cut these times out."
         )
     counts = counts - counts.mean(axis=0)
     lags = range(1, history + 1)

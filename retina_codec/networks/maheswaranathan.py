@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -116,8 +117,9 @@ class RetinaCNN(nn.Module):
         stacked: bool = False,
     ) -> None:
         super().__init__()
-        self.cells = tuple(cells)
-        self.cell_types = tuple(cell_types) if cell_types else ("unknown",) * len(self.cells)
+        self.cells = tuple(_plain(cell) for cell in cells)
+        types = () if cell_types is None else tuple(_plain(name) for name in cell_types)
+        self.cell_types = types or ("unknown",) * len(self.cells)
         self.history, self.frame_rate = int(history), float(frame_rate)
         self.frame_shape = (int(frame_shape[0]), int(frame_shape[1]))
         self.channels = (int(channels[0]), int(channels[1]))
@@ -254,3 +256,8 @@ class RetinaCNN(nn.Module):
             ``(b, cell)`` Hz.
         """
         return self.above_first_layer(self.first_layer(windows))
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number or text, which JSON can hold, instead of numpy's."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -27,10 +27,17 @@ def check_match(network: RetinaCNN, split: xr.Dataset | xr.DataTree) -> xr.Datas
     Raises
     ------
     RetinaCodecError
-        If frame size, frame rate, length or cells do not fit; every reason in one message.
+        If there is no stimulus, or frame size, frame rate, length or cells do not fit; every
+        reason in one message.
     """
     dataset = split.to_dataset() if isinstance(split, xr.DataTree) else split
     problems = []
+    found = dataset["stimulus"].dims if "stimulus" in dataset else None
+    if found is None or set(found) != {"time", "y", "x"}:
+        raise RetinaCodecError(
+            "a split of a recording must have a stimulus with the dims time, y and x; it has "
+            f"{'none' if found is None else found}. Pass recording['train'] or recording['test']."
+        )
     stimulus = dataset["stimulus"]
     frame = (stimulus.sizes["y"], stimulus.sizes["x"])
     if frame != network.frame_shape:

@@ -52,6 +52,11 @@ class TrainingSettings:
         Epochs without a better validation loss before the training stops.
     seed : int
         Of the first weights, the order of the windows and the noise.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a number is too small to train with.
     """
 
     epochs: int = 30
@@ -63,6 +68,14 @@ class TrainingSettings:
     validation: float = 0.1
     patience: int = 6
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers that would stop the training halfway."""
+        least = {"windows_per_epoch": 2, "batch_size": 2, "cycles": 1, "seed": 0}
+        for name, limit in least.items():
+            value = getattr(self, name)
+            if value is not None and value < limit:
+                raise RetinaCodecError(f"{name} must be at least {limit}; got {value}.")
 
 
 def poisson_loss(rate: torch.Tensor, count: torch.Tensor, bin_width: float) -> torch.Tensor:
@@ -237,8 +250,15 @@ class _Loop:
         """Train until the last epoch or the end of patience; leave the best weights in place."""
         settings = self.settings
         drawn = min(settings.windows_per_epoch or len(training), len(training))
+        if drawn % settings.batch_size == 1:
+            drawn -= 1  # one window alone has no batch statistics
         per_epoch = math.ceil(drawn / settings.batch_size)
-        identity = {**asdict(settings), "windows": len(training), "spikes": int(counts.sum())}
+        identity = {
+            **asdict(settings),
+            **self.network.config(),
+            "windows": len(training),
+            "spikes": int(counts.sum()),
+        }
         if resume is not None and Path(resume).exists():
             self._load(Path(resume), identity)
         for epoch in range(len(self.losses), settings.epochs):
@@ -323,14 +343,20 @@ class _Loop:
     def _load(self, path: Path, identity: dict[str, Any]) -> None:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
+            kept = dict(state["identity"])
         except Exception as error:
             raise RetinaCodecError(
                 f"{path} cannot be resumed: it is not a training state of this version. Delete it."
             ) from error
-        if state["identity"] != identity:
+        differ = [
+            f"{key} {kept.get(key)}, now {now}"
+            for key, now in identity.items()
+            if kept.get(key) != now
+        ]
+        if differ:
             raise RetinaCodecError(
-                f"{path} belongs to other data or settings; it has {state['identity']}, now "
-                f"{identity}. Delete it or use the same recording and settings."
+                f"{path} belongs to other data or settings; it has {'; '.join(differ)}. "
+                "Delete it or use the same recording and settings."
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -385,5 +411,5 @@ def _start_at_mean_rate(network: RetinaCNN, rate: npt.NDArray[np.float64]) -> No
     """Set the last normalisation so that the untrained network fires at each cell's mean rate."""
     mean = torch.from_numpy(rate.mean(axis=0)).float().clamp(min=0.05)
     with torch.no_grad():
-        network.norm3.shift.copy_(torch.log(torch.expm1(mean)))
+        network.norm3.shift.copy_(mean + torch.log(-torch.expm1(-mean)))
         network.norm3.scale.copy_(mean.clamp(min=0.5))

@@ -53,8 +53,9 @@ def write_nwb(
     The test movie is repeated physically, once per presentation, so that any reader sees what the
     retina saw. A recording holds counts, not spike times: the n spikes of a bin are placed evenly,
     at (k + ½)/n of the bin, so that counts come back exactly. Observation intervals say which bins
-    a cell was recorded in (elsewhere its rate is NaN). What NWB has no place for (pixel size,
-    species in words, source) is kept as JSON in the notes.
+    a cell was recorded in (elsewhere its rate is NaN). Boolean frames become 0 and 1. What NWB has
+    no place for (pixel size, labels of the pixels, species in words, source) is kept as JSON in
+    the notes.
 
     Parameters
     ----------
@@ -100,7 +101,9 @@ def _build(recording: xr.DataTree) -> Any:
     shown = presentations_of(recording)
     start, timestamps = join_session(shown)
     types = recording["test/cell_type"].to_numpy().tolist()
-    notes = {NOTES_KEY: {**attrs, "cell_types": types, "date": "not known"}}
+    rows, columns = (recording["test"][dim].to_numpy().tolist() for dim in ("y", "x"))
+    own = {**attrs, "y": rows, "x": columns, "cell_types": types, "date": "not known"}
+    notes = {NOTES_KEY: own}
     nwbfile = NWBFile(
         session_description=attrs["session"] or "no description",
         identifier=attrs["session"] or "no identifier",
@@ -143,6 +146,8 @@ def _image_series(
     frames = recording["test/stimulus"]
     splits = {entry.split for entry in shown}
     dtype = np.result_type(*(recording[split].to_dataset()["stimulus"].dtype for split in splits))
+    if dtype == np.bool_:  # NWB has no boolean frames
+        dtype = np.dtype(np.uint8)
     compressed = H5DataIO(
         _chunk_iterator(recording, shown, dtype), compression="gzip", compression_opts=1
     )
@@ -212,16 +217,18 @@ def _add_units(nwbfile: Any, recording: xr.DataTree, shown: list[Presentation]) 
     numbered = cells.dtype.kind in "iu"
     if not numbered:
         nwbfile.add_unit_column("cell_name", "name of the cell")
-    member = test["type_membership"].to_numpy()
-    soft = not np.isin(member, (0.0, 1.0)).all() or bool((member.sum(axis=1) != 1).any())
-    if soft:
-        names = ", ".join(test["cell_type"].to_numpy().tolist())
+    member, types = test["type_membership"].to_numpy(), test["cell_type"].to_numpy().astype(str)
+    follows = np.array_equal(types, np.unique(columns["cell_type"])) and np.array_equal(
+        member, columns["cell_type"][:, None] == types
+    )
+    if not follows:
+        names = ", ".join(types.tolist())
         nwbfile.add_unit_column("type_membership", f"membership in [0, 1], one number for: {names}")
     for index, cell in enumerate(cells):
         row: dict[str, Any] = {name: values[index] for name, values in columns.items()}
         if not numbered:
             row["cell_name"] = str(cell)
-        if soft:
+        if not follows:
             row["type_membership"] = member[index].astype(float)
         nwbfile.add_unit(
             id=int(cell) if numbered else index,

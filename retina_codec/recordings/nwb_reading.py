@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
@@ -86,9 +87,10 @@ def _interpret(nwbfile: Any, path: Path, stimulus: str | None) -> xr.DataTree:
     if "obs_intervals" in units.colnames:
         observed = [np.asarray(rows, dtype=np.float64) for rows in units["obs_intervals"][:]]
     notes = _notes(nwbfile)
+    pixels = {dim: (dim, np.asarray(notes[dim])) for dim in ("y", "x") if dim in notes}
     frames = xr.Dataset(
         {"stimulus": (("time", "y", "x"), lazy_frames(series), {"units": series.unit})},
-        coords=_cells(units, notes),
+        coords=_cells(units, notes) | pixels,
     )
     frames = frames.reset_coords([name for name in ("type_membership",) if name in frames.coords])
     rate = float(notes.get("frame_rate", rate))
@@ -174,11 +176,10 @@ def _cells(units: Any, notes: dict[str, Any]) -> dict[str, Any]:
     """Coordinates along cell."""
     names = np.asarray(units.id[:])
     if "cell_name" in units.colnames:
-        names = np.asarray(units["cell_name"][:]).astype(str)
+        names = _texts(units["cell_name"][:])
     types = np.full(names.size, "unknown", dtype=object)
     if "cell_type" in units.colnames:
-        for index, value in enumerate(units["cell_type"][:]):
-            text = str(value).strip()
+        for index, text in enumerate(np.char.strip(_texts(units["cell_type"][:]))):
             types[index] = "unknown" if text.lower() in ("", "nan", "none") else text
     cells: dict[str, Any] = {"cell": ("cell", names), "type": ("cell", types.astype(str))}
     for name in ("center_y", "center_x"):
@@ -191,6 +192,11 @@ def _cells(units: Any, notes: dict[str, Any]) -> dict[str, Any]:
     return cells
 
 
+def _texts(values: Any) -> npt.NDArray[np.str_]:
+    """Plain text; HDF5 gives bytes where text has a fixed width."""
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=str)
+
+
 def _intervals(
     nwbfile: Any, times: Floats, rate: float, path: Path
 ) -> list[tuple[str, int, int, int]] | None:
@@ -201,15 +207,16 @@ def _intervals(
     if table is None:
         return None
     rows: list[tuple[str, int, int, int]] = []
-    repeats = table["repeat"][:] if "repeat" in table.colnames else None
+    splits = _texts(table["split"][:])
+    repeats = table["repeat"][:] if "repeat" in table.colnames else np.full(len(splits), -1)
     starts, stops = table["start_time"][:], table["stop_time"][:]
     for index in np.argsort(starts, kind="stable"):
-        split = str(table["split"][:][index])
+        split = str(splits[index])
         if split not in ("train", "test"):
             continue
         start, stop = float(starts[index]), float(stops[index])
         first = int(np.searchsorted(times, start - 0.5 / rate))
-        last = first + round((stop - start) * rate)
+        last = first + (round((stop - start) * rate) if np.isfinite(stop - start) else 0)
         inside = first < last <= times.size and abs(times[first] - start) * rate < 0.5
         if not inside or abs(times[last - 1] + 1 / rate - stop) * rate >= 0.5:
             raise RetinaCodecError(
@@ -218,10 +225,18 @@ def _intervals(
             )
         if abs(times[first] - start) * rate < EDGE_SLACK:
             times[first] = start  # the same instant; the table's digits are the exact ones
-        rows.append((split, -1 if repeats is None else int(repeats[index]), first, last))
+        rows.append((split, _repeat_number(repeats[index], path), first, last))
     if not rows:
         raise RetinaCodecError(f"{path}: split must say 'train' or 'test'; no interval does")
     return rows
+
+
+def _repeat_number(value: Any, path: Path) -> int:
+    """Read the number of a presentation; −1 for no repeat, which others write as NaN."""
+    try:
+        return -1 if np.isnan(float(value)) else int(value)
+    except ValueError as error:
+        raise RetinaCodecError(f"{path}: repeat must be a number; got {value!r}") from error
 
 
 def _repeats(
@@ -258,10 +273,12 @@ def _interneurons(nwbfile: Any, rate: float) -> xr.Dataset | None:
     start = float(series.starting_time or 0.0)
     coords: dict[str, Any] = {
         "time": start + np.arange(len(series.data)) / rate,
-        "interneuron": np.asarray(table["label"][:]),
     }
-    for name in ("type", "center_y", "center_x"):
-        if name in table.colnames:
-            coords[name] = ("interneuron", np.asarray(table[name][:]))
+    columns = {"interneuron": "label"} | {n: n for n in ("type", "center_y", "center_x")}
+    for name, column in columns.items():
+        if column in table.colnames:
+            entries = np.asarray(table[column][:])
+            numbers = entries.dtype.kind in "iuf"
+            coords[name] = ("interneuron", entries if numbers else _texts(entries))
     values = {"potential": (("time", "interneuron"), series.data[:], {"units": series.unit})}
     return xr.Dataset(values, coords=coords)

@@ -35,6 +35,7 @@ SPLIT_DIMS = {
     "type_membership": ("cell", "cell_type"),
     "type_rate": ("time", "cell_type"),
 }
+ALONG_CELL = ("type", "center_y", "center_x")  # coordinates, also when given as variables
 TIME_TOLERANCE = 0.01  # of a bin: float rounding over hours is far below, a dropped frame above
 
 
@@ -163,6 +164,12 @@ def _complete_split(split: xr.Dataset, name: str, frame_rate: float) -> xr.Datas
         raise RetinaCodecError(
             f"the {name} split must have spike_count or rate; got {sorted(map(str, split))}"
         )
+    if "cell_type" in split.variables and split["cell_type"].dims == ("cell",):
+        raise RetinaCodecError(
+            f"the {name} split must name the types of its cells in type, not cell_type, which "
+            "lists every type once. Rename it."
+        )
+    split = split.set_coords([entry for entry in ALONG_CELL if entry in split.variables])
     if "rate" not in split:
         split = split.assign(rate=_labelled(split["spike_count"] * frame_rate, np.float32, "Hz"))
     if "spike_count" not in split:
@@ -213,6 +220,8 @@ def _complete_repeats(repeats: xr.Dataset, test: xr.Dataset) -> xr.Dataset:
         repeats = repeats.assign_coords(repeat=np.arange(repeats.sizes["repeat"]))
     if "start_time" not in repeats.variables and "time" in test.coords:
         time = test["time"].to_numpy()
+        if time.dtype.kind not in "iuf" or time.size == 0:
+            return repeats  # the check names it
         step = (time[-1] - time[0]) / max(1, time.size - 1)
         start = time[0] + np.arange(repeats.sizes["repeat"]) * step * time.size
         repeats = repeats.assign_coords(start_time=("repeat", start))
@@ -223,6 +232,8 @@ def _sum_repeats(test: xr.Dataset, repeats: xr.Dataset, frame_rate: float) -> xr
     """Sum of counts, mean of rates; a bin that no repeat shows stays NaN."""
     rate = repeats["rate"].drop_vars(["repeat", "start_time"], errors="ignore")
     words = "over the presentations of the test movie"
+    named = {name: rate[name] for name in ("time", "cell") if name in rate.coords}
+    test = test.assign_coords({name: v for name, v in named.items() if name not in test.coords})
     if "spike_count" not in test:
         total = rate.sum("repeat", min_count=1) / frame_rate
         test = test.assign(spike_count=_counts(total).assign_attrs(long_name=f"sum {words}"))
@@ -317,7 +328,7 @@ def _wrong_time(dataset: xr.Dataset, where: str, frame_rate: object) -> Iterable
     if "time" not in dataset.coords or not isinstance(frame_rate, int | float) or frame_rate <= 0:
         return
     time = dataset["time"].to_numpy()
-    if time.dtype.kind not in "iuf" or time.size == 0 or not np.isfinite(time).all():
+    if _wrong_numbers(dataset["time"]):
         yield f"{where} time must be finite seconds, at least one; got {time.size} of {time.dtype}"
         return
     late = np.abs(time - time[0] - np.arange(time.size) / frame_rate) * frame_rate
@@ -329,8 +340,14 @@ def _wrong_time(dataset: xr.Dataset, where: str, frame_rate: object) -> Iterable
         )
 
 
+def _wrong_numbers(values: xr.DataArray) -> bool:
+    """Say whether these are anything but finite numbers, at least one."""
+    array = values.to_numpy()
+    return array.dtype.kind not in "iuf" or array.size == 0 or not np.isfinite(array).all()
+
+
 def _wrong_pair(train: xr.Dataset, test: xr.Dataset) -> Iterable[str]:
-    for name in ("cell", "type", "y", "x"):
+    for name in ("cell", "type", "y", "x", "cell_type", "type_membership"):
         if not np.array_equal(train[name].to_numpy(), test[name].to_numpy()):
             yield f"/train and /test must have the same {name}, in the same order"
 
@@ -341,7 +358,15 @@ def _wrong_repeats(repeats: xr.Dataset, frame_rate: object) -> Iterable[str]:
         yield f"/test/repeats must have a rate with the dims {expected}"
     if "start_time" not in repeats.variables or repeats["start_time"].dims != ("repeat",):
         yield "/test/repeats must have a start_time along repeat"
-    elif "time" in repeats.coords and isinstance(frame_rate, int | float):
+    elif repeats.sizes["repeat"] == 0:
+        yield "/test/repeats must hold at least one presentation"
+    elif _wrong_numbers(repeats["start_time"]):
+        yield "/test/repeats start_time must be finite seconds"
+    elif (
+        "time" in repeats.coords
+        and isinstance(frame_rate, int | float)
+        and not _wrong_numbers(repeats["time"])
+    ):
         first, time = float(repeats["start_time"][0]), float(repeats["time"][0])
         if not abs(first - time) * frame_rate <= TIME_TOLERANCE:
             yield (

@@ -161,7 +161,7 @@ def _checks(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "what": "Do contributions add up?",
             "value": f"median error at most {percent(worst['completeness_median'], 2)} "
-            f"({_layer_name(worst['name'])})",
+            f"of the change ({_layer_name(worst['name'])})",
             "means": "All contributions of a layer together must equal the change of the target; "
             "what is missing is error of the path integral.",
             "bar": "median < 1 % in every layer",

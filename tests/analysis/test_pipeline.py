@@ -12,6 +12,7 @@ from retina_codec.analysis.pipeline import analyze
 from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes import SparseAutoencoder, decompose
+from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.storage import open_tree, save_tree
 from tests.small import CELLS, HISTORY, small_network, small_recording
 
@@ -107,6 +108,23 @@ def test_receptive_fields_come_from_the_explained_split(results):
     times = results["responses/time"].values
     assert np.isin(fields["time"].values, times).all()
     assert list(fields["cell"].values) == list(CELLS)
+
+
+def test_fitted_and_held_out_share_no_frame(recording):
+    network = RetinaCNN.from_config(small_network().config() | {"history": 60})
+    with torch.no_grad():
+        network.norm3.scale.fill_(40.0)
+    results = analyze(recording, network, layers=["conv1"], shrinkage="ledoit-wolf", **SETTINGS)
+    modes = results["layers/conv1/modes"]
+    last = modes["time"].values[modes["split"].values == "fit"].max()
+    first = modes["time"].values[modes["split"].values == "held_out"].min()
+    assert first - last > (network.history - 0.5) / network.frame_rate
+
+
+def test_too_few_cells_for_pathways_are_refused_before_the_long_work(recording, network):
+    with pytest.raises(RetinaCodecError, match=r"got \[6, 7\] for 6 cells") as caught:
+        analyze(recording, network, **(SETTINGS | {"clusters": range(6, 8), "steps": 0}))
+    assert "steps" not in str(caught.value)
 
 
 def test_unknown_split_names_the_splits(recording, network):

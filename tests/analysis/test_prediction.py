@@ -3,12 +3,24 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from retina_codec.analysis.prediction import agreement, network_card, prediction_quality
 from retina_codec.analysis.statistics import noise_ceiling
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.evaluation import predict_rates
 from tests.small import CELLS, HISTORY, small_network, small_recording
+
+RECORD = {
+    "settings": {"epochs": 3, "seed": 0},
+    "train_windows": 100,
+    "validation_windows": 10,
+    "validation_loss": [0.5, 0.25],
+    "best_epoch": 1,
+    "centers": "estimated",
+    "seconds": 90.0,
+    "session": "small",
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +82,7 @@ def test_a_recording_of_other_cells_is_refused(network, recording):
 
 
 def test_the_card_says_what_was_measured(network, recording):
-    network.training_record = {
-        "settings": {"epochs": 3, "seed": 0},
-        "train_windows": 100,
-        "validation_windows": 10,
-        "validation_loss": [0.5, 0.25],
-        "best_epoch": 1,
-        "centers": "estimated",
-        "seconds": 90.0,
-        "session": "small",
-    }
+    network.training_record = RECORD
     quality = prediction_quality(network, recording)
     text = network_card(network, quality, title="Small")
     for value in quality["pearson"].values:
@@ -89,3 +92,26 @@ def test_the_card_says_what_was_measured(network, recording):
     assert "epoch 2 were kept" in text
     assert "1.5 minutes" in text
     assert "no test split" in network_card(network, None, title="Small")
+
+
+def test_types_are_those_of_the_recording(recording):
+    untyped = small_network()
+    untyped.cell_types = ("unknown",) * len(CELLS)
+    part = xr.DataTree(recording["test"].to_dataset(), name="test")  # without repeats
+    quality = prediction_quality(untyped, xr.DataTree.from_dict({"/test": part}))
+    assert quality["type"].values.tolist() == recording["test/type"].values.tolist()
+
+
+def test_a_cell_without_signal_has_no_share_of_its_ceiling(network, recording):
+    quality = prediction_quality(network, recording)
+    share = float((quality["pearson"] / quality["noise_ceiling"])[1:].mean())
+    quality["noise_ceiling"][0] = 0.0
+    network.training_record = RECORD
+    assert f"{100 * share:.1f} %" in network_card(network, quality, title="Small")
+
+
+def test_cells_that_the_recording_lacks_are_named(network, recording):
+    prediction = predict_rates(network, recording["test"])
+    prediction = prediction.assign_coords(cell=[*CELLS[:-1], "z"])
+    with pytest.raises(RetinaCodecError, match="times and cells"):
+        agreement(prediction, recording["test"])

@@ -165,6 +165,10 @@ def test_recording_and_ready_windows_give_the_same_fields(network, session):
     for name in ("spatial", "temporal", "rank1", "scene"):
         np.testing.assert_allclose(fields[name], again[name], rtol=2e-4, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(fields["lag"], [0.04, 0.03, 0.02, 0.01])
+    np.testing.assert_allclose(again["lag"], fields["lag"])
+    turned = ready.transpose("time", "x", "y", "lag")
+    turned = receptive_fields(network, turned, tree, combinations=3, progress=False)
+    xr.testing.assert_identical(turned, again)
     xr.testing.assert_identical(split, kept)
 
     # The window that explains the response at time t ends one frame before t.
@@ -230,6 +234,32 @@ def _short_windows(network, _split, tree):
     return network, torch.zeros(5, HISTORY, SIDE, SIDE), tree, {}
 
 
+def _no_event(network, split, tree):
+    return network, split, tree, {"events": []}
+
+
+def _event_nan(network, split, tree):
+    return network, split, tree, {"events": [np.nan]}
+
+
+def _whole_recording(network, split, tree):
+    return network, xr.DataTree.from_dict({"/test": split}), tree, {}
+
+
+def _samples(network, split, tree):
+    nodes = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    nodes = {
+        path: node.rename(time="sample") if "time" in node.dims else node
+        for path, node in nodes.items()
+    }
+    return network, split, xr.DataTree.from_dict(nodes), {}
+
+
+def _cells_in_another_order(network, split, tree):
+    network.cells = network.cells[::-1]
+    return network, split, tree, {}
+
+
 def _too_many_cells(_network, _split, tree):
     windows = torch.zeros(120 - HISTORY, HISTORY, SIDE, SIDE)
     return Linear(np.ones((CELLS + 2, HISTORY, SIDE, SIDE), dtype="f4")), windows, tree, {}
@@ -241,6 +271,11 @@ def _too_many_cells(_network, _split, tree):
         (_other_layer, r"layer='conv7', layers with modes: \['conv2'\]"),
         (_event_outside, r"response times of the results \(0.040 to 1.190 s\); got 99.000 s"),
         (_bare_module, "only be cut into windows for a RetinaCNN"),
+        (_no_event, "at least one event"),
+        (_event_nan, "got nan s"),
+        (_whole_recording, r"no variable 'stimulus'; pass recording\['test'\]"),
+        (_samples, "results over 'time'"),
+        (_cells_in_another_order, r"the network has \['c', 'b', 'a'\]"),
         (_short_windows, r"one window for each time of the results \(116\)"),
         (_too_many_cells, "5 outputs, the results 3 cells"),
     ],

@@ -73,3 +73,14 @@ def test_repeats_with_nan_are_left_out_for_that_cell():
     assert float(result[1]) == pytest.approx(float(noise_ceiling(repeats)[1]))
     holed[1:, 7, 0] = np.nan
     assert np.isnan(noise_ceiling(holed)[0])
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3])
+def test_constant_is_constant_though_its_mean_is_rounded(constant):
+    values = np.random.default_rng(0).normal(size=1000)
+    level = xr.DataArray(np.full(1000, constant), dims="time")
+    assert np.isnan(pearson(level, xr.DataArray(values, dims="time")))
+    repeats = xr.DataArray(
+        np.full((4, 1000, 1), constant), dims=("repeat", "time", "cell"), coords={"cell": [0]}
+    )
+    assert np.isnan(noise_ceiling(repeats)).all()

@@ -133,6 +133,14 @@ def test_a_recording_and_its_windows_give_the_same() -> None:
         xr.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
+def test_the_order_of_dims_of_windows_does_not_matter() -> None:
+    random = np.random.default_rng(0)
+    windows = xr.DataArray(random.normal(size=(9, HISTORY, 9, 9)), dims=("time", "lag", "y", "x"))
+    network = tiny_retina(frame_shape=(9, 9))
+    turned = explain(network, windows.transpose("time", "x", "y", "lag"))
+    xr.testing.assert_identical(turned, explain(network, windows))
+
+
 def test_batches_do_not_matter_but_bound_what_the_network_sees() -> None:
     network, sizes = tiny_retina(), []
     expected = explain(network, tiny_split(), batch_size=55)
@@ -393,6 +401,8 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
         (tiny_retina, tiny_split, {"dtype": torch.float16}, "float32 or torch.float64"),
         (tiny_retina, lambda: [1, 2], {}, "got list"),
         (tiny_retina, lambda: torch.ones(3), {}, r"shape \(3,\)"),
+        (tiny_retina, lambda: torch.ones(2, 7, 9, 8), {}, r"\(5, 9, 8\).* got \(7, 9, 8\)"),
+        (tiny_retina, lambda: torch.ones(2, HISTORY, 8, 9), {}, r"got \(5, 8, 9\)"),
         (tiny_retina, lambda: xr.DataArray(np.ones((2, 2)), dims=("a", "b")), {}, "first dim"),
         (
             tiny_retina,

@@ -156,6 +156,10 @@ def test_bad_arguments_of_surprisal(arguments: dict[str, object], message: str) 
 def test_surprisal_refuses_other_cells_and_use_before_fitting() -> None:
     with pytest.raises(RetinaCodecError, match="for 1 cells"):
         Surprisal([0.0], [[1.0]])(torch.zeros(2, 3))
+    used = Surprisal([0.0], [[1.0]])
+    used(torch.zeros(2, 1))
+    with pytest.raises(RetinaCodecError, match="for 1 cells"):
+        used(torch.zeros(2, 3))
     with pytest.raises(RetinaCodecError, match="fit"):
         Surprisal()(torch.zeros(2, 3))
     with pytest.raises(RetinaCodecError, match="fit"):

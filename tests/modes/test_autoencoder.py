@@ -229,6 +229,7 @@ def test_silent_samples_load_nothing(features):
     [
         ({"modes": 0}, "modes must be >= 1; got modes=0"),
         ({"active": 0}, "active must be >= 1"),
+        ({"encoder_steps": 0}, "encoder_steps must be >= 1"),
         ({"minimum_gain": -0.1}, "minimum_gain must be >= 0"),
         ({"validation": 1.0}, "validation must lie between 0 and 1"),
     ],
@@ -241,3 +242,9 @@ def test_bad_settings(settings, message):
 def test_too_few_samples(features):
     with pytest.raises(RetinaCodecError, match="at least 2 training samples; got 2"):
         SparseAutoencoder().fit(features[:2])
+
+
+def test_nothing_to_start_from(features):
+    silent = torch.cat([torch.zeros(80, 16), features[:20]])
+    with pytest.raises(RetinaCodecError, match="first 80 of 100 samples have no positive feature"):
+        SparseAutoencoder(**SMALL).fit(silent)

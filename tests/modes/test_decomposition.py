@@ -200,3 +200,17 @@ def test_bad_trees_and_methods(tree):
     )
     with pytest.raises(RetinaCodecError, match=r"must hold contribution \(time, sign, channel\)"):
         decompose(unsigned, SMALL)
+
+
+def test_what_spoke_of_the_old_modes_is_left_out(result):
+    old = result.copy()
+    for path in ("layers/conv1/pathways", "layers/conv2/pathways", "pathways"):
+        old[path] = xr.DataTree(xr.Dataset(attrs={"k": 2}))
+    again = decompose(old, SMALL, layers="conv1", progress=False)
+    assert "pathways" not in again["layers/conv1"].children
+    assert "pathways" not in again.children
+    assert "pathways" in again["layers/conv2"].children  # its modes are the same as before
+    assert "pathways" in old.children
+    xr.testing.assert_equal(
+        again["layers/conv1/modes"].to_dataset(), result["layers/conv1/modes"].to_dataset()
+    )

@@ -90,8 +90,17 @@ def test_callers_random_state_stays(features):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"modes": 0}, "modes must be >= 1"), ({"threshold": 1.0}, "threshold must lie between")],
+    [
+        ({"modes": 0}, "modes must be >= 1"),
+        ({"threshold": 1.0}, "threshold must lie between"),
+        ({"dropout": 1.0}, "dropout must be >= 0 and below 1"),
+    ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(RetinaCodecError, match=message):
         GatedAutoencoder(**settings)
+
+
+def test_too_few_samples(features):
+    with pytest.raises(RetinaCodecError, match="at least 1 training sample; got 4"):
+        GatedAutoencoder(validation=0.9).fit(features[:4])

@@ -54,7 +54,7 @@ def test_feature_that_does_not_vary_has_no_score(pair):
 
 def test_different_times_are_refused(pair):
     values, rebuilt = pair
-    with pytest.raises(ValueError, match="time"):
+    with pytest.raises(RetinaCodecError, match=r"same labels.*time"):
         explained_variance(array(values), array(rebuilt).isel(time=slice(1, None)), "time")
 
 
@@ -88,3 +88,10 @@ def test_scorecard_by_hand():
     np.testing.assert_allclose(found["mean_active"], 4 / 3)
     assert int(found["live_modes"]) == 2
     assert set(found.coords) <= {"sign", "channel"}
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_what_is_not_finite_is_not_counted_as_rebuilt(pair, side):
+    pair[side][3, 2] = np.nan
+    with pytest.raises(RetinaCodecError, match="finite"):
+        explained_variance(array(pair[0]), array(pair[1]), "time")

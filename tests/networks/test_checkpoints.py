@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,3 +75,22 @@ def test_not_json_and_no_folder(saved, tmp_path):
         rc.load_network(saved)
     with pytest.raises(rc.RetinaCodecError, match="not there"):
         rc.load_network(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("name", "value"), [("history", "five"), ("channels", [3])])
+def test_a_config_that_makes_no_network_is_refused(saved, name, value):
+    config = json.loads((saved / "config.json").read_text())
+    config["network"][name] = value
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(rc.RetinaCodecError, match="do not fit together"):
+        rc.load_network(saved)
+
+
+def test_cells_and_types_from_arrays_can_be_saved(tmp_path):
+    sizes = dict(history=5, frame_shape=(13, 14), channels=(2, 2), kernel_sizes=(5, 3, 3))
+    types = np.array(["ON", "OFF"])
+    rc.save_network(
+        rc.RetinaCNN(np.array([4, 8]), [[1, 1], [0, 2]], cell_types=types, **sizes), tmp_path / "n"
+    )
+    again = rc.load_network(tmp_path / "n")
+    assert (again.cells, again.cell_types) == ((4, 8), ("ON", "OFF"))

@@ -32,3 +32,10 @@ def test_too_short(noise_recording):
     short = noise_recording["train"].to_dataset().isel(time=slice(0, 20))
     with pytest.raises(rc.RetinaCodecError, match="more than"):
         estimate_centers(short, history=40)
+
+
+def test_missing_counts_are_refused(noise_recording):
+    train = noise_recording["train"].to_dataset()
+    gap = train.assign(spike_count=train["spike_count"].where(train["time"] > 1))
+    with pytest.raises(rc.RetinaCodecError, match="must be finite to estimate centers"):
+        estimate_centers(gap, history=8)

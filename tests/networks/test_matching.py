@@ -38,3 +38,10 @@ def test_frame_rate(noise_recording, network):
     network.frame_rate = 60.0
     with pytest.raises(rc.RetinaCodecError, match="60 Hz, the recording has 100 Hz"):
         check_match(network, noise_recording["test"])
+
+
+def test_what_is_no_split_is_refused(noise_recording, network):
+    flat = noise_recording["test"].to_dataset().isel(x=0)
+    for wrong in (noise_recording, flat):
+        with pytest.raises(rc.RetinaCodecError, match="must have a stimulus with the dims"):
+            check_match(network, wrong)

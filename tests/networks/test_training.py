@@ -147,3 +147,39 @@ def test_pearson_of_prediction_needs_equal_labels(noise_recording):
     rate = noise_recording["test"]["rate"]
     with pytest.raises(rc.RetinaCodecError, match="same labels"):
         pearson(rate, rate.isel(time=slice(1, None)))
+
+
+@pytest.mark.parametrize("rate", [0.2, 30.0, 150.0])
+def test_the_untrained_network_fires_at_the_mean_rate_however_high(small_network, rate):
+    training._start_at_mean_rate(small_network, np.full((4, 3), rate))
+    fired = torch.nn.functional.softplus(small_network.norm3.shift)
+    np.testing.assert_allclose(fired.detach(), [rate] * 3, rtol=1e-4)
+
+
+def test_a_last_batch_of_one_window_does_not_stop_the_training(noise_recording):
+    settings = TrainingSettings(epochs=1, windows_per_epoch=101, batch_size=50)
+    network = rc.fit_network(noise_recording, settings=settings, **SMALL)
+    assert np.isfinite(network.training_record["validation_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 1}, {"cycles": 0}, {"windows_per_epoch": 0}, {"seed": -1}]
+)
+def test_settings_that_cannot_train_are_refused(wrong):
+    with pytest.raises(rc.RetinaCodecError, match=f"{next(iter(wrong))} must be at least"):
+        TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize("other", [{"channels": (4, 3)}, {"noise": 0.3}])
+def test_a_state_of_another_network_is_not_resumed(noise_recording, tmp_path, other):
+    settings = TrainingSettings(epochs=1, windows_per_epoch=100, batch_size=50)
+    path = tmp_path / "state.pt"
+    rc.fit_network(noise_recording, settings=settings, resume=path, **SMALL)
+    with pytest.raises(rc.RetinaCodecError, match=f"other data or settings.*{next(iter(other))}"):
+        rc.fit_network(noise_recording, settings=settings, resume=path, **{**SMALL, **other})
+
+
+def test_a_torch_file_that_is_no_training_state_is_refused(noise_recording, tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "state.pt")
+    with pytest.raises(rc.RetinaCodecError, match="not a training state"):
+        rc.fit_network(noise_recording, settings=QUICK, resume=tmp_path / "state.pt", **SMALL)

@@ -48,6 +48,25 @@ def with_soft_types(parts):
         parts[name]["type_membership"] = (("cell", "cell_type"), member, {"units": "1"})
 
 
+def with_memberships_that_are_not_the_types(parts):
+    member = np.array([[0, 1], [1, 0], [0, 1]], dtype="f4")
+    for name in ("train", "test"):
+        split = parts[name].assign_coords(type=("cell", ["A"] * 3), cell_type=["A", "B"])
+        parts[name] = split.assign(type_membership=(("cell", "cell_type"), member, {"units": "1"}))
+
+
+def with_a_type_that_no_cell_has(parts):
+    member = np.array([[0, 1, 0], [1, 0, 0], [0, 1, 0]], dtype="f4")
+    for name in ("train", "test"):
+        split = parts[name].assign_coords(cell_type=["OFF", "ON", "ON-OFF"])
+        parts[name] = split.assign(type_membership=(("cell", "cell_type"), member, {"units": "1"}))
+
+
+def with_a_cropped_frame(parts):
+    for name in ("train", "test"):
+        parts[name] = parts[name].assign_coords(y=np.arange(5) + 10, x=np.arange(4) / 2)
+
+
 def with_gaps(parts):
     for name in ("test", "interneurons"):
         parts[name] = parts[name].assign_coords(time=10 + np.arange(23) / RATE)
@@ -82,6 +101,9 @@ def with_a_late_start(parts):
         with_one_repeat,
         with_names,
         with_soft_types,
+        with_memberships_that_are_not_the_types,
+        with_a_type_that_no_cell_has,
+        with_a_cropped_frame,
         with_gaps,
         with_missing_repeats,
         with_float_frames_and_further_values,
@@ -204,3 +226,38 @@ def test_an_existing_file_and_overlapping_splits_are_refused(recording, parts, t
     with pytest.raises(RetinaCodecError, match="must not overlap on the session clock"):
         write_nwb(make_recording(**parts), tmp_path / "other.nwb")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def with_boolean_frames(parts):
+    for name in ("train", "test"):
+        parts[name]["stimulus"] = parts[name]["stimulus"] > 100
+
+
+def test_boolean_frames_are_written_as_0_and_1(parts, tmp_path):
+    with_boolean_frames(parts)
+    recording = make_recording(**parts)
+    write_nwb(recording, tmp_path / "session.nwb")
+    found = read_nwb(tmp_path / "session.nwb")
+    for name in ("train", "test"):
+        assert found[f"{name}/stimulus"].dtype == np.uint8
+        np.testing.assert_array_equal(found[f"{name}/stimulus"], recording[f"{name}/stimulus"])
+
+
+@pytest.mark.parametrize("cells", [[3, 7, 20], ["a", "b", "c"]])
+def test_text_comes_back_as_plain_str_arrays(parts, tmp_path, cells):
+    for name in ("train", "test"):
+        parts[name] = parts[name].assign_coords(cell=cells)
+    recording = make_recording(**parts)
+    write_nwb(recording, tmp_path / "session.nwb")
+    found = read_nwb(tmp_path / "session.nwb")
+    for node in recording.subtree:
+        for name, variable in node.variables.items():
+            assert found[node.path][name].dtype.kind == variable.dtype.kind, (node.path, name)
+
+
+def test_numbered_interneurons_stay_numbers(parts, tmp_path):
+    parts["interneurons"] = parts["interneurons"].assign_coords(interneuron=[4, 9])
+    recording = make_recording(**parts)
+    write_nwb(recording, tmp_path / "session.nwb")
+    labels = read_nwb(tmp_path / "session.nwb")["interneurons/interneuron"]
+    assert (labels.dtype.kind, labels.values.tolist()) == ("i", [4, 9])

@@ -285,3 +285,44 @@ def test_what_is_no_nwb_file_is_refused_in_one_line(tmp_path, make, message):
     with pytest.raises(RetinaCodecError, match=message) as caught:
         read_nwb(tmp_path / "a.nwb")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["cell_type", "cell_name"])
+def test_text_of_fixed_width_is_text(tmp_path, column):
+    write_foreign(tmp_path / "a.nwb")
+    with NWBHDF5IO(tmp_path / "a.nwb", "a") as stream:
+        nwbfile = stream.read()
+        nwbfile.units.add_column(column, "text", data=np.array([b"ON", b"OFF", b"x"]))
+        stream.write(nwbfile)
+    test = read_nwb(tmp_path / "a.nwb")["test"]
+    name = {"cell_type": "type", "cell_name": "cell"}[column]
+    assert test[name].values.tolist() == ["ON", "OFF", "x"]
+
+
+def test_a_repeat_that_is_no_number_is_no_repeat(tmp_path):
+    path = tmp_path / "a.nwb"
+    write_foreign(path, intervals=[("train", 0.0, 0.2), ("test", 0.2, 0.4)], repeat=False)
+    with NWBHDF5IO(path, "a") as stream:
+        nwbfile = stream.read()
+        nwbfile.trials.add_column("repeat", "number", data=[np.nan, np.nan])
+        stream.write(nwbfile)
+    recording = read_nwb(path)
+    assert sorted(recording.children) == ["test", "train"]
+    assert list(recording["test"].children) == []
+
+
+def test_an_interval_without_an_end_is_refused_by_name(tmp_path):
+    write_foreign(tmp_path / "a.nwb", intervals=[("test", 0.0, np.nan)])
+    with pytest.raises(RetinaCodecError, match="test interval 0 to nan s must be covered"):
+        read_nwb(tmp_path / "a.nwb")
+
+
+def test_a_repeat_in_words_is_refused(tmp_path):
+    path = tmp_path / "a.nwb"
+    write_foreign(path, intervals=[("test", 0.0, 0.4)], repeat=False)
+    with NWBHDF5IO(path, "a") as stream:
+        nwbfile = stream.read()
+        nwbfile.trials.add_column("repeat", "number", data=["first"])
+        stream.write(nwbfile)
+    with pytest.raises(RetinaCodecError, match="repeat must be a number; got 'first'"):
+        read_nwb(path)

@@ -61,7 +61,9 @@ def test_counts_follow_from_rates_and_soft_types_are_kept(parts):
     train = train.assign(rate=train["spike_count"] * RATE).drop_vars("spike_count")
     train = train.assign_coords(cell_type=["ON", "OFF"])
     train["type_membership"] = (("cell", "cell_type"), member)
-    split = make_recording(**{**parts, "train": train})["train"].to_dataset()
+    test = parts["test"].assign_coords(cell_type=["ON", "OFF"])
+    test["type_membership"] = train["type_membership"]
+    split = make_recording(**{**parts, "train": train, "test": test})["train"].to_dataset()
     np.testing.assert_array_equal(split["spike_count"], expected)
     by_hand = (expected * RATE) @ member / member.sum(axis=0)
     np.testing.assert_allclose(split["type_rate"], by_hand, rtol=1e-6)
@@ -237,3 +239,62 @@ def test_time_may_carry_the_rounding_of_a_long_session():
     recording = make_recording(**parts)
     assert recording["train/cell"].values.tolist() == CELLS
     assert recording["train/type"].values.tolist() == TYPES
+
+
+def test_types_and_centres_given_as_variables_are_kept(parts, recording):
+    for name in ("train", "test"):
+        parts[name] = parts[name].reset_coords(["type", "center_y", "center_x"])
+    assert make_recording(**parts).identical(recording)
+
+
+def test_the_cells_of_the_repeats_name_the_cells_of_the_test(parts):
+    counts = np.ones((23, 3))
+    test = parts["test"].drop_vars("cell").assign(spike_count=(("time", "cell"), counts))
+    parts["test"] = test.assign(rate=(("time", "cell"), counts * 50))
+    parts["repeats"] = parts["repeats"].assign_coords(cell=[3, 7, 20])
+    assert make_recording(**parts)["test/cell"].values.tolist() == [3, 7, 20]
+
+
+def no_repeat(parts):
+    parts["repeats"] = parts["repeats"].isel(repeat=[])
+
+
+def no_frame(parts):
+    parts["test"] = parts["test"].isel(time=[])
+    parts["repeats"] = parts["repeats"].isel(time=[])
+
+
+def dates(parts):
+    parts["test"] = parts["test"].assign_coords(time=np.arange(23).astype("M8[s]"))
+
+
+def words(parts):
+    parts["test"] = parts["test"].assign_coords(time=list("abcdefghijklmnopqrstuvw"))
+
+
+def other_memberships(parts):
+    test = parts["test"].assign_coords(cell_type=["OFF", "ON"])
+    member = np.array([[0.5, 0.5], [1, 0], [0, 1]])
+    parts["test"] = test.assign(type_membership=(("cell", "cell_type"), member))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (no_repeat, "/test/repeats must hold at least one presentation"),
+        (no_frame, "/test time must be finite seconds, at least one"),
+        (dates, "/test time must be finite seconds"),
+        (words, "/test time must be finite seconds"),
+        (other_memberships, "/train and /test must have the same type_membership"),
+    ],
+)
+def test_odd_parts_are_refused_by_name(parts, change, message):
+    change(parts)
+    with pytest.raises(RetinaCodecError, match=message):
+        make_recording(**parts)
+
+
+def test_types_under_the_name_of_their_list_are_refused(parts):
+    parts["train"] = parts["train"].drop_vars("type").assign_coords(cell_type=("cell", TYPES))
+    with pytest.raises(RetinaCodecError, match="types of its cells in type, not cell_type"):
+        make_recording(**parts)

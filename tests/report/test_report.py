@@ -81,7 +81,8 @@ def test_every_number_in_short_is_that_of_the_results(page, results):
     responses = results["responses"]
     mean, ceiling = (float(responses[name].mean()) for name in ("pearson", "noise_ceiling"))
     assert (
-        f"mean r of {mean:.2f}, {100 * mean / ceiling:.0f} % of what the repeats allow" in page.text
+        f"mean Pearson r over cells of {mean:.2f}, {100 * mean / ceiling:.0f} % of what the repeats"
+        in page.text
     )
     for name in ("conv1", "conv2"):
         modes = results[f"layers/{name}/modes"]
@@ -93,7 +94,9 @@ def test_every_number_in_short_is_that_of_the_results(page, results):
         )
         assert words in page.text
     between = float(results["pathways/agreement"].sel(layer="conv1", other_layer="conv2"))
-    assert f"The grouping in layer 1 and layer 2 agrees at {between:.2f}." in page.text
+    assert (
+        f"The groupings by layer 1 and layer 2 agree with each other at {between:.2f}." in page.text
+    )
 
 
 def test_sentences_are_spaced_and_nothing_is_left_unfilled(page):
@@ -116,6 +119,21 @@ def test_provenance_lists_every_attribute(page, results):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_last_layer_is_described_only_where_it_is_explained(results):
+    words = "The last layer has one channel per cell"
+    assert words in render(results)
+    first_two = without(results, "/conv3", "conv3/modes", "conv3/pathways")
+    assert words not in render(first_two)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_modes_and_moments_are_described_as_they_are_ordered_and_drawn(results):
+    text = Page(render(results)).text
+    assert "Mode 0 explains most" not in text  # the order is that of summed contributions
+    assert "Dotted lines: the numbered moments" in text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_text_from_the_file_cannot_become_markup(results):
     tree = results.copy()
     tree.attrs = results.attrs | {"session": "<script>alert(1)</script>", "species": "a & b"}
@@ -134,7 +152,7 @@ def test_a_check_that_fails_is_reported_as_failed(results):
     tree["responses"]["pearson"] = tree["responses/pearson"] * 0 + 0.2
     text = Page(render(tree)).text
     assert text.count("✗ not reached") == 3
-    assert "median error at most 5.00 % (layer 3)" in text
+    assert "median error at most 5.00 % of the change (layer 3)" in text
     assert "R² = 0.41 with 12 modes" in text
 
 
