@@ -24,7 +24,7 @@ DOUBTS = """
 - The retina is simulated; nothing here is evidence about a real one.
 - The kernels of layers 2 and 3 together reach 10 px from a cell's centre; the wide-field amacrine
   cells of the simulation reach farther, which the object motion cells feel most.
-- The training time is that of two CPU cores which other programs used at the same time.
+- The training time was measured on two shared CPU cores.
 - Adaptation that began more than 400 ms ago cannot be seen in a window of 40 frames.
 """
 
