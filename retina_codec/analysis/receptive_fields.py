@@ -20,7 +20,7 @@ from torch import nn
 from retina_codec.analysis.events import choose_events, combination_labels
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.matching import check_match
+from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.windows import StimulusWindows
 
@@ -327,20 +327,7 @@ def _reader(
 ) -> tuple[_Windows | _Stimulus, npt.NDArray[np.float64]]:
     """Return how to read windows at positions of the results, and the lags (s)."""
     if isinstance(inputs, xr.Dataset | xr.DataTree):
-        if not isinstance(network, RetinaCNN):
-            raise RetinaCodecError(
-                "a recording can only be cut into windows for a RetinaCNN (it knows history and "
-                f"normalisation); got {type(network).__name__}. Pass windows (time, lag, y, x)."
-            )
-        if "stimulus" not in inputs:
-            raise RetinaCodecError(
-                "the recording split has no variable 'stimulus'; pass recording['test'], say."
-            )
-        split = check_match(network, inputs)
-        scale = network.normalisation
-        windows = StimulusWindows(
-            split["stimulus"], network.history, mean=scale.mean, std=scale.std, dtype=dtype
-        )
+        _, windows = open_windows(network, inputs, dtype)
         return _Stimulus(windows, times), np.asarray(windows.lag.values)
     if isinstance(inputs, xr.DataArray) and set(inputs.dims) == {"time", "lag", "y", "x"}:
         inputs = inputs.transpose("time", "lag", "y", "x")

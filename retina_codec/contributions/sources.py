@@ -15,9 +15,8 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.matching import check_match
+from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
-from retina_codec.recordings.windows import StimulusWindows
 
 __all__ = ["Source", "open_inputs"]
 
@@ -119,30 +118,14 @@ def open_inputs(network: nn.Module, inputs: Any) -> Source:
 
 def _open_split(network: nn.Module, split: xr.DataTree | xr.Dataset) -> Source:
     """Open a split of a recording as windows of the history that the network takes."""
-    if not isinstance(network, RetinaCNN):
-        raise RetinaCodecError(
-            "a recording split can be explained only with a RetinaCNN, which knows its history "
-            f"and normalisation; got {type(network).__name__}. Pass windows as a DataArray."
-        )
-    if "stimulus" not in split:
-        raise RetinaCodecError(
-            "the recording split has no variable 'stimulus'; pass recording['test'], say."
-        )
-    split = check_match(network, split)
-    scale = network.normalisation
-
-    def windows(dtype: torch.dtype) -> StimulusWindows:
-        return StimulusWindows(
-            split["stimulus"], network.history, mean=scale.mean, std=scale.std, dtype=dtype
-        )
+    split, whole = open_windows(network, split)
 
     def batches(
         size: int, device: torch.device, dtype: torch.dtype
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        return windows(dtype).batches(size, device)
+        return open_windows(network, split, dtype)[1].batches(size, device)
 
-    whole = windows(torch.float32)
-    rate = split["rate"].isel(time=slice(network.history, None)) if "rate" in split else None
+    rate = split["rate"].isel(time=slice(whole.history, None)) if "rate" in split else None
     types = split["type"].values if "type" in split.coords else None
     coords = {"time": whole.time.variable}
     return Source(len(whole), "time", coords, batches, rate, types, True)

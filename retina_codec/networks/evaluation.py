@@ -9,9 +9,8 @@ import torch
 import xarray as xr
 
 from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.matching import check_match
+from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
-from retina_codec.recordings.windows import StimulusWindows
 
 __all__ = ["predict_rates"]
 
@@ -49,9 +48,7 @@ def predict_rates(
     RetinaCodecError
         If the split does not fit the network or holds NaN.
     """
-    dataset = check_match(network, split)
-    mean, std = network.normalisation.mean, network.normalisation.std
-    windows = StimulusWindows(dataset["stimulus"], network.history, mean=mean, std=std)
+    _, windows = open_windows(network, split)
     home, training = network.readout.locations.device, network.training
     place = torch.device(device) if device is not None else home
     rates = np.empty((len(windows), len(network.cells)), dtype=np.float32)

@@ -1,12 +1,15 @@
 """Does this recording fit this network? One check, one message, before any long work."""
 
 import numpy as np
+import torch
 import xarray as xr
+from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.recordings.windows import StimulusWindows
 
-__all__ = ["check_match"]
+__all__ = ["check_match", "open_windows"]
 
 
 def check_match(network: RetinaCNN, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
@@ -71,3 +74,41 @@ def check_match(network: RetinaCNN, split: xr.Dataset | xr.DataTree) -> xr.Datas
             + ". Use the network fitted to this recording, or fit one (`retina-codec fit`)."
         )
     return dataset.sel(cell=list(network.cells)) if "cell" in dataset.coords else dataset
+
+
+def open_windows(
+    network: nn.Module, split: xr.Dataset | xr.DataTree, dtype: torch.dtype = torch.float32
+) -> tuple[xr.Dataset, StimulusWindows]:
+    """Open a split of a recording as windows of the history that the network takes.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A `RetinaCNN`, which knows history and normalisation.
+    split : xr.Dataset or node of a recording
+    dtype : torch.dtype
+        Of the windows.
+
+    Returns
+    -------
+    xr.Dataset
+        The split with the network's cells, see `check_match`.
+    StimulusWindows
+        Normalised as the network asks, read when needed.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the network is another module, or the split does not fit it.
+    """
+    if not isinstance(network, RetinaCNN):
+        raise RetinaCodecError(
+            "a recording can only be cut into windows for a RetinaCNN (it knows history and "
+            f"normalisation); got {type(network).__name__}. Pass windows (time, lag, y, x)."
+        )
+    matched = check_match(network, split)
+    scale = network.normalisation
+    windows = StimulusWindows(
+        matched["stimulus"], network.history, mean=scale.mean, std=scale.std, dtype=dtype
+    )
+    return matched, windows

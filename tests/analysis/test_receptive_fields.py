@@ -273,7 +273,7 @@ def _too_many_cells(_network, _split, tree):
         (_bare_module, "only be cut into windows for a RetinaCNN"),
         (_no_event, "at least one event"),
         (_event_nan, "got nan s"),
-        (_whole_recording, r"no variable 'stimulus'; pass recording\['test'\]"),
+        (_whole_recording, r"must have a stimulus.*recording\['test'\]"),
         (_samples, "results over 'time'"),
         (_cells_in_another_order, r"the network has \['c', 'b', 'a'\]"),
         (_short_windows, r"one window for each time of the results \(116\)"),

@@ -386,7 +386,7 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
     [
         (tiny_retina, lambda: tiny_split(4), {}, "looks back 5 frames"),
         (tiny_retina, with_nan, {}, "NaN"),
-        (tiny_retina, lambda: tiny_split().drop_vars("stimulus"), {}, "no variable 'stimulus'"),
+        (tiny_retina, lambda: tiny_split().drop_vars("stimulus"), {}, "must have a stimulus"),
         (tiny_retina, lambda: tiny_split().isel(y=slice(8)), {}, r"frames of 9 × 8"),
         (tiny_retina, lambda: tiny_split().isel(cell=slice(3)), {}, r"cells \['d'\]"),
         (silent_network, tiny_split, {}, "silent cells .*: 'c'. "),
@@ -410,7 +410,7 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
             {},
             "sample number 0 is not",
         ),
-        (lambda: nn.Linear(3, 2), tiny_split, {"layers": ["0"]}, "only with a RetinaCNN"),
+        (lambda: nn.Linear(3, 2), tiny_split, {"layers": ["0"]}, "windows for a RetinaCNN"),
         (lambda: nn.Sequential(nn.Linear(3, 2)), lambda: torch.ones(2, 3), {}, "They are: 0"),
         (lambda: print, tiny_split, {}, "must be a torch module"),
     ],
