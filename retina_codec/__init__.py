@@ -11,14 +11,21 @@ if TYPE_CHECKING:
     from retina_codec.analysis.pathways import find_pathways
     from retina_codec.analysis.pipeline import analyze
     from retina_codec.analysis.receptive_fields import receptive_fields
+    from retina_codec.contributions.classification import Contrast, Entropy, Probability, TopK
     from retina_codec.contributions.engine import contribute
-    from retina_codec.contributions.methods import IntegratedGradients
+    from retina_codec.contributions.integrated_gradients import IntegratedGradients
+    from retina_codec.contributions.maps import input_map
+    from retina_codec.contributions.methods import ActGrad, ActNormGrad, InputGrad, SmoothGrad
+    from retina_codec.contributions.reduction import AllUnits, ChannelSums, HeadSums
     from retina_codec.contributions.results import completeness
-    from retina_codec.contributions.targets import Sum, Surprisal, Unit
+    from retina_codec.contributions.surprisal import Surprisal
+    from retina_codec.contributions.targets import Sum, Unit
     from retina_codec.errors import RetinaCodecError
     from retina_codec.modes.autoencoder import SparseAutoencoder
     from retina_codec.modes.decomposition import decompose
+    from retina_codec.networks.adapter import adapt
     from retina_codec.networks.checkpoints import load_network, save_network
+    from retina_codec.networks.evaluation import predict_rates
     from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
     from retina_codec.networks.training import TrainingSettings, fit_network
     from retina_codec.recordings.files import convert, open_recording, save_recording
@@ -28,15 +35,27 @@ if TYPE_CHECKING:
     from retina_codec.storage import open_tree, save_tree
 
 _HOMES = {
-    "IntegratedGradients": "contributions.methods",
+    "ActGrad": "contributions.methods",
+    "ActNormGrad": "contributions.methods",
+    "AllUnits": "contributions.reduction",
+    "ChannelSums": "contributions.reduction",
+    "Contrast": "contributions.classification",
+    "Entropy": "contributions.classification",
+    "HeadSums": "contributions.reduction",
+    "InputGrad": "contributions.methods",
+    "IntegratedGradients": "contributions.integrated_gradients",
     "Normalisation": "networks.maheswaranathan",
+    "Probability": "contributions.classification",
     "RetinaCNN": "networks.maheswaranathan",
     "RetinaCodecError": "errors",
+    "SmoothGrad": "contributions.methods",
     "SparseAutoencoder": "modes.autoencoder",
     "Sum": "contributions.targets",
-    "Surprisal": "contributions.targets",
+    "Surprisal": "contributions.surprisal",
+    "TopK": "contributions.classification",
     "TrainingSettings": "networks.training",
     "Unit": "contributions.targets",
+    "adapt": "networks.adapter",
     "analyze": "analysis.pipeline",
     "completeness": "contributions.results",
     "contribute": "contributions.engine",
@@ -44,10 +63,12 @@ _HOMES = {
     "decompose": "modes.decomposition",
     "find_pathways": "analysis.pathways",
     "fit_network": "networks.training",
+    "input_map": "contributions.maps",
     "load_network": "networks.checkpoints",
     "make_recording": "recordings.schema",
     "open_recording": "recordings.files",
     "open_tree": "storage",
+    "predict_rates": "networks.evaluation",
     "receptive_fields": "analysis.receptive_fields",
     "save_network": "networks.checkpoints",
     "save_recording": "recordings.files",
@@ -60,16 +81,28 @@ _HOMES = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActGrad",
+    "ActNormGrad",
+    "AllUnits",
+    "ChannelSums",
+    "Contrast",
+    "Entropy",
+    "HeadSums",
+    "InputGrad",
     "IntegratedGradients",
     "Normalisation",
+    "Probability",
     "RetinaCNN",
     "RetinaCodecError",
+    "SmoothGrad",
     "SparseAutoencoder",
     "Sum",
     "Surprisal",
+    "TopK",
     "TrainingSettings",
     "Unit",
     "__version__",
+    "adapt",
     "analyze",
     "completeness",
     "contribute",
@@ -77,10 +110,12 @@ __all__ = [
     "decompose",
     "find_pathways",
     "fit_network",
+    "input_map",
     "load_network",
     "make_recording",
     "open_recording",
     "open_tree",
+    "predict_rates",
     "receptive_fields",
     "save_network",
     "save_recording",

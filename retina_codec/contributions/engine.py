@@ -1,11 +1,16 @@
-"""From a network and a recording to labelled contributions of every explained layer.
+"""From a network and inputs to labelled contributions of every explained layer.
 
-Why this file exists: it goes once (twice when the target is estimated from the responses) through
-the inputs in batches and keeps per channel and sign what methods.py gives per unit. It is not where
-contributions are defined, where networks are run, or where results get their labels.
+Why this file exists: it is the public door. It checks what it is given, decides in which shards
+the work is done and where it goes (memory, a file, a store that can be resumed, a cluster), and
+goes once (twice when the target is estimated from the responses) through the inputs. It is not
+where contributions are defined, where networks are run, or where results get their labels.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,30 +18,34 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.contributions.evaluation import (
-    HookedFunction,
-    RetinaFunction,
-    make_function,
-    working_network,
-)
+from retina_codec.contributions.lending import reference_parameter
 from retina_codec.contributions.methods import Method
-from retina_codec.contributions.reduction import mean_over_space, sum_by_sign
-from retina_codec.contributions.results import completeness, label, state_hash, versions
+from retina_codec.contributions.provenance import state_hash, versions
+from retina_codec.contributions.reduction import ChannelSums, Reduction
+from retina_codec.contributions.results import completeness, label
+from retina_codec.contributions.running import Plan, Runner, first_input, open_runner
+from retina_codec.contributions.shards import MemorySink, Phase, Sink, Work, run_here
 from retina_codec.contributions.sources import Source, open_inputs
+from retina_codec.contributions.store import open_store
 from retina_codec.contributions.targets import Target, as_target
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.adapter import Adapter, adapt
+from retina_codec.storage import save_tree, tree_suffix
 
-__all__ = ["completeness", "contribute"]
+__all__ = ["as_adapter", "completeness", "contribute", "open_device"]
 
 
 def contribute(
-    network: nn.Module,
-    inputs: xr.DataTree | xr.Dataset | xr.DataArray | torch.Tensor,
+    network: nn.Module | Adapter,
+    inputs: Any,
     *,
     target: Target | Callable[[torch.Tensor], torch.Tensor],
     method: Method,
-    layers: Sequence[str] | None = None,
+    layers: str | Sequence[str] | None = None,
+    reduction: Reduction | None = None,
     batch_size: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    client: Any = None,
     device: str | torch.device | None = None,
     progress: bool | None = None,
     dtype: torch.dtype | None = None,
@@ -48,43 +57,60 @@ def contribute(
 
     Parameters
     ----------
-    network : torch.nn.Module
-        A `RetinaCNN`, or any module that maps a batch to ``(batch, output)``; explained in
-        evaluation mode and left as it was.
-    inputs : xr.DataTree, xr.Dataset, xr.DataArray or torch.Tensor
+    network : torch.nn.Module or Adapter
+        A `RetinaCNN`, any module that maps a batch to ``(batch, output)``, or what `adapt` makes
+        of one; explained in evaluation mode and left as it was.
+    inputs : xr.DataTree, xr.Dataset, xr.DataArray, array, torch.Tensor, dict or DataLoader
         A split of a recording with raw ``stimulus`` (time, y, x), read in chunks and normalised
-        as the network asks (`RetinaCNN` only); or ready inputs, ``time`` or ``sample`` first.
+        as the network asks (`RetinaCNN` only); ready inputs, ``time`` or ``sample`` first, one
+        array or several by argument name; or a data set of torch that can be indexed (or a loader
+        that goes through one in order) giving tensors or (tensor, label).
     target : Target or callable
-        `Surprisal`, `Unit`, `Sum`, or a function of outputs ``(batch, output) -> (batch,)``.
+        `Surprisal`, `TopK`, `Probability`, `Entropy`, `Contrast`, `Unit`, `Sum`, or a function of
+        outputs ``(batch, output) -> (batch,)``.
     method : Method
-        `IntegratedGradients`.
-    layers : sequence of str, optional
-        Names of submodules; the network's ``layers`` when left out.
+        `IntegratedGradients`, `InputGrad`, `ActGrad`, `ActNormGrad` or `SmoothGrad`.
+    layers : str or sequence of str, optional
+        Names or patterns of submodules; the network's ``layers`` when left out.
+    reduction : Reduction, optional
+        What is kept of the units: `ChannelSums` (default), `HeadSums` or `AllUnits`.
     batch_size : int, optional
         Inputs per batch: 64 on the CPU, 256 on a GPU. Changes speed and memory, not the result
         (beyond rounding).
+    store : path, optional
+        ``.zarr``: written as it goes, beside the name until it is whole; the same call continues
+        where an interrupted one ended, with the same bytes in the end, and returns at once when
+        all is done. ``.nc``: written at the end. None: in memory.
+    client : dask.distributed.Client, optional
+        Shards are worked on by its workers, which must see the folder of ``store``.
     device : str or torch.device, optional
         Where to compute; where the network lies when left out.
     progress : bool, optional
         None shows bars after 2 s, False never, True at once.
     dtype : torch.dtype, optional
-        torch.float32 or torch.float64; the network's own when left out.
+        torch.float32 or torch.float64; the network's own when left out. Sums over a path are kept
+        in at least float32.
 
     Returns
     -------
     xr.DataTree
         Root: provenance in attrs. ``/responses``: ``prediction`` (time, cell) Hz, ``rate`` (as
-        recorded, if given), ``target`` (time) and the ``mean``, ``covariance`` and
-        ``condition_number`` of a Surprisal. ``/layers/<name>``: ``contribution`` (time, sign,
-        channel), ``activation`` (time, channel) mean over space, ``target_change`` (time)
-        = F(x) − F(x′), ``completeness_error`` (time) = sum of contributions − target_change,
-        in the target's unit (nats for Surprisal). ``time`` is the time of the response.
+        recorded, if given), ``target`` (time), ``steps`` (time) where a tolerance set them, and
+        the ``mean``, ``covariance`` and ``condition_number`` of a Surprisal. ``/layers/<name>``:
+        ``contribution`` (time, sign, channel), ``activation`` (time, channel) mean over space,
+        and for methods whose contributions have a known sum ``target_change`` (time), that sum,
+        and ``completeness_error`` (time) = sum of contributions − target_change, in the target's
+        unit (nats for Surprisal); for `SmoothGrad` ``standard_error`` (time) of the layer's sum.
+        The attrs of a layer tell the shape of its units, which axis is channels, and whether
+        completeness holds. ``time`` is the time of the response. Read when asked for, from a
+        ``.zarr`` store.
 
     Raises
     ------
     RetinaCodecError
         If network, inputs, layers and target do not fit together; before long work where
-        possible.
+        possible. If values are not finite (which layer, which input). If the store belongs to
+        another run or version.
 
     References
     ----------
@@ -101,100 +127,134 @@ def contribute(
     {'sample': 5, 'sign': 2, 'channel': 2}
     """
     target = as_target(target)
-    _check_arguments(network, method, batch_size, dtype)
-    names = _layer_names(network, layers)
-    source = open_inputs(network, inputs)
-    here = _reference_parameter(network)
-    device = here.device if device is None else _open_device(device)
-    size = batch_size or (64 if device.type == "cpu" else 256)
-    cells = getattr(network, "cells", None)
-    with working_network(network, device, dtype) as working:
-        function = make_function(working, names, consecutive=source.consecutive)
-        dtype = dtype or here.dtype
-        responses = None
-        if target.incomplete:
-            responses = _predict(function, source, size, device, dtype, progress)
-        target = target.prepare(responses=responses, cells=cells)
-        found = _explain(function, source, target, method, size, device, dtype, progress)
+    adapter = as_adapter(network, layers)
+    _check_arguments(method, reduction, batch_size, dtype, client, store)
+    here = reference_parameter(adapter.module)
+    device = here.device if device is None else open_device(device)
+    dtype = dtype or here.dtype
+    wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+    source = open_inputs(adapter, inputs, wide)
+    method_text = method.describe()
+    plan = Plan(
+        adapter,
+        target,
+        method.prepare(source.mean),
+        reduction or ChannelSums(),
+        batch_size or (64 if device.type == "cpu" else 256),
+        device,
+        dtype,
+        source.consecutive,
+    )
     settings = {
-        **method.describe(),
+        **method_text,
+        **adapter.describe(),
         "target": target.describe(),
-        "network": type(network).__name__,
-        "network_sha256": state_hash(network),
+        "reduction": plan.reduction.describe(),
+        "network_sha256": state_hash(adapter.module),
         "dtype": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    return label(found, names, source, target, cells, settings)
+    with open_runner(plan, first_input(source)) as runner:
+        found = _run(runner, source, settings, store, client, progress)
+    return found
 
 
-Function = HookedFunction | RetinaFunction
-
-
-def _predict(
-    function: Function,
-    source: Source,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: bool | None,
-) -> np.ndarray:
-    """Return the network's outputs for all inputs, (time, cell)."""
-    bar = source.bar(size, device, dtype, "predictions", progress)
-    return np.concatenate(
-        [function.outputs(function.start(batch)).cpu().numpy() for _, batch in bar]
+def as_adapter(network: nn.Module | Adapter, layers: str | Sequence[str] | None) -> Adapter:
+    """Return an adapter; ``layers`` replace those that it names."""
+    if not isinstance(network, Adapter):
+        return adapt(network, layers)
+    if layers is None:
+        return network
+    return adapt(
+        network.module,
+        layers,
+        kind=network.kind,
+        hook=network.hook,
+        channel_axis=network.channel_axis,
+        element=network.element,
+        output=network.output,
     )
 
 
-def _explain(
-    function: Function,
+def _run(
+    runner: Runner,
     source: Source,
-    target: Target,
-    method: Method,
-    size: int,
-    device: torch.device,
-    dtype: torch.dtype,
+    settings: dict[str, Any],
+    store: str | os.PathLike[str] | None,
+    client: Any,
     progress: bool | None,
-) -> dict[str, np.ndarray]:
-    """Go through all inputs; returns arrays (time, ...), those of layers as ``name/what``."""
-    parts: dict[str, list[np.ndarray]] = {}
-
-    def keep(key: str, values: torch.Tensor) -> None:
-        parts.setdefault(key, []).append(values.cpu().numpy())
-
-    for place, batch in source.bar(size, device, dtype, "contributions", progress):
-        units = method.explain(function, target, batch)
-        if not bool(torch.isfinite(units.value).all()):
-            raise RetinaCodecError(
-                f"the target is not finite among inputs {place.start} to {place.stop - 1}. "
-                "Check the network's outputs there."
-            )
-        change = units.value - units.baseline_value
-        keep("prediction", units.output)
-        keep("target", units.value)
-        keep("target_change", change)
-        for name, activation in function.activations(function.start(batch)).items():
-            contribution = sum_by_sign(units.contribution[name])
-            keep(f"{name}/contribution", contribution)
-            keep(f"{name}/completeness_error", contribution.sum((1, 2)) - change)
-            keep(f"{name}/activation", mean_over_space(activation))
-    return {key: np.concatenate(values) for key, values in parts.items()}
-
-
-def _check_arguments(network: Any, method: Any, batch_size: Any, dtype: Any) -> None:
-    if not isinstance(network, nn.Module):
+) -> xr.DataTree:
+    """Run all shards into the place that was asked for and return the labelled result."""
+    suffix = tree_suffix(store) if store is not None else ""
+    if suffix == ".nc" and Path(store or "").exists():
         raise RetinaCodecError(
-            f"network must be a torch module; got {type(network).__name__}. "
-            "Load one with load_network(folder)."
+            f"the output must not exist yet; {store} does. Choose another name or remove it."
         )
+
+    def labelled(found: dict[str, Any], target: Target) -> xr.DataTree:
+        described = settings | {"target": target.describe()}
+        return label(found, runner, source, target, described)
+
+    sink: Sink
+    if suffix == ".zarr":
+        opened = open_store(store or "", runner, source, settings, labelled)
+        if isinstance(opened, xr.DataTree):
+            return opened
+        sink = opened
+    else:
+        sink = MemorySink(runner, source, labelled)
+    work = Work(runner, source, sink, progress, predicted=runner.plan.target.incomplete)
+    with sink, _workers(client, work) as run:
+        responses = None
+        if work.predicted:
+            run("predictions")
+            responses = np.asarray(sink.read("prediction"), np.float64)
+        target = runner.plan.target.prepare(responses=responses, cells=runner.plan.network.cells)
+        runner.explain_to(target)
+        run("contributions")
+        tree = sink.finish(target)
+    if suffix == ".nc":
+        save_tree(tree, store or "")
+    return tree
+
+
+def _workers(client: Any, work: Work) -> AbstractContextManager[Callable[[Phase], None]]:
+    """Say who works on shards: this process, or the workers of a cluster."""
+    if client is None:
+        return nullcontext(partial(run_here, work))
+    from retina_codec.contributions.cluster import open_workers
+
+    return open_workers(client, work)
+
+
+def _check_arguments(
+    method: Any, reduction: Any, batch_size: Any, dtype: Any, client: Any, store: Any
+) -> None:
     if not isinstance(method, Method):
-        raise RetinaCodecError(f"method must be IntegratedGradients(); got {method!r}.")
+        raise RetinaCodecError(
+            "method must be one of IntegratedGradients(), InputGrad(), ActGrad(), ActNormGrad(), "
+            f"SmoothGrad(); got {method!r}."
+        )
+    if reduction is not None and not isinstance(reduction, Reduction):
+        raise RetinaCodecError(
+            f"reduction must be ChannelSums(), HeadSums(heads) or AllUnits(); got {reduction!r}."
+        )
     if batch_size is not None and batch_size < 1:
         raise RetinaCodecError(f"batch_size must be at least 1; got {batch_size=}.")
     if dtype not in (None, torch.float32, torch.float64):
         raise RetinaCodecError(f"dtype must be torch.float32 or torch.float64; got {dtype}.")
+    if client is not None and (store is None or Path(store).suffix.lower() != ".zarr"):
+        raise RetinaCodecError(
+            "a cluster writes to a store that its workers share: give store='run.zarr' with "
+            f"client; got {store=}."
+        )
+    if client is not None:
+        from retina_codec.contributions.cluster import check_client
+
+        check_client(client)
 
 
-def _open_device(device: str | torch.device) -> torch.device:
+def open_device(device: str | torch.device) -> torch.device:
     """Return the device, or say that this machine has none such."""
     try:
         found = torch.device(device)
@@ -206,26 +266,11 @@ def _open_device(device: str | torch.device) -> torch.device:
         raise RetinaCodecError(
             f"device {device!r} was asked for, but torch sees no CUDA device here. Use 'cpu'."
         )
-    # "cuda" is the current GPU; with its number it compares equal to where tensors lie.
-    return torch.empty(0, device=found).device
-
-
-def _layer_names(network: nn.Module, layers: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the layers to explain; unknown ones are refused by `HookedFunction`."""
-    chosen = getattr(network, "layers", None) if layers is None else layers
-    if isinstance(chosen, str):
-        chosen = (chosen,)
-    if chosen is None or isinstance(chosen, nn.Module) or not tuple(chosen):
+    try:
+        # "cuda" is the current GPU; with its number it compares equal to where tensors lie.
+        return torch.empty(0, device=found).device
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise RetinaCodecError(
-            "layers must name the submodules to explain; got none. They are: "
-            f"{', '.join(name for name, _ in network.named_modules() if name)}."
-        )
-    return tuple(dict.fromkeys(chosen))
-
-
-def _reference_parameter(network: nn.Module) -> torch.Tensor:
-    """Return a tensor that tells device and dtype of the network."""
-    for parameter in [*network.parameters(), *network.buffers()]:
-        if parameter.is_floating_point():
-            return parameter
-    return torch.empty(0)
+            f"device {device!r} was asked for, but torch has none such here "
+            f"({str(error).splitlines()[0]}). Use 'cpu'."
+        ) from error

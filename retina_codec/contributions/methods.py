@@ -2,154 +2,285 @@
 
 Why this file exists: a method is arithmetic on activations and gradients at points of the input
 space, and stands here free of networks, hooks and arrays with labels. It is not the code that runs
-a network (evaluation.py) or goes through a recording (engine.py). A new method is one subclass of
-`Method`.
+a network (hooked.py, retina.py) or goes through a recording (engine.py). A new method is one
+subclass of `Method`; path integrals stand in integrated_gradients.py.
 
-Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/∂h, F target.
+Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/∂h, F target, J = ∂h/∂x.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import torch
 
-from retina_codec.contributions.targets import Target
+from retina_codec.contributions.baselines import (
+    Baseline,
+    check_baseline,
+    prepare_baseline,
+    resolve_baselines,
+)
+from retina_codec.contributions.batches import Batch, map_tensors
+from retina_codec.contributions.evaluation import LayeredFunction, Layers
+from retina_codec.contributions.provenance import readable
+from retina_codec.contributions.targets import Target, bind_at_input
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["Evaluation", "IntegratedGradients", "LayeredFunction", "Method", "UnitContributions"]
-
-Layers = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The network at some points: target, outputs, activations and gradients of every layer."""
-
-    value: torch.Tensor  # (b,)
-    output: torch.Tensor  # (b, n)
-    activation: Layers  # each (b, channel, ...)
-    gradient: Layers  # the same shapes
-
-
-class LayeredFunction(Protocol):
-    """A network seen as target of inputs, with its layers in view."""
-
-    def start(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Go through the part of the network that is affine, so that paths stay straight."""
-        ...
-
-    def __call__(self, point: torch.Tensor, target: Target) -> Evaluation:
-        """Evaluate at points given as `start` gives them."""
-        ...
+__all__ = ["ActGrad", "ActNormGrad", "InputGrad", "Method", "SmoothGrad", "UnitContributions"]
 
 
 @dataclass(frozen=True)
 class UnitContributions:
     """Contributions of every hidden unit to the target, for a batch of inputs."""
 
-    contribution: Layers  # each (b, channel, ...), in the unit of the target
+    contribution: Layers  # each (b, ...), in the unit of the target, at least float32
     value: torch.Tensor  # F(x), (b,)
-    baseline_value: torch.Tensor  # F(x′), (b,)
     output: torch.Tensor  # y(x), (b, n)
+    activation: Layers  # h(x), each (b, ...)
+    expected: torch.Tensor | None = None  # what contributions of a layer should sum to, (b,)
+    steps: torch.Tensor | None = None  # steps used per input, (b,), where they may differ
+    standard_error: Layers = field(default_factory=dict)  # of the sum over a layer, each (b,)
+    whole: bool = False  # whether activation holds whole layers although the function does not
 
 
 class Method(ABC):
     """One way to compute contributions.
 
     A subclass must implement `explain`, treat every input on its own, and keep every parameter
-    as a dataclass field, so that the provenance names it.
+    as a dataclass field, so that the provenance names it. It should say in `sums_to` what the
+    contributions of a layer that cuts the network add up to.
     """
+
+    sums_to: ClassVar[str] = ""
+    rectified: ClassVar[bool] = False
 
     @abstractmethod
     def explain(
-        self, function: LayeredFunction, target: Target, inputs: torch.Tensor
+        self, function: LayeredFunction, target: Target, inputs: Batch
     ) -> UnitContributions:
         """Return the contributions of every unit for inputs ``(b, ...)``."""
 
-    def describe(self) -> dict[str, Any]:
+    def prepare(self, mean: Callable[[], Batch]) -> "Method":
+        """Return the method with the mean of the inputs in place of a baseline "mean"."""
+        named = {item.name for item in fields(self)}  # type: ignore[arg-type]  # every method is a dataclass
+        if "baseline" not in named:
+            return self
+        baseline = self.baseline  # type: ignore[attr-defined]
+        prepared = prepare_baseline(baseline, mean)
+        return self if prepared is baseline else replace(self, baseline=prepared)  # type: ignore[type-var]
+
+    def describe(self) -> dict[str, str | int | float]:
         """Return name and parameters in a form that files can hold."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]  # every method is a dataclass
-        readable = {
-            name: value if isinstance(value, str | int | float) else f"array {tuple(value.shape)}"
-            for name, value in values.items()
-        }
-        return {"method": type(self).__name__, **readable}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+        return {"method": type(self).__name__} | {k: readable(v) for k, v in values.items()}
 
 
 @dataclass(frozen=True)
-class IntegratedGradients(Method):
-    """Integrate gradient times change of activation along the straight path from the baseline.
-
-    ``C_j = ∫₀¹ g_j(γ(α)) h_j′(γ(α)) dα ≈ Σ_{s=1..steps} ½ (g_j^{s−1} + g_j^s)(h_j^s − h_j^{s−1})``
-    with ``γ(α) = x′ + α (x − x′)`` and ``α_s = s / steps``: the trapezoid rule with both ends, so
-    that the changes of activation add up to ``h(x) − h(x′)`` without a gap.
+class ActGrad(Method):
+    """Activation times gradient at the input, ``C_j = (h_j(x) − h_j⁰) g_j(x)``.
 
     Parameters
     ----------
-    steps : int
-        Intervals of the path (``steps + 1`` points); 20 for the retina, 10 for images.
-    path : {"input"}
-        Where the path is straight.
-    baseline : float or torch.Tensor
-        x′, one number or one input ``(...)``, in normalised intensities; 0 is mean grey.
+    baseline : Baseline, optional
+        None (default): h⁰ = 0. Otherwise an x′ (number, one input, "mean", or a list, averaged)
+        and h⁰ = h(x′).
+
+    Notes
+    -----
+    One forward and one backward pass. First order: only on a linear network does it add up to
+    F(x) − F(x′), so no completeness is reported.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, contribution algorithms.
+    """
+
+    baseline: Baseline = None
+
+    def __post_init__(self) -> None:
+        """Check the baseline."""
+        if self.baseline is not None:
+            check_baseline(self.baseline)
+
+    def prepare(self, mean: Callable[[], Batch]) -> Method:
+        """Put in the mean, if it is asked for."""
+        return self if self.baseline is None else super().prepare(mean)
+
+    def explain(
+        self, function: LayeredFunction, target: Target, inputs: Batch
+    ) -> UnitContributions:
+        """Return the contributions of every unit for inputs ``(b, ...)``."""
+        here = function(function.start(inputs), bind_at_input(target))
+        change = {name: at_least_float(h) for name, h in here.activation.items()}
+        if self.baseline is not None:
+            baselines = resolve_baselines(self.baseline, inputs)
+            for begin in baselines:
+                there = function(function.start(begin), _whole_output).activation
+                for name, h in there.items():
+                    change[name] = change[name] - at_least_float(h) / len(baselines)
+        found = {name: self._weigh(h, here.gradient[name]) for name, h in change.items()}
+        return UnitContributions(found, here.value, here.output, here.activation)
+
+    def _weigh(self, change: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return change * gradient
+
+
+@dataclass(frozen=True)
+class ActNormGrad(ActGrad):
+    """Activation times normalised gradient, ``C_j = (h_j(x) − h_j⁰) g_j(x) / ‖g(x)‖₂``.
+
+    The norm runs over all units of the layer, for every input on its own; where the gradient is
+    zero everywhere, so are the contributions.
+
+    Parameters
+    ----------
+    baseline : Baseline, optional
+        As in `ActGrad`.
+
+    Notes
+    -----
+    In the unit of the activations, not of the target.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, contribution algorithms.
+    """
+
+    def _weigh(self, change: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        wide = at_least_float(gradient)
+        norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
+        norm = torch.where(norm == 0, 1.0, norm)
+        return change * wide / norm.view(-1, *(1,) * (gradient.ndim - 1))
+
+
+@dataclass(frozen=True)
+class InputGrad(Method):
+    """What the input passes through each unit: ``C_j = g_j(x) Σ_i J_ji (x_i − x′_i)``.
+
+    One forward pass that carries the derivative along x − x′ and one backward pass.
+
+    Parameters
+    ----------
+    baseline : Baseline
+        x′; with 0 (default) the direction is x itself.
+
+    Notes
+    -----
+    Complete to first order: over a layer that every path crosses, contributions sum to
+    ``Σ_i (x_i − x′_i) ∂F/∂x_i``, up to rounding.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, contribution algorithms.
+    """
+
+    baseline: Baseline = 0.0
+    sums_to: ClassVar[str] = "derivative of F along x - baseline"
+
+    def __post_init__(self) -> None:
+        """Check the baseline."""
+        check_baseline(self.baseline)
+
+    def explain(
+        self, function: LayeredFunction, target: Target, inputs: Batch
+    ) -> UnitContributions:
+        """Return the contributions of every unit for inputs ``(b, ...)``."""
+        end = function.start(inputs)
+        starts = [function.start(one) for one in resolve_baselines(self.baseline, inputs)]
+        # Linear in the direction, so the mean over baselines is that of their mean.
+        direction = map_tensors(
+            lambda x, *b: x - sum(b) / len(b) if x.is_floating_point() else x, end, *starts
+        )
+        here = function.along(end, direction, bind_at_input(target))
+        found = {
+            name: at_least_float(here.gradient[name]) * at_least_float(tangent)
+            for name, tangent in here.tangent.items()
+        }
+        return UnitContributions(
+            found, here.value, here.output, here.activation, here.value_tangent
+        )
+
+
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    """Activation times gradient, averaged over noisy copies of the input.
+
+    ``C_j = 1/N Σ_n h_j(x + σ ε_n) g_j(x + σ ε_n)`` with ε standard normal.
+
+    Parameters
+    ----------
+    samples : int
+        N, copies of the input.
+    sigma : float
+        Standard deviation of the noise, in the unit of the network's input (one standard
+        deviation of intensity where inputs are z-scored).
+    seed : int
+        Of the noise. Every input sees the same N noise images, so that it gets the same
+        contributions alone and in any batch.
 
     Raises
     ------
     RetinaCodecError
-        If steps or path are not among the valid ones, or the baseline has another shape.
+        If samples < 2 (there would be no error bar), or sigma is not finite and >= 0.
 
     Notes
     -----
-    Complete: summed over a layer that every path from input to output crosses, contributions
-    give F(x) − F(x′) up to the quadrature error. Nothing is kept per step.
+    The result carries the standard error of the layer's summed contribution over the N copies.
 
     References
     ----------
-    Tanaka et al. 2019, NeurIPS; Dhamdhere et al. 2018 (conductance); Melander et al. 2026.
+    Smilkov et al. 2017; Melander et al. 2026, CODEC, contribution algorithms.
     """
 
-    steps: int = 20
-    path: Literal["input"] = "input"
-    baseline: float | torch.Tensor = 0.0
+    samples: int = 10
+    sigma: float = 0.2
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the parameters."""
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
             raise RetinaCodecError(
-                f"steps must be a whole number of at least 1; got {self.steps!r}. 20 is usual."
+                f"samples must be a whole number of at least 2; got {self.samples!r}."
             )
-        if self.path != "input":
-            raise RetinaCodecError(f"path must be 'input'; got {self.path!r}.")
-        if not torch.isfinite(torch.as_tensor(self.baseline)).all():
-            raise RetinaCodecError("the baseline must be finite.")
+        if not 0 <= float(self.sigma) < float("inf"):
+            raise RetinaCodecError(f"sigma must be finite and not negative; got {self.sigma!r}.")
 
     def explain(
-        self, function: LayeredFunction, target: Target, inputs: torch.Tensor
+        self, function: LayeredFunction, target: Target, inputs: Batch
     ) -> UnitContributions:
         """Return the contributions of every unit for inputs ``(b, ...)``."""
-        end = function.start(inputs)
-        begin = function.start(self._baseline_like(inputs))
-        before = first = function(begin, target)  # one point, shared by all inputs
-        total: Layers = {}
-        for step in range(1, self.steps + 1):
-            here = function(torch.lerp(begin, end, step / self.steps), target)
-            for name, activation in here.activation.items():
-                gradient = here.gradient[name] + before.gradient[name]
-                change = activation - before.activation[name]
-                if name not in total:
-                    total[name] = torch.zeros_like(activation)
-                total[name].addcmul_(gradient, change, value=0.5)
-            before = here
-        value = first.value.expand_as(before.value)
-        return UnitContributions(total, before.value, value, before.output)
+        bound = bind_at_input(target)
+        clean = function(function.start(inputs), bound)  # where the target decides
+        total = {name: torch.zeros_like(at_least_float(h)) for name, h in clean.activation.items()}
+        sums: dict[str, list[torch.Tensor]] = {name: [] for name in total}
+        generator = torch.Generator().manual_seed(self.seed)
 
-    def _baseline_like(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the baseline as one input, ``(1, ...)``."""
-        baseline = torch.as_tensor(self.baseline, dtype=inputs.dtype, device=inputs.device)
-        if baseline.ndim and baseline.shape != inputs.shape[1:]:
-            raise RetinaCodecError(
-                f"the baseline must be a number or one input of shape {tuple(inputs.shape[1:])}; "
-                f"got {tuple(baseline.shape)}."
-            )
-        return baseline.expand(inputs.shape[1:]).unsqueeze(0)
+        def noisy(values: torch.Tensor) -> torch.Tensor:
+            if not values.is_floating_point():
+                return values
+            noise = torch.randn(values.shape[1:], generator=generator)  # float32, on the CPU
+            return values + self.sigma * noise.to(values.device, values.dtype)
+
+        for _ in range(self.samples):
+            there = function(function.start(map_tensors(noisy, inputs)), bound)
+            for name, h in there.activation.items():
+                part = at_least_float(h) * there.gradient[name]
+                total[name].add_(part, alpha=1 / self.samples)
+                sums[name].append(part.flatten(1).sum(1))
+        errors = {
+            name: torch.stack(values).std(0) / self.samples**0.5 for name, values in sums.items()
+        }
+        return UnitContributions(
+            total, clean.value, clean.output, clean.activation, standard_error=errors
+        )
+
+
+def at_least_float(values: torch.Tensor) -> torch.Tensor:
+    """Return half precision as float32, other values as they are."""
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _whole_output(outputs: torch.Tensor) -> torch.Tensor:
+    """Stand in as a target where only activations are wanted."""
+    return outputs.flatten(1).sum(1)

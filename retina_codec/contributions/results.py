@@ -4,21 +4,20 @@ Why this file exists: names of dims, coordinates and units are given here once, 
 step has to guess an order. It computes no contributions.
 """
 
-import hashlib
-from collections.abc import Hashable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import nn
 
-from retina_codec.contributions.reduction import SIGNS
+from retina_codec.contributions.methods import ActNormGrad
+from retina_codec.contributions.running import Runner
 from retina_codec.contributions.sources import Source
-from retina_codec.contributions.targets import Surprisal, Target
+from retina_codec.contributions.surprisal import Surprisal
+from retina_codec.contributions.survey import Layer
+from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["completeness", "label", "state_hash", "versions"]
+__all__ = ["completeness", "label"]
 
 
 def completeness(tree: xr.DataTree) -> xr.Dataset:
@@ -48,6 +47,11 @@ def completeness(tree: xr.DataTree) -> xr.Dataset:
     relative = []
     for name in layers:
         found = tree["layers"].children[name].to_dataset()
+        if "completeness_error" not in found:
+            raise RetinaCodecError(
+                f"layer {name!r} has no completeness error; {found.attrs.get('completeness', '')}. "
+                "Use IntegratedGradients() or InputGrad()."
+            )
         error = np.abs(found["completeness_error"].values)
         change = np.abs(found["target_change"].values)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -64,74 +68,96 @@ def completeness(tree: xr.DataTree) -> xr.Dataset:
 
 
 def label(
-    found: dict[str, np.ndarray],
-    names: Sequence[str],
+    found: dict[str, Any],
+    runner: Runner,
     source: Source,
     target: Target,
-    cells: Sequence[Any] | None,
     settings: dict[str, Any],
 ) -> xr.DataTree:
-    """Put dims, coordinates and units on what was found."""
-    dim, inputs = source.dim, source.coords
+    """Put dims, coordinates and units on what was found.
+
+    Parameters
+    ----------
+    found : dict of arrays
+        By the names of ``runner.arrays()``, inputs first; names that are missing are left out.
+    runner : Runner
+        Knows the layers and what is kept of them.
+    source : Source
+        Knows the labels of the inputs.
+    target : Target
+        Fitted, or not yet: then the statistics of a Surprisal are NaN.
+    settings : dict
+        Attributes of the root.
+
+    Returns
+    -------
+    xr.DataTree
+        See `contribute`.
+    """
+    dim, inputs, cells = source.dim, source.coords, runner.plan.network.cells
+    arrays = runner.arrays()
     # Only a network that names its cells is known to put out rates.
     rate_units = {"units": "Hz" if cells is not None else "1"}
     units = rate_units if target.units == "Hz" else {"units": target.units}
-    count = found["prediction"][0].size
-    known = cells is not None and len(cells) == count
-    cell: dict[Hashable, Any] = {"cell": list(cells or ()) if known else np.arange(count)}
-    if source.types is not None:
-        cell["type"] = ("cell", source.types)
-    prediction = found["prediction"].reshape(-1, count)
-    responses = xr.Dataset(
-        {
-            "prediction": ((dim, "cell"), prediction, {**rate_units, "long_name": "model rate"}),
-            "target": (dim, found["target"], {**units, "long_name": "target F(x)"}),
-        },
-        coords={**inputs, **cell},
-    )
-    if source.rate is not None:
-        recorded = source.rate.transpose("time", "cell")
-        responses["rate"] = ((dim, "cell"), recorded.values, dict(recorded.attrs))
+    if isinstance(runner.plan.method, ActNormGrad):
+        units = {"units": "activation"}
+    responses = xr.Dataset(coords=inputs)
+    if "prediction" in arrays:
+        count = arrays["prediction"].shape[0]
+        known = cells is not None and len(cells) == count
+        responses = responses.assign_coords(cell=list(cells or ()) if known else np.arange(count))
+        if source.types is not None:
+            responses = responses.assign_coords(type=("cell", source.types))
+        if source.rate is not None:
+            recorded = source.rate.transpose(dim, "cell")
+            responses["rate"] = ((dim, "cell"), recorded.values, dict(recorded.attrs))
+    names = {"prediction": "model rate", "target": "target F(x)", "steps": "steps of the path"}
+    for key, text in names.items():
+        if key in found:
+            about = {"prediction": rate_units, "target": units, "steps": {"units": "1"}}[key]
+            attrs = {**about, "long_name": text}
+            responses[key] = ((dim, *arrays[key].dims), found[key], attrs)
     if isinstance(target, Surprisal):
+        count = responses.sizes["cell"]
+        mean, covariance = np.full(count, np.nan), np.full((count, count), np.nan)
+        condition = np.nan
+        if not target.incomplete:
+            mean, covariance = target.mean, target.covariance
+            condition = target.condition_number
         responses = responses.assign_coords(other_cell=responses["cell"].values)
-        responses["mean"] = ("cell", target.mean, {"units": "Hz"})
-        responses["covariance"] = (("cell", "other_cell"), target.covariance, {"units": "Hz²"})
-        responses["condition_number"] = ((), target.condition_number, {"units": "1"})
+        responses["mean"] = ("cell", mean, {"units": "Hz"})
+        responses["covariance"] = (("cell", "other_cell"), covariance, {"units": "Hz²"})
+        responses["condition_number"] = ((), condition, {"units": "1"})
     nodes = {"/": xr.Dataset(attrs=settings), "/responses": responses}
-    for name in names:
-        contribution = found[f"{name}/contribution"]
-        error, change = found[f"{name}/completeness_error"], found["target_change"]
-        nodes[f"/layers/{name}"] = xr.Dataset(
-            {
-                "contribution": ((dim, "sign", "channel"), contribution, units),
-                "activation": ((dim, "channel"), found[f"{name}/activation"], {"units": "1"}),
-                "completeness_error": (dim, error, units),
-                "target_change": (dim, change, {**units, "long_name": "F(x) - F(baseline)"}),
-            },
-            coords={
-                **inputs,
-                "sign": list(SIGNS),
-                "channel": np.arange(contribution.shape[-1]),
-            },
-        )
+    for name, layer in runner.layers.items():
+        dataset = xr.Dataset(coords={**inputs, **runner.coords(name)}, attrs=_about(runner, layer))
+        for what, about in (
+            ("contribution", units),
+            ("activation", {"units": "1"}),
+            ("completeness_error", units),
+            ("target_change", {**units, "long_name": runner.plan.method.sums_to}),
+            ("standard_error", {**units, "long_name": "standard error of the layer's sum"}),
+        ):
+            key = f"{name}/{what}"
+            if key in found:
+                dataset[what] = ((dim, *arrays[key].dims), found[key], about)
+        nodes[f"/layers/{name}"] = dataset
     return xr.DataTree.from_dict(nodes)
 
 
-def state_hash(network: nn.Module) -> str:
-    """Return a SHA256 of all weights and buffers with their names."""
-    digest = hashlib.sha256()
-    for name, values in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()
-
-
-def versions() -> str:
-    """Return the versions of the package and of what computed the numbers."""
-    found = []
-    for name in ("retina-codec", "torch", "numpy", "xarray"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} (not installed)")
-    return ", ".join(found)
+def _about(runner: Runner, layer: Layer) -> dict[str, Any]:
+    """Say how a layer's units were read, and whether their contributions can be complete."""
+    sums_to = runner.plan.method.sums_to
+    if not sums_to:
+        complete = f"not defined for {type(runner.plan.method).__name__}"
+    elif layer.cuts:
+        complete = f"holds: contributions sum to {sums_to}"
+    else:
+        complete = "cannot hold: some path from input to output does not cross this layer"
+    return {
+        "unit_shape": list(layer.shape),
+        "channel_axis": layer.channel_axis,
+        "space_axes": list(layer.space_axes),
+        "axes_are": "declared" if layer.declared else "inferred",
+        "completeness": complete,
+    }

@@ -11,14 +11,23 @@ from captum.attr import LayerConductance
 from torch import nn
 
 from retina_codec.contributions import (
+    ActGrad,
+    ActNormGrad,
+    AllUnits,
+    HeadSums,
+    InputGrad,
     IntegratedGradients,
+    SmoothGrad,
     Sum,
     Surprisal,
+    TopK,
     Unit,
     completeness,
     contribute,
 )
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.adapter import adapt
+from retina_codec.storage import open_tree
 from tests.contributions.tiny import CELLS, HISTORY, tiny_retina, tiny_split, tiny_windows
 from tests.reference.contributions import integrated_gradients, split_by_sign, surprisal
 
@@ -290,6 +299,23 @@ def test_double_precision_only_on_request(explained: xr.DataTree) -> None:
     [
         {"method": IntegratedGradients(5)},
         {"method": IntegratedGradients(4, baseline=0.5)},
+        {"method": IntegratedGradients(4, baseline="mean")},
+        {"method": IntegratedGradients(4, baseline=[0.0, 0.5])},
+        {"method": IntegratedGradients(4, path="hidden"), "compare": "conv2"},
+        {"method": IntegratedGradients(4, quadrature="simpson")},
+        {"method": IntegratedGradients(4, quadrature="gauss-legendre")},
+        {"method": IntegratedGradients(4, quadrature="rectified")},
+        {"method": IntegratedGradients(4, tolerance=0.01)},
+        {"method": IntegratedGradients(4, tolerance=0.01, most_steps=8)},
+        {"method": InputGrad()},
+        {"method": InputGrad(baseline=0.5)},
+        {"method": ActGrad()},
+        {"method": ActGrad(baseline=0.5)},
+        {"method": ActNormGrad()},
+        {"method": SmoothGrad()},
+        {"method": SmoothGrad(samples=3)},
+        {"method": SmoothGrad(sigma=0.1)},
+        {"method": SmoothGrad(seed=1)},
         {"method": IntegratedGradients(4, baseline=torch.linspace(-1, 1, 72).reshape(9, 8))},
         {"target": Surprisal(shrinkage="ledoit-wolf")},
         {"target": Surprisal(np.zeros(4), np.eye(4))},
@@ -299,13 +325,19 @@ def test_double_precision_only_on_request(explained: xr.DataTree) -> None:
     ],
 )
 def test_every_setting_changes_the_values(change: dict[str, Any], explained: xr.DataTree) -> None:
+    change = dict(change)
+    layer = change.pop("compare", "conv1")
     method = change.get("method")
-    if method is not None and isinstance(method.baseline, torch.Tensor):
+    if method is not None and isinstance(getattr(method, "baseline", None), torch.Tensor):
         frame = method.baseline
         change = {"method": IntegratedGradients(4, baseline=frame.expand(HISTORY, 9, 8))}
     other = explain(tiny_retina(), tiny_split(), **change)
-    difference = np.abs(values(other) - values(explained)).max()
-    assert difference > 1e-4 * np.abs(values(explained)).max()
+    seen = [values(explained, layer)]
+    if isinstance(method, SmoothGrad) and method != SmoothGrad():
+        seen.append(values(explain(tiny_retina(), tiny_split(), method=SmoothGrad()), layer))
+    for expected in seen:
+        difference = np.abs(values(other, layer) - expected).max()
+        assert difference > 1e-4 * np.abs(expected).max()
     assert dict(other.attrs) != dict(explained.attrs)
 
 
@@ -391,15 +423,34 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
         (tiny_retina, lambda: tiny_split().isel(cell=slice(3)), {}, r"cells \['d'\]"),
         (silent_network, tiny_split, {}, "silent cells .*: 'c'. "),
         (tiny_retina, lambda: tiny_split(9), {}, "more than 4 responses; got 4"),
-        (tiny_retina, tiny_split, {"layers": ["conv4"]}, "no layer 'conv4'. Its layers are: conv1"),
+        (
+            tiny_retina,
+            tiny_split,
+            {"layers": ["conv4"]},
+            "no layer 'conv4'. The closest are: conv3, conv2, conv1. Its layers are: conv1",
+        ),
         (tiny_retina, tiny_split, {"layers": []}, "layers must name"),
         (tiny_retina, tiny_split, {"target": Unit("q")}, "no cell 'q'"),
         (tiny_retina, tiny_split, {"target": "Sum"}, "target must be"),
-        (tiny_retina, tiny_split, {"target": infinite}, "not finite among inputs 0 to 54"),
+        (tiny_retina, tiny_split, {"target": infinite}, "target is not finite for input 0"),
         (tiny_retina, tiny_split, {"method": "ig"}, "method must be"),
         (tiny_retina, tiny_split, {"batch_size": 0}, "batch_size must be at least 1"),
         (tiny_retina, tiny_split, {"dtype": torch.float16}, "float32 or torch.float64"),
         (tiny_retina, lambda: [1, 2], {}, "got list"),
+        (tiny_retina, dict, {}, "at least one tensor; got an empty dict"),
+        (tiny_retina, lambda: torch.ones(0, HISTORY, 9, 8), {}, r"at least one sample.*\(0, 5"),
+        (tiny_retina, tiny_split, {"method": IntegratedGradients}, "method must be"),
+        (tiny_retina, tiny_split, {"reduction": "sum"}, "reduction must be"),
+        (tiny_retina, tiny_split, {"reduction": HeadSums(2), "layers": ["conv2"]}, "2 heads"),
+        (tiny_retina, tiny_split, {"store": "run.h5"}, "must end in .nc or .zarr"),
+        (tiny_retina, tiny_split, {"client": object()}, "give store='run.zarr'"),
+        (tiny_retina, tiny_split, {"target": lambda y: y}, r"shape \(55,\); got \(55, 4\)"),
+        (
+            tiny_retina,
+            tiny_split,
+            {"layers": ["relu1"], "method": IntegratedGradients(4, quadrature="rectified")},
+            "says which nonlinearity",
+        ),
         (tiny_retina, lambda: torch.ones(3), {}, r"shape \(3,\)"),
         (tiny_retina, lambda: torch.ones(2, 7, 9, 8), {}, r"\(5, 9, 8\).* got \(7, 9, 8\)"),
         (tiny_retina, lambda: torch.ones(2, HISTORY, 8, 9), {}, r"got \(5, 8, 9\)"),
@@ -410,7 +461,12 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
             {},
             "sample number 0 is not",
         ),
-        (lambda: nn.Linear(3, 2), tiny_split, {"layers": ["0"]}, "windows for a RetinaCNN"),
+        (
+            lambda: nn.Sequential(nn.Linear(3, 2)),
+            tiny_split,
+            {"layers": ["0"]},
+            "windows for a RetinaCNN",
+        ),
         (lambda: nn.Sequential(nn.Linear(3, 2)), lambda: torch.ones(2, 3), {}, "They are: 0"),
         (lambda: print, tiny_split, {}, "must be a torch module"),
     ],
@@ -424,6 +480,148 @@ def test_bad_input_is_one_clear_line(
     with pytest.raises(RetinaCodecError, match=message) as caught:
         explain(network(), inputs(), **options)
     assert "\n" not in str(caught.value)
+
+
+class Poisoned(nn.Module):
+    """Puts out an infinity for inputs whose first number is 7."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.where(values[:, :1] == 7, torch.inf, values)
+
+
+@pytest.mark.parametrize("target", [Sum(), Surprisal()])
+def test_values_that_are_not_finite_are_located(target: Any) -> None:
+    network = nn.Sequential(nn.Identity(), Poisoned(), nn.Linear(3, 2))
+    inputs = torch.randn(12, 3)
+    inputs[9, 0] = 7
+    with pytest.raises(RetinaCodecError, match="layer '1' are not finite for input 9"):
+        explain(network, inputs, target=target, layers=["0", "1"], batch_size=4)
+
+
+def test_a_gradient_that_is_not_finite_is_located() -> None:
+    """√y at y = 0: values are fine, the slope is not."""
+    network = nn.Sequential(nn.Identity())
+    inputs = torch.ones(5, 2)
+    inputs[3] = 0
+    with pytest.raises(RetinaCodecError, match="of layer '0' are not finite for input 3"):
+        explain(network, inputs, target=lambda y: y.sum(1).sqrt(), layers="0", method=ActGrad())
+
+
+def test_all_units_add_up_to_the_sums() -> None:
+    network = tiny_retina()
+    whole = explain(network, tiny_split(), reduction=AllUnits())
+    summed = explain(network, tiny_split())
+    for name, space in zip(LAYERS, ((7, 6), (5, 4), (3, 2)), strict=True):
+        units = whole[f"layers/{name}/contribution"]
+        assert units.dims == ("time", "channel", "row", "column")
+        assert units.shape[2:] == space
+        parts = np.stack([units.clip(max=0).sum(("row", "column")),
+                          units.clip(min=0).sum(("row", "column"))], 1)  # fmt: skip
+        np.testing.assert_allclose(parts, values(summed, name), rtol=1e-8, atol=1e-10)
+        activation = whole[f"layers/{name}/activation"].mean(("row", "column"))
+        np.testing.assert_allclose(activation, values(summed, name, "activation"), rtol=1e-8)
+
+
+def test_heads_share_the_channels() -> None:
+    network = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
+    inputs = torch.randn(5, 4, 3)  # (sample, token, feature)
+    target = {"target": lambda y: y.sum((1, 2)), "layers": ["1"]}
+    units = explain(network, inputs, reduction=AllUnits(), **target)["layers/1/contribution"]
+    assert units.dims == ("sample", "channel", "token")
+    heads = explain(network, inputs, reduction=HeadSums(3), **target)["layers/1/contribution"]
+    for head in range(3):
+        mine = units.isel(channel=slice(2 * head, 2 * head + 2))
+        for sign, limits in (("inhibitory", {"max": 0}), ("excitatory", {"min": 0})):
+            expected = mine.clip(**limits).sum(("channel", "token"))
+            found = heads.sel(sign=sign, channel=head)
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_what_a_result_says_of_its_layers(explained: xr.DataTree) -> None:
+    attrs = explained["layers/conv2"].attrs
+    assert attrs["unit_shape"] == [3, 5, 4]
+    assert attrs["channel_axis"] == 1
+    assert attrs["space_axes"] == [2, 3]
+    assert attrs["axes_are"] == "inferred"
+    assert attrs["completeness"] == "holds: contributions sum to F(x) - F(baseline)"
+    declared = explain(adapt(tiny_retina(), ["conv2"], channel_axis=2), tiny_split())
+    assert declared["layers/conv2"].attrs["axes_are"] == "declared"
+    assert declared["layers/conv2"].attrs["channel_axis"] == 2
+
+
+def test_methods_without_a_known_sum_say_so() -> None:
+    found = explain(tiny_retina(), tiny_split(), method=ActGrad())
+    assert "completeness_error" not in found["layers/conv1"]
+    assert found["layers/conv1"].attrs["completeness"] == "not defined for ActGrad"
+    with pytest.raises(RetinaCodecError, match="no completeness error; not defined for ActGrad"):
+        completeness(found)
+    smooth = explain(tiny_retina(), tiny_split(), method=SmoothGrad())
+    assert float(smooth["layers/conv1/standard_error"].min()) > 0
+    normalised = explain(tiny_retina(), tiny_split(), method=ActNormGrad())
+    assert normalised["layers/conv1/contribution"].attrs["units"] == "activation"
+
+
+def test_steps_that_a_tolerance_took_are_in_the_result() -> None:
+    found = explain(tiny_retina(), tiny_split(), method=IntegratedGradients(4, tolerance=0.05))
+    steps = found["responses/steps"].values
+    assert set(steps) <= {4 * 2**k for k in range(9)}
+    assert steps.max() > 4
+    for name in LAYERS:
+        error = np.abs(values(found, name, "completeness_error"))
+        assert error[steps < 1280].max() <= 0.05
+
+
+def test_the_mean_of_the_inputs_is_a_baseline() -> None:
+    """For a recording the mean frame, at every lag; for samples their mean."""
+    network, split = tiny_retina(), tiny_split()
+    frame = torch.from_numpy((split["stimulus"].values.mean(0) - 120) / 50)
+    method = IntegratedGradients(4, baseline=frame.expand(HISTORY, 9, 8))
+    expected = explain(network, split, method=method)
+    found = explain(network, split, method=IntegratedGradients(4, baseline="mean"))
+    np.testing.assert_allclose(values(found), values(expected), rtol=1e-8)
+    windows = tiny_windows(20)
+    method = IntegratedGradients(4, baseline=windows.mean(0))
+    expected = explain(network, windows, method=method, target=Sum())
+    found = explain(network, windows, method=IntegratedGradients(4, baseline="mean"), target=Sum())
+    np.testing.assert_allclose(values(found), values(expected), rtol=1e-8)
+
+
+def test_a_surprisal_can_be_fitted_to_another_split() -> None:
+    from retina_codec.networks.evaluation import predict_rates
+
+    network = tiny_retina()
+    target = Surprisal().fit(predict_rates(network, tiny_split(seed=5), progress=False))
+    found = explain(network, tiny_split(), target=target)
+    np.testing.assert_array_equal(found["responses/mean"], target.mean)
+    other = explain(network, tiny_split())
+    assert not np.allclose(found["responses/mean"], other["responses/mean"], rtol=1e-3)
+    rates = found["responses/prediction"].values
+    for time in (0, 20):
+        value = surprisal(rates[time], target.mean, target.covariance)
+        assert float(found["responses/target"][time]) == pytest.approx(value, rel=1e-6)
+
+
+def test_small_results_go_to_one_file(explained: xr.DataTree, tmp_path: Any) -> None:
+    found = explain(tiny_retina(), tiny_split(), store=tmp_path / "run.nc")
+    xr.testing.assert_identical(found, explained)
+    opened = open_tree(tmp_path / "run.nc", lazy=False)
+    xr.testing.assert_allclose(opened, explained, rtol=0)
+    with pytest.raises(RetinaCodecError, match="must not exist yet"):
+        explain(tiny_retina(), tiny_split(), store=tmp_path / "run.nc")
+
+
+def test_the_choice_of_a_target_is_held_along_the_path() -> None:
+    """Closed form: F = max of two lines; the winner at x gives its own line all the way."""
+    network = nn.Sequential(nn.Linear(1, 2, bias=True))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        network[0].bias.copy_(torch.tensor([-1.0, 1.0]))
+    x = torch.tensor([[2.0], [3.0]])  # outputs (3, −1), (5, −2); at 0 they are (−1, 1)
+    held = explain(network, x, target=TopK(1), layers="0")
+    np.testing.assert_allclose(held["layers/0/target_change"], 2 * x[:, 0])
+    np.testing.assert_allclose(values(held, "0").sum((1, 2)), 2 * x[:, 0])
+    again = explain(network, x, target=TopK(1, reselect=True), layers="0")
+    np.testing.assert_allclose(again["layers/0/target_change"], [2.0, 4.0])
 
 
 @pytest.mark.gpu

@@ -48,6 +48,44 @@ def integrated_gradients(
     return total.reshape(units.shape)
 
 
+def gradient_by_differences(
+    above: Callable[[torch.Tensor], float], units: torch.Tensor, epsilon: float = 1e-6
+) -> np.ndarray:
+    """∂F/∂h of one input, one unit at a time."""
+    gradient = np.zeros(units.numel())
+    for j in range(units.numel()):
+        up, down = units.clone().view(-1), units.clone().view(-1)
+        up[j] += epsilon
+        down[j] -= epsilon
+        gradient[j] = (above(up.view_as(units)) - above(down.view_as(units))) / (2 * epsilon)
+    return gradient.reshape(units.shape)
+
+
+def act_grad(
+    below: Callable[[torch.Tensor], torch.Tensor],
+    above: Callable[[torch.Tensor], float],
+    x: torch.Tensor,
+    baseline: torch.Tensor | None,
+) -> np.ndarray:
+    """(h − h⁰) g of one input, h⁰ = 0 or h(x′)."""
+    units = below(x).detach()
+    change = units.numpy() if baseline is None else (units - below(baseline)).numpy()
+    return change * gradient_by_differences(above, units)
+
+
+def input_grad(
+    below: Callable[[torch.Tensor], torch.Tensor],
+    above: Callable[[torch.Tensor], float],
+    x: torch.Tensor,
+    baseline: torch.Tensor,
+    epsilon: float = 1e-6,
+) -> np.ndarray:
+    """g Σ_i J_ji (x_i − x′_i) of one input, the derivative along x − x′ by differences."""
+    way = x - baseline
+    slope = (below(x + epsilon * way) - below(x - epsilon * way)) / (2 * epsilon)
+    return slope.numpy() * gradient_by_differences(above, below(x).detach())
+
+
 def split_by_sign(contributions: np.ndarray) -> np.ndarray:
     """(channel, ...) to (2, channel): negative parts summed over space, then positive ones."""
     result = np.zeros((2, len(contributions)))

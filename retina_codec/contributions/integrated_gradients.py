@@ -1,0 +1,266 @@
+"""Integrated gradients: contributions as an integral along a path from the baseline.
+
+Why this file exists: the path, the quadrature and its refinement until the error is small enough
+belong together. What is seen at a point of the path comes from a `LayeredFunction`.
+
+Notation: b inputs, γ(α) path, x input, x′ baseline, h activations, g = ∂F/∂h, F target.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+
+from retina_codec.contributions.baselines import Baseline, check_baseline, resolve_baselines
+from retina_codec.contributions.batches import Batch, batch_length, lerp, map_tensors
+from retina_codec.contributions.evaluation import Bound, Evaluation, LayeredFunction, Layers
+from retina_codec.contributions.methods import Method, UnitContributions, at_least_float
+from retina_codec.contributions.quadrature import SIMPSON, check_rule, rule
+from retina_codec.contributions.targets import Target, bind_at_input
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["IntegratedGradients"]
+
+
+@dataclass(frozen=True)
+class IntegratedGradients(Method):
+    """Integrate gradient times change of activation along a path from the baseline.
+
+    Input path: ``C_j = ∫₀¹ g_j(γ(α)) h_j′(γ(α)) dα`` with ``γ(α) = x′ + α (x − x′)``, by the
+    published rule ``Σ_{s=1..steps} ½ (g_j^{s−1} + g_j^s)(h_j^s − h_j^{s−1})``, ``α_s = s / steps``.
+    Hidden path: ``C_j = (h_j(x) − h_j(x′)) ∫₀¹ g_j dα`` at ``h(x′) + α (h(x) − h(x′))``.
+
+    Parameters
+    ----------
+    steps : int
+        Intervals of the path (``steps + 1`` points); 20 for the retina, 10 for images. Points,
+        for "gauss-legendre".
+    path : {"input", "hidden"}
+        Where the path is straight: in the input (all layers from one pass), or in each layer (one
+        pass per layer; the rest of the network sees x).
+    baseline : Baseline
+        x′: a number, one input ``(...)``, a dict of these by name, "mean" (mean of the inputs
+        explained), or a list of these, over which contributions are averaged. In normalised
+        intensities for a retina network; 0 is mean grey.
+    quadrature : {"trapezoid", "simpson", "gauss-legendre", "rectified"}
+        "trapezoid" is the published rule. "simpson" and "gauss-legendre" are of higher order, for
+        smooth networks; the latter also carries the derivative h′ forward. "rectified" applies
+        the trapezoid behind the layer's own elementwise nonlinearity r: ``∫ g_h dh = ∫ g_r dr``, so
+        that a unit's own threshold costs no error and a few steps suffice; for networks that say
+        which nonlinearity follows (`RetinaCNN`).
+    tolerance : float, optional
+        In the unit of the target: steps are doubled, input by input, until the completeness error
+        of every layer that cuts the network is at most this. None: ``steps`` as they are.
+    most_steps : int
+        Where doubling ends; what is left of the error is in the result.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a parameter is not among the valid ones, or the baseline has another shape.
+
+    Notes
+    -----
+    Complete: summed over a layer that every path from input to output crosses, contributions
+    give F(x) − F(x′) up to the quadrature error. Nothing is kept per step.
+
+    References
+    ----------
+    Tanaka et al. 2019, NeurIPS; Dhamdhere et al. 2018 (conductance); Lucas et al. 2022 (hidden
+    path); Melander et al. 2026.
+    """
+
+    steps: int = 20
+    path: Literal["input", "hidden"] = "input"
+    baseline: Baseline = 0.0
+    quadrature: Literal["trapezoid", "simpson", "gauss-legendre", "rectified"] = "trapezoid"
+    tolerance: float | None = None
+    most_steps: int = 1280
+    sums_to: ClassVar[str] = "F(x) - F(baseline)"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        check_rule(self.quadrature, self.steps)
+        if self.path not in ("input", "hidden"):
+            raise RetinaCodecError(f"path must be 'input' or 'hidden'; got {self.path!r}.")
+        if self.path == "hidden" and self.quadrature == "rectified":
+            raise RetinaCodecError(
+                "the hidden path is straight before the nonlinearity; use another quadrature "
+                "than 'rectified'."
+            )
+        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):
+            raise RetinaCodecError(f"tolerance must be positive; got {self.tolerance!r}.")
+        if self.tolerance is not None and self.most_steps < self.steps:
+            raise RetinaCodecError(
+                f"most_steps must be at least steps; got {self.most_steps} and {self.steps}."
+            )
+        check_baseline(self.baseline)
+
+    @property
+    def rectified(self) -> bool:  # type: ignore[override]  # a choice here, fixed elsewhere
+        """Whether layers must be seen behind their nonlinearity."""
+        return self.quadrature == "rectified"
+
+    def explain(
+        self, function: LayeredFunction, target: Target, inputs: Batch
+    ) -> UnitContributions:
+        """Return the contributions of every unit for inputs ``(b, ...)``."""
+        end = function.start(inputs)
+        begins = [function.start(one) for one in resolve_baselines(self.baseline, inputs)]
+        found = self._all_baselines(function, target, begins, end, self.steps)
+        if self.tolerance is None:
+            return found
+        return self._refine(function, target, begins, end, found)
+
+    def _refine(
+        self,
+        function: LayeredFunction,
+        target: Target,
+        begins: list[Batch],
+        end: Batch,
+        found: UnitContributions,
+    ) -> UnitContributions:
+        """Double the steps of those inputs whose error is too large."""
+        cuts = [name for name in found.contribution if function.complete[name]]
+        if not cuts:
+            raise RetinaCodecError(
+                "tolerance needs a layer that cuts the network, whose contributions can be "
+                f"complete; none of {list(found.contribution)} does. Add one, or choose steps."
+            )
+        used = torch.full_like(found.value, self.steps, dtype=torch.int32)
+        steps, now, where = self.steps, found, torch.arange(len(found.value), device=used.device)
+        while 2 * steps <= self.most_steps:
+            expected = now.expected if now.expected is not None else now.value
+            errors = [(now.contribution[name].flatten(1).sum(1) - expected).abs() for name in cuts]
+            open_ = torch.stack(errors).amax(0) > (self.tolerance or 0)
+            where = where[open_]
+            if not len(where):
+                break
+            steps *= 2
+            part: Batch = map_tensors(lambda x, keep=where: x[keep.to(x.device)], end)
+            now = self._all_baselines(function, target, begins, part, steps)
+            for name, values in now.contribution.items():
+                found.contribution[name][where] = values
+            used[where] = steps
+        return replace(found, steps=used)
+
+    def _all_baselines(
+        self,
+        function: LayeredFunction,
+        target: Target,
+        begins: list[Batch],
+        end: Batch,
+        steps: int,
+    ) -> UnitContributions:
+        """Average over baselines."""
+        integrate = self._along_input if self.path == "input" else self._in_layers
+        found = integrate(function, target, begins[0], end, steps)
+        expected = [found.expected]
+        for begin in begins[1:]:
+            one = integrate(function, target, begin, end, steps)
+            expected.append(one.expected)
+            for name, values in one.contribution.items():
+                found.contribution[name].add_(values)
+        for values in found.contribution.values():
+            values.div_(len(begins))
+        changes = [change for change in expected if change is not None]
+        return replace(found, expected=torch.stack(changes).mean(0))
+
+    def _along_input(
+        self, function: LayeredFunction, target: Target, begin: Batch, end: Batch, steps: int
+    ) -> UnitContributions:
+        """Integrate from the input back, so that the target decides at the input."""
+        bound = bind_at_input(target)
+        if target.decides and batch_length(begin) == 1:
+            # F differs from input to input, also at the one baseline they share.
+            size = batch_length(end)
+            begin = map_tensors(lambda x: x.expand(size, *x.shape[1:]).contiguous(), begin)
+        fused = getattr(function, "integrate", None)
+        if fused is not None and self.quadrature in ("trapezoid", "rectified"):
+            total, at_x, last = fused(begin, end, steps, bound)
+            expected = at_x.value - last.value
+            return UnitContributions(
+                total, at_x.value, at_x.output, at_x.activation, expected, whole=True
+            )
+        if self.quadrature == "gauss-legendre":
+            return self._gauss(function, bound, begin, end, steps)
+        at_x = function(end, bound)
+        total = {name: torch.zeros_like(at_least_float(h)) for name, h in at_x.activation.items()}
+        add = _add_parabolas if self.quadrature == "simpson" else _add_trapezoids
+
+        def at(step: int) -> Evaluation:
+            return function(lerp(begin, end, step / steps) if step else begin, bound)
+
+        last = add(total, at_x, at, steps)
+        expected = at_x.value - last.value
+        return UnitContributions(total, at_x.value, at_x.output, at_x.activation, expected)
+
+    def _gauss(
+        self, function: LayeredFunction, bound: Bound, begin: Batch, end: Batch, steps: int
+    ) -> UnitContributions:
+        at_x = function(end, bound)
+        at_start = function(begin, bound)
+        direction = map_tensors(lambda e, b: e - b if e.is_floating_point() else e, end, begin)
+        total = {name: torch.zeros_like(at_least_float(h)) for name, h in at_x.activation.items()}
+        places = rule(self.quadrature, steps)
+        for node, weight in zip(places.nodes, places.weights, strict=True):
+            here = function.along(lerp(begin, end, node), direction, bound)
+            for name, tangent in here.tangent.items():
+                wide = at_least_float(here.gradient[name])
+                total[name].addcmul_(wide, at_least_float(tangent), value=weight)
+        expected = at_x.value - at_start.value
+        return UnitContributions(total, at_x.value, at_x.output, at_x.activation, expected)
+
+    def _in_layers(
+        self, function: LayeredFunction, target: Target, begin: Batch, end: Batch, steps: int
+    ) -> UnitContributions:
+        """Integrate in each layer on its own, the rest of the network at the input."""
+        bound = bind_at_input(target)
+        at_x = function(end, bound)
+        size = batch_length(end)
+        begin = map_tensors(lambda x: x.expand(size, *x.shape[1:]).contiguous(), begin)
+        at_start = function(begin, bound)
+        places = rule(self.quadrature, steps)
+        total: Layers = {}
+        for name, h in at_x.activation.items():
+            start = at_start.activation[name]
+            mean = torch.zeros_like(at_least_float(h))
+            for node, weight in zip(places.nodes, places.weights, strict=True):
+                units = lerp(start, h, node)
+                gradient = function.above(name, units, end, bound)[1]  # type: ignore[arg-type]
+                mean.add_(gradient, alpha=weight)
+            total[name] = mean * (h - start)
+        expected = at_x.value - at_start.value
+        return UnitContributions(total, at_x.value, at_x.output, at_x.activation, expected)
+
+
+def _add_trapezoids(
+    total: Layers, at_x: Evaluation, at: Callable[[int], Evaluation], steps: int
+) -> Evaluation:
+    """Add ``½ (g_{s−1} + g_s)(h_s − h_{s−1})`` for every step; return the evaluation at x′."""
+    after = at_x
+    for step in range(steps - 1, -1, -1):
+        here = at(step)
+        for name, sums in total.items():
+            gradient = at_least_float(here.gradient[name]) + after.gradient[name]
+            change = at_least_float(after.activation[name]) - here.activation[name]
+            sums.addcmul_(gradient, change, value=0.5)
+        after = here
+    return after
+
+
+def _add_parabolas(
+    total: Layers, at_x: Evaluation, at: Callable[[int], Evaluation], steps: int
+) -> Evaluation:
+    """Add ``Σ_st g_s SIMPSON[s][t] h_t`` for every pair of steps; return the evaluation at x′."""
+    last = at_x
+    for step in range(steps - 2, -1, -2):
+        three = (at(step), at(step + 1), last)
+        for name, sums in total.items():
+            heights = [at_least_float(point.activation[name]) for point in three]
+            for point, row in zip(three, SIMPSON, strict=True):
+                change = sum(weight * height for weight, height in zip(row, heights, strict=True))
+                sums.addcmul_(at_least_float(point.gradient[name]), torch.as_tensor(change))
+        last = three[0]
+    return last

@@ -1,0 +1,239 @@
+"""One part of an analysis, run here: batches through the network, reduced as they come.
+
+Why this file exists: the same work is done in memory, into a store and on the workers of a
+cluster, and must give the same numbers. A `Plan` is all that a process needs to know; a `Runner`
+is a plan with its network ready. Nothing here knows labels, files or other processes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from retina_codec.contributions.batches import Batch, batch_length, to_point
+from retina_codec.contributions.evaluation import LayeredFunction
+from retina_codec.contributions.hooked import HookedFunction
+from retina_codec.contributions.lending import reference_parameter, working_network
+from retina_codec.contributions.methods import Method, UnitContributions
+from retina_codec.contributions.reduction import Reduction
+from retina_codec.contributions.retina import RetinaFunction
+from retina_codec.contributions.sources import Source
+from retina_codec.contributions.survey import Layer
+from retina_codec.contributions.targets import Target
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.adapter import Adapter
+from retina_codec.networks.maheswaranathan import RetinaCNN
+
+__all__ = ["Array", "Plan", "Runner", "make_function", "open_runner"]
+
+
+@dataclass(frozen=True)
+class Array:
+    """What is kept of one quantity: dims and shape without the inputs' dim."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides the numbers, apart from the inputs."""
+
+    network: Adapter
+    target: Target
+    method: Method
+    reduction: Reduction
+    batch_size: int
+    device: torch.device
+    dtype: torch.dtype
+    consecutive: bool
+
+
+@contextmanager
+def open_runner(plan: Plan, first: Batch) -> Iterator["Runner"]:
+    """Prepare the network of a plan; ``first`` is one input, for a look at the layers."""
+    with working_network(plan.network.module, plan.device, plan.dtype) as module:
+        yield Runner(replace(plan, network=replace(plan.network, module=module)), first)
+
+
+def make_function(plan: Plan) -> LayeredFunction:
+    """Return the fastest exact way to evaluate this network at these layers.
+
+    A retina network that carries hooks of its own (an ablation, say) is evaluated module by
+    module, so that they act.
+    """
+    network = plan.network
+    if (
+        isinstance(network.module, RetinaCNN)
+        and set(network.layers) <= set(RetinaCNN.layers)
+        and network.hook == "output"
+        and not plan.reduction.needs_whole_layer
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in network.module.modules())
+    ):
+        return RetinaFunction(
+            network.module,
+            network.layers,
+            consecutive=plan.consecutive,
+            rectified=plan.method.rectified,
+        )
+    if plan.method.rectified:
+        raise RetinaCodecError(
+            "the quadrature 'rectified' needs a network that says which nonlinearity follows a "
+            "layer: the convolutions of a RetinaCNN without hooks of its own, summed over space. "
+            "Elsewhere explain the layer behind the nonlinearity with 'trapezoid'."
+        )
+    return HookedFunction(network)
+
+
+class Runner:
+    """A plan whose network is ready; goes through sources and gives reduced arrays."""
+
+    def __init__(self, plan: Plan, first: Batch) -> None:
+        self.plan = plan
+        self.function = make_function(plan)
+        self._plain = HookedFunction(plan.network)
+        point = to_point(first, plan.device, plan.dtype)
+        self.layers: dict[str, Layer] = self._plain.look(point)
+        if isinstance(self.function, HookedFunction):
+            self.function = self._plain
+        self.output_shape = tuple(self._plain.outputs(point).shape[1:])
+
+    def explain_to(self, target: Target) -> None:
+        """Take another target, fitted to the responses, say."""
+        self.plan = replace(self.plan, target=target)
+
+    def arrays(self) -> dict[str, Array]:
+        """Say what `explain` gives for every input, by name; those of layers as ``name/what``."""
+        number = "float64" if self.plan.dtype == torch.float64 else "float32"
+        found: dict[str, Array] = {}
+        if len(self.output_shape) == 1:
+            found["prediction"] = Array(("cell",), self.output_shape, number)
+        found["target"] = Array((), (), number)
+        if getattr(self.plan.method, "tolerance", None) is not None:
+            found["steps"] = Array((), (), "int32")
+        for name, layer in self.layers.items():
+            rest = [layer.shape[axis - 1] for axis in layer.space_axes]
+            units = torch.zeros(1, layer.channels, *rest)
+            reduction = self.plan.reduction
+            dims, activation_dims = reduction.dims(tuple(units.shape[1:]))
+            kept = tuple(reduction.contribution(units).shape[1:])
+            found[f"{name}/contribution"] = Array(dims, kept, number)
+            kept = tuple(reduction.activation(units).shape[1:])
+            found[f"{name}/activation"] = Array(activation_dims, kept, number)
+            if self.plan.method.sums_to:
+                found[f"{name}/target_change"] = Array((), (), number)
+                found[f"{name}/completeness_error"] = Array((), (), number)
+            if type(self.plan.method).__name__ == "SmoothGrad":
+                found[f"{name}/standard_error"] = Array((), (), number)
+        return found
+
+    def coords(self, name: str) -> dict[str, Any]:
+        """Return coordinates of the dims that a layer's arrays have."""
+        layer = self.layers[name]
+        rest = [layer.shape[axis - 1] for axis in layer.space_axes]
+        return self.plan.reduction.coords((layer.channels, *rest))
+
+    def predict(self, source: Source) -> Iterator[dict[str, np.ndarray]]:
+        """Run the network alone, batch by batch."""
+        number = source.offset
+        for batch in source.batches(self.plan.batch_size):
+            point = self.function.start(to_point(batch, self.plan.device, self.plan.dtype))
+            outputs = self.function.outputs(point)
+            if not bool(torch.isfinite(outputs).all()):
+                self._refuse(self.function.activations(point), number)
+                where = number + _first_bad(outputs)
+                raise RetinaCodecError(f"the network's output is not finite for input {where}.")
+            yield {"prediction": _to_numpy(outputs)}
+            number += batch_length(batch)
+
+    def explain(self, source: Source) -> Iterator[dict[str, np.ndarray]]:
+        """Explain batch by batch; arrays as `arrays` says, with the inputs first."""
+        plan, number = self.plan, source.offset
+        for batch in source.batches(plan.batch_size):
+            point = to_point(batch, plan.device, plan.dtype)
+            units = plan.method.explain(self.function, plan.target, point)
+            activation = units.activation
+            if not (units.whole or getattr(self.function, "whole", True)):
+                activation = self.function.activations(self.function.start(point))
+            self._refuse(activation, number)
+            if not bool(torch.isfinite(units.value).all()):
+                raise RetinaCodecError(
+                    f"the target is not finite for input {number + _first_bad(units.value)}. "
+                    "Check the network's outputs there."
+                )
+            yield self._reduce(units, activation, number)
+            number += batch_length(batch)
+
+    def _reduce(
+        self, units: UnitContributions, activation: dict[str, torch.Tensor], number: int
+    ) -> dict[str, np.ndarray]:
+        found: dict[str, torch.Tensor] = {"target": units.value}
+        if len(self.output_shape) == 1:
+            found["prediction"] = units.output
+        if units.steps is not None:
+            found["steps"] = units.steps
+        for name, layer in self.layers.items():
+            values = self._channels_second(units.contribution[name], layer)
+            kept = self.plan.reduction.contribution(values)
+            if not bool(torch.isfinite(kept).all()):
+                raise RetinaCodecError(
+                    f"contributions of layer {name!r} are not finite for input "
+                    f"{number + _first_bad(kept)}: its gradient is not. Look at this input, or use "
+                    "dtype=torch.float64."
+                )
+            found[f"{name}/contribution"] = kept
+            whole = self._channels_second(activation[name], layer)
+            found[f"{name}/activation"] = self.plan.reduction.activation(
+                whole.float() if whole.dtype in (torch.float16, torch.bfloat16) else whole
+            )
+            if units.expected is not None:
+                total = kept.flatten(1).sum(1)
+                found[f"{name}/target_change"] = units.expected
+                found[f"{name}/completeness_error"] = total - units.expected
+            if name in units.standard_error:
+                found[f"{name}/standard_error"] = units.standard_error[name]
+        return {key: _to_numpy(values) for key, values in found.items()}
+
+    def _channels_second(self, values: torch.Tensor, layer: Layer) -> torch.Tensor:
+        if values.ndim == 2:  # the retina's last layer holds only the units that are read
+            return values
+        return values.movedim(layer.channel_axis, 1)
+
+    def _refuse(self, activation: dict[str, torch.Tensor], number: int) -> None:
+        """Say which layer is not finite, for which input."""
+        for name, values in activation.items():
+            if not bool(torch.isfinite(values).all()):
+                raise RetinaCodecError(
+                    f"activations of layer {name!r} are not finite for input "
+                    f"{number + _first_bad(values)}. Look at this input and at the weights."
+                )
+
+
+def first_input(source: Source) -> Batch:
+    """Return the first input of a source as a batch of one."""
+    return next(source.part(0, 1).batches(1))
+
+
+def result_dtype(network: torch.nn.Module, dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype to compute in: as asked for, else the network's own."""
+    return dtype or reference_parameter(network).dtype
+
+
+def _first_bad(values: torch.Tensor) -> int:
+    return int(
+        (~torch.isfinite(values.flatten(1) if values.ndim > 1 else values[:, None]))
+        .any(1)
+        .int()
+        .argmax()
+    )
+
+
+def _to_numpy(values: torch.Tensor) -> np.ndarray:
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    array: np.ndarray = values.detach().cpu().numpy()
+    return array
