@@ -180,7 +180,7 @@ def main() -> None:
     line.add_argument("--reference", required=True, help="folder that holds the package bscope/")
     line.add_argument("--windows", type=int, default=128)
     line.add_argument("--network", default=str(HERE.parents[1] / "models/insilico"))
-    line.add_argument("--steps", type=int, default=14, help="of the rectified quadrature")
+    line.add_argument("--steps", type=int, default=14, help="of the quadrature by chords")
     line.add_argument("--truth-steps", type=int, default=1000)
     line.add_argument("--rounds", type=int, default=1, help="of all measurements, in turn")
     line.add_argument("--captum", action="store_true")
@@ -189,10 +189,10 @@ def main() -> None:
     tasks: dict[str, tuple[str, dict[str, Any], int]] = {
         "authors": ("theirs", {"reference": given.reference}, 1),
         "trapezoid": ("ours", {"steps": 20, "quadrature": "trapezoid"}, given.repeats),
-        "rectified": ("ours", {"steps": given.steps, "quadrature": "rectified"}, given.repeats),
-        "rectified_with_statistics": (
+        "chords": ("ours", {"steps": given.steps, "quadrature": "chords"}, given.repeats),
+        "chords_with_statistics": (
             "ours",
-            {"steps": given.steps, "quadrature": "rectified", "fitted": False},
+            {"steps": given.steps, "quadrature": "chords", "fitted": False},
             given.repeats,
         ),
     }
@@ -234,7 +234,7 @@ def main() -> None:
             "share_of_floor_in_space": cost["in_space"] / rate / seconds,
             "share_of_floor_as_done": cost["as_done"] / rate / seconds,
         }
-        if name != "rectified_with_statistics":  # another target
+        if name != "chords_with_statistics":  # another target
             result[name]["error"] = error(arrays[name], truth)
     difference = {
         name: float(

@@ -5,9 +5,10 @@ minute and repeated with shifts, which lies in a Zarr folder and is read in chun
 line.
 
     python benchmarks/scaling.py
-    python benchmarks/scaling.py --hour --quadrature rectified --steps 14
+    python benchmarks/scaling.py --hour --quadrature chords --steps 14
 """
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -80,9 +81,13 @@ def stream(movie: Path, store: Path, options: dict[str, Any]) -> dict[str, float
     return {"seconds": seconds, "peak_bytes": float(peak), "torch_threads": torch.get_num_threads()}
 
 
+def _import() -> None:
+    importlib.import_module("retina_codec.contributions.cluster")
+
+
 @contextmanager
 def workers(count: int, movie: Path, options: dict[str, Any]) -> Iterator[Client]:
-    """Start single-thread workers and let each of them work once."""
+    """Start single-thread workers, with all slow imports done."""
     with (
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0"
@@ -90,7 +95,7 @@ def workers(count: int, movie: Path, options: dict[str, Any]) -> Iterator[Client
         Client(local) as client,
     ):
         client.wait_for_workers(count)
-        client.run(lambda: __import__("retina_codec").contributions.cluster)  # a slow import
+        client.run(_import)
         explain(movie, movie.with_name(f"warm-{count}.zarr"), options, client, slice(0, 300))
         yield client
 

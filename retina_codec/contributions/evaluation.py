@@ -48,6 +48,11 @@ class LayeredFunction(Protocol):
         """Whether every path from input to output crosses each layer."""
         ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether evaluations hold every unit of a layer, as the network computes it."""
+        ...
+
     def start(self, inputs: Batch) -> Batch:
         """Go through the part of the network that is affine, so that paths stay straight."""
         ...

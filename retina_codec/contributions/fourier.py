@@ -34,10 +34,11 @@ class FourierConvolution:
         self.shape_in, self._frequencies = (rows, columns), (rows // 2 + 1, columns)
         self.shape_out = (rows - weight.shape[2] + 1, columns - weight.shape[3] + 1)
         half = self._frequencies[0]
-        spectrum = torch.fft.fft2(weight.double(), s=(rows, columns))[..., :half, :].conj()
+        # In double precision on the CPU, once; some devices have none.
+        spectrum = torch.fft.fft2(weight.cpu().double(), s=(rows, columns))[..., :half, :].conj()
         mix = _real(spectrum.permute(2, 3, 0, 1).resolve_conj())  # (fy, fx, 2, o, 2, i)
-        along_y, along_x = (_fourier(n).to(weight.device) for n in shape)
-        twice = torch.full((half,), 2.0 / rows, dtype=torch.float64, device=weight.device)
+        along_y, along_x = (_fourier(n) for n in shape)
+        twice = torch.full((half,), 2.0 / rows, dtype=torch.float64)
         twice[0] = 1.0 / rows
         if rows % 2 == 0:
             twice[-1] = 1.0 / rows
@@ -50,7 +51,7 @@ class FourierConvolution:
             _real(back_x).permute(0, 1, 3, 2).flatten(2).flatten(0, 1),  # (2, x) by (fx, 2)
             torch.stack((back_y.real, back_y.imag), 1).flatten(0, 1).T,
         )
-        self._forward = [m.to(weight.dtype).contiguous() for m in forward]
+        self._forward = [m.to(weight.dtype).contiguous().to(weight.device) for m in forward]
         self._backward = [m.transpose(-1, -2).contiguous() for m in self._forward[::-1]]
 
     def __call__(self, maps: torch.Tensor) -> torch.Tensor:

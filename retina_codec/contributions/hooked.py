@@ -56,6 +56,8 @@ class HookedFunction:
         If a layer is unknown; on use, if it is never called or gives no tensor.
     """
 
+    whole = True
+
     def __init__(self, network: Adapter | nn.Module, layers: Sequence[str] | None = None) -> None:
         self.network = network if isinstance(network, Adapter) else adapt(network, layers)
         self._survey: dict[str, Layer] | None = None

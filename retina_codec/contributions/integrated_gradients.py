@@ -43,12 +43,13 @@ class IntegratedGradients(Method):
         x′: a number, one input ``(...)``, a dict of these by name, "mean" (mean of the inputs
         explained), or a list of these, over which contributions are averaged. In normalised
         intensities for a retina network; 0 is mean grey.
-    quadrature : {"trapezoid", "simpson", "gauss-legendre", "rectified"}
+    quadrature : {"trapezoid", "simpson", "gauss-legendre", "chords"}
         "trapezoid" is the published rule. "simpson" and "gauss-legendre" are of higher order, for
-        smooth networks; the latter also carries the derivative h′ forward. "rectified" applies
-        the trapezoid behind the layer's own elementwise nonlinearity r: ``∫ g_h dh = ∫ g_r dr``, so
-        that a unit's own threshold costs no error and a few steps suffice; for networks that say
-        which nonlinearity follows (`RetinaCNN`).
+        smooth networks; the latter also carries the derivative h′ forward. "chords" takes
+        the integral behind each nonlinearity r, ``∫ g_h dh = ∫ g_r dr``, and lets ReLUs pass
+        gradients on with the slope of their chord over a step, so that units that cross their
+        threshold within it count with their share: 14 steps have the error of 20 published ones.
+        For networks that say which nonlinearity follows (`RetinaCNN`).
     tolerance : float, optional
         In the unit of the target: steps are doubled, input by input, until the completeness error
         of every layer that cuts the network is at most this. None: ``steps`` as they are.
@@ -74,7 +75,7 @@ class IntegratedGradients(Method):
     steps: int = 20
     path: Literal["input", "hidden"] = "input"
     baseline: Baseline = 0.0
-    quadrature: Literal["trapezoid", "simpson", "gauss-legendre", "rectified"] = "trapezoid"
+    quadrature: Literal["trapezoid", "simpson", "gauss-legendre", "chords"] = "trapezoid"
     tolerance: float | None = None
     most_steps: int = 1280
     sums_to: ClassVar[str] = "F(x) - F(baseline)"
@@ -84,10 +85,10 @@ class IntegratedGradients(Method):
         check_rule(self.quadrature, self.steps)
         if self.path not in ("input", "hidden"):
             raise RetinaCodecError(f"path must be 'input' or 'hidden'; got {self.path!r}.")
-        if self.path == "hidden" and self.quadrature == "rectified":
+        if self.path == "hidden" and self.quadrature == "chords":
             raise RetinaCodecError(
                 "the hidden path is straight before the nonlinearity; use another quadrature "
-                "than 'rectified'."
+                "than 'chords'."
             )
         if self.tolerance is not None and not 0 < self.tolerance < float("inf"):
             raise RetinaCodecError(f"tolerance must be positive; got {self.tolerance!r}.")
@@ -98,9 +99,9 @@ class IntegratedGradients(Method):
         check_baseline(self.baseline)
 
     @property
-    def rectified(self) -> bool:  # type: ignore[override]  # a choice here, fixed elsewhere
-        """Whether layers must be seen behind their nonlinearity."""
-        return self.quadrature == "rectified"
+    def chords(self) -> bool:  # type: ignore[override]  # a choice here, fixed elsewhere
+        """Whether nonlinearities are followed by chords."""
+        return self.quadrature == "chords"
 
     def explain(
         self, function: LayeredFunction, target: Target, inputs: Batch
@@ -177,7 +178,7 @@ class IntegratedGradients(Method):
             size = batch_length(end)
             begin = map_tensors(lambda x: x.expand(size, *x.shape[1:]).contiguous(), begin)
         fused = getattr(function, "integrate", None)
-        if fused is not None and self.quadrature in ("trapezoid", "rectified"):
+        if fused is not None and self.quadrature in ("trapezoid", "chords"):
             total, at_x, last = fused(begin, end, steps, bound)
             expected = at_x.value - last.value
             return UnitContributions(

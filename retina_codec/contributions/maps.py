@@ -118,7 +118,7 @@ def input_map(
             f"{method!r}."
         )
     if isinstance(method, IntegratedGradients) and (
-        method.path != "input" or method.rectified or method.tolerance is not None
+        method.path != "input" or method.chords or method.tolerance is not None
     ):
         raise RetinaCodecError(
             "a map follows the input path with a fixed number of steps: use IntegratedGradients("

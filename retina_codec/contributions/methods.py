@@ -53,7 +53,7 @@ class Method(ABC):
     """
 
     sums_to: ClassVar[str] = ""
-    rectified: ClassVar[bool] = False
+    chords: ClassVar[bool] = False
 
     @abstractmethod
     def explain(

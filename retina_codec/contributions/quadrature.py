@@ -14,7 +14,7 @@ from retina_codec.errors import RetinaCodecError
 
 __all__ = ["QUADRATURES", "Rule", "rule"]
 
-QUADRATURES = ("trapezoid", "simpson", "gauss-legendre", "rectified")
+QUADRATURES = ("trapezoid", "simpson", "gauss-legendre", "chords")
 
 # ∫ ℓ_s ℓ_t′ of the parabolas through three equally spaced nodes: C = Σ_st g_s SIMPSON[s][t] h_t.
 # Exact where g and h are both quadratic; it is (4 T_half − T_whole) / 3 of two trapezoids.
@@ -34,8 +34,8 @@ def rule(name: str, steps: int) -> Rule:
 
     Parameters
     ----------
-    name : {"trapezoid", "simpson", "gauss-legendre", "rectified"}
-        "rectified" is the trapezoid here; what makes it special is what it is applied to.
+    name : {"trapezoid", "simpson", "gauss-legendre", "chords"}
+        "chords" has the nodes of the trapezoid; what it does between them is told by the network.
     steps : int
         Intervals of the trapezoid (``steps + 1`` nodes); the same for Simpson's rule, even;
         nodes of Gauss and Legendre's.

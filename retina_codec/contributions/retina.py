@@ -57,9 +57,8 @@ class RetinaFunction:
         Among ``conv1``, ``conv2``, ``conv3``.
     consecutive : bool
         Whether every batch holds windows of successive times.
-    rectified : bool
-        Show every layer behind its own nonlinearity (r and ∂F/∂r for h and ∂F/∂h; contributions
-        are the same integral, ``∫ g_h dh = ∫ g_r dr``), and let `integrate` go by chords.
+    chords : bool
+        Whether `integrate` goes by chords; otherwise by the published trapezoid.
 
     Attributes
     ----------
@@ -75,9 +74,9 @@ class RetinaFunction:
         layers: Sequence[str],
         *,
         consecutive: bool,
-        rectified: bool = False,
+        chords: bool = False,
     ) -> None:
-        self.network, self.layers, self.rectified = network, tuple(layers), rectified
+        self.network, self.layers, self.chords = network, tuple(layers), chords
         self.complete = dict.fromkeys(self.layers, True)
         self._lowest = min(LAYERS.index(name) for name in self.layers)
         norms = (network.norm1, network.norm2, network.norm3)
@@ -159,9 +158,8 @@ class RetinaFunction:
             tangents, way = {}, self._in_sight(direction)
             for number, name in enumerate(LAYERS):
                 way = way if number == 0 else self._linear(number, way)
-                behind = way * self._slope(number, seen[name].z) * self._scale[number]
-                tangents[name] = _outward(behind if self.rectified else way)
-                way = behind
+                tangents[name] = _outward(way)
+                way = way * self._slope(number, seen[name].z) * self._scale[number]
             slope = (pull * _outward(way)).sum(1)
             kept = {name: tangents[name] for name in self.layers}
         return replace(here, tangent=kept, value_tangent=slope)
@@ -172,7 +170,7 @@ class RetinaFunction:
         """Put ``units``, as evaluations hold them, in place of a layer; value and gradient."""
         del point  # every path crosses the layer
         with torch.no_grad():
-            seen = self._climb(name, _inward(units), behind=self.rectified)
+            seen = self._climb(name, _inward(units))
             value, pull = _pull(_outward(seen["conv3"].r), target, self.layers)
             return value, self._descend(pull, seen, name)[name]
 
@@ -181,17 +179,14 @@ class RetinaFunction:
         rates = _outward(seen["conv3"].r).contiguous()
         value, pull = _pull(rates, target, self.layers)
         gradients = self._descend(pull, seen, LAYERS[self._lowest])
-        shown = {n: _outward(seen[n].r if self.rectified else seen[n].h) for n in self.layers}
+        shown = {name: _outward(seen[name].h) for name in self.layers}
         return Evaluation(value, rates, shown, {n: gradients[n] for n in self.layers}), pull
 
-    def _climb(self, lowest: str, units: torch.Tensor, *, behind: bool = False) -> dict[str, _Seen]:
-        """Go from a layer's h (``behind``: its r) to the rates."""
+    def _climb(self, lowest: str, units: torch.Tensor) -> dict[str, _Seen]:
+        """Go from a layer's h to the rates."""
         seen: dict[str, _Seen] = {}
         for number in range(LAYERS.index(lowest), len(LAYERS)):
             name = LAYERS[number]
-            if name == lowest and behind:
-                seen[name] = _Seen(units, units, units)
-                continue
             h = units if name == lowest else self._linear(number, units).add_(self._bias[number])
             z = self._normal(number, h)
             units = z.relu() if number < 2 else self.network.softplus(z)
@@ -204,7 +199,7 @@ class RetinaFunction:
         for number in range(2, LAYERS.index(lowest) - 1, -1):
             name = LAYERS[number]
             inner = gradient * self._slope(number, seen[name].z) * self._scale[number]
-            gradients[name] = _outward(gradient if self.rectified else inner)
+            gradients[name] = _outward(inner)
             if name != lowest:
                 gradient = self._transposed(number, inner)
         return gradients
@@ -216,12 +211,13 @@ class RetinaFunction:
     ) -> tuple[Layers, Evaluation, Evaluation]:
         """Return contributions along the straight path between two points.
 
-        Not rectified: the published trapezoid, summed by parts, ``C = Σ_s g_s ½ (h_{s+1} −
-        h_{s−1})``. Rectified, by chords: within a step a nonlinearity passes gradients on with the
-        slope of its chord, ``Δr/Δz``, so that a unit that crosses its threshold counts with the
-        share of the step in which it is active, and ``C = Σ_s ḡ_s Δr_s``. Rates and target are also
-        evaluated between nodes, on a cubic spline of the third layer. Both are of second order in
-        the length of a step; chords have the smaller error.
+        The published trapezoid, summed by parts: ``C = Σ_s g_s ½ (h_{s+1} − h_{s−1})``. By chords:
+        the integral is taken behind each nonlinearity r, ``∫ g_h dh = ∫ g_r dr``, and within a step
+        a nonlinearity passes gradients on with the slope of its chord, ``Δr/Δz``, so that a unit
+        that crosses its threshold counts with the share of the step in which it is active:
+        ``C = Σ_s ḡ_s Δr_s``. Rates and target are also evaluated between nodes, on a cubic spline
+        of the third layer. Both are of second order in the length of a step; chords have the
+        smaller error.
 
         Parameters
         ----------
@@ -248,8 +244,7 @@ class RetinaFunction:
                 r = torch.add(first, way, alpha=node / steps).relu_() if node else first.relu()
                 second.append(self._normal(1, self._linear(1, r).add_(self._bias[1])))
                 third[node] = self._normal(2, self._linear(2, second[-1].relu()))
-            rule = self._chords if self.rectified else self._trapezoid
-            rule = self._chords if self.rectified else self._trapezoid
+            rule = self._chords if self.chords else self._trapezoid
             in_third, pulls, at_end, at_begin = rule(third, len(begin), target)
             in_first, in_second = torch.zeros_like(way), torch.zeros_like(second[-1])
             for number, pull in enumerate(pulls if self._lowest < 2 else ()):
@@ -297,7 +292,7 @@ class RetinaFunction:
 
     def _rise(self, z: list[torch.Tensor], number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Slope of the second layer's ReLU and slope times change of z, at a node or in a step."""
-        if not self.rectified:
+        if not self.chords:
             slope = _positive(z[number])
             return slope, _change(z, number).mul(slope).mul_(0.5)
         low, high = z[number], z[number + 1]
@@ -311,7 +306,7 @@ class RetinaFunction:
     ) -> torch.Tensor:
         """Slope of the first layer's ReLU times change of z, where z is on a straight line."""
         low = torch.add(first, way, alpha=number / steps)
-        if self.rectified:
+        if self.chords:
             return torch.add(first, way, alpha=(number + 1) / steps).relu_() - low.relu_()
         share = (1.0 if 0 < number < steps else 0.5) / steps
         return _positive(low).mul_(way).mul_(share)

@@ -74,17 +74,19 @@ def make_function(plan: Plan) -> LayeredFunction:
         and not plan.reduction.needs_whole_layer
         and not any(m._forward_hooks or m._forward_pre_hooks for m in network.module.modules())
     ):
-        return RetinaFunction(
+        fast: Any = RetinaFunction(  # takes one tensor, never several by name
             network.module,
             network.layers,
             consecutive=plan.consecutive,
-            rectified=plan.method.rectified,
+            chords=plan.method.chords,
         )
-    if plan.method.rectified:
+        made: LayeredFunction = fast
+        return made
+    if plan.method.chords:
         raise RetinaCodecError(
-            "the quadrature 'rectified' needs a network that says which nonlinearity follows a "
+            "the quadrature 'chords' needs a network that says which nonlinearity follows a "
             "layer: the convolutions of a RetinaCNN without hooks of its own, summed over space. "
-            "Elsewhere explain the layer behind the nonlinearity with 'trapezoid'."
+            "Elsewhere use 'trapezoid'."
         )
     return HookedFunction(network)
 
@@ -157,7 +159,7 @@ class Runner:
             point = to_point(batch, plan.device, plan.dtype)
             units = plan.method.explain(self.function, plan.target, point)
             activation = units.activation
-            if not (units.whole or getattr(self.function, "whole", True)):
+            if not (units.whole or self.function.whole):
                 activation = self.function.activations(self.function.start(point))
             self._refuse(activation, number)
             if not bool(torch.isfinite(units.value).all()):

@@ -1,6 +1,7 @@
 """The same bytes from the workers of a cluster as from this process, whatever happens to them."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -380,3 +381,22 @@ def test_large_networks_and_inputs_raise_no_noise(threads: Client, tmp_path: Pat
         progress=False,
     )
     assert np.isfinite(found["layers/1/contribution"].values).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Port .* is already in use:UserWarning")
+def test_the_page_on_scaling_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its local examples as they stand; the others need what no test has, but must be Python."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "scaling.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    local = [block for block in blocks if "jobqueue" not in block and "kubernetes" not in block]
+    assert len(local) == 2
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        code = compile(block, str(page), "exec")
+        if block in local:
+            exec(code, names)
+    assert sorted(os.listdir()) == ["run.zarr", "run_on_two.zarr"]
+    assert contents(tmp_path / "run.zarr") == contents(tmp_path / "run_on_two.zarr")
+    assert all(len(block.splitlines()) <= 13 for block in blocks)

@@ -304,7 +304,7 @@ def test_double_precision_only_on_request(explained: xr.DataTree) -> None:
         {"method": IntegratedGradients(4, path="hidden"), "compare": "conv2"},
         {"method": IntegratedGradients(4, quadrature="simpson")},
         {"method": IntegratedGradients(4, quadrature="gauss-legendre")},
-        {"method": IntegratedGradients(4, quadrature="rectified")},
+        {"method": IntegratedGradients(4, quadrature="chords")},
         {"method": IntegratedGradients(4, tolerance=0.01)},
         {"method": IntegratedGradients(4, tolerance=0.01, most_steps=8)},
         {"method": InputGrad()},
@@ -448,7 +448,7 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
         (
             tiny_retina,
             tiny_split,
-            {"layers": ["relu1"], "method": IntegratedGradients(4, quadrature="rectified")},
+            {"layers": ["relu1"], "method": IntegratedGradients(4, quadrature="chords")},
             "says which nonlinearity",
         ),
         (tiny_retina, lambda: torch.ones(3), {}, r"shape \(3,\)"),

@@ -296,7 +296,7 @@ def test_parameters_are_described_and_checked() -> None:
         ({"baseline": []}, "at least one"),
         ({"quadrature": "midpoint"}, "one of 'trapezoid', 'simpson', .* got 'midpoint'"),
         ({"steps": 5, "quadrature": "simpson"}, "steps must be even; got 5"),
-        ({"path": "hidden", "quadrature": "rectified"}, "another quadrature"),
+        ({"path": "hidden", "quadrature": "chords"}, "another quadrature"),
         ({"tolerance": 0.0}, "tolerance must be positive"),
         ({"tolerance": 0.1, "most_steps": 5}, "most_steps must be at least steps"),
     ],

@@ -133,7 +133,7 @@ def test_quadrature_error_of_a_map_falls_with_its_steps() -> None:
         error = [float(abs(found["completeness_error"]).max()) for found in (few, many)]
         assert error[1] < error[0] / 200  # 16 times the steps: 256 times less
     gauss = maps(IntegratedGradients(8, quadrature="gauss-legendre"))
-    exact = maps(IntegratedGradients(2000))
+    exact = maps(IntegratedGradients(400))
     np.testing.assert_allclose(gauss["map"], exact["map"], rtol=1e-4, atol=1e-6)
 
 
@@ -219,7 +219,7 @@ def test_dims_and_coordinates_come_from_the_inputs() -> None:
 
 
 def test_windows_of_a_retina_are_mapped_by_lag_and_place() -> None:
-    network, method = tiny_retina().double(), IntegratedGradients(400)
+    network, method = tiny_retina().double(), IntegratedGradients(200)
     split = tiny_split(HISTORY + 6)
     found = input_map(network, split, "conv1", target=Sum(), method=method, dtype=torch.float64)
     assert found["map"].dims == ("time", "lag", "y", "x")

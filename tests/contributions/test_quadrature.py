@@ -19,7 +19,7 @@ def test_weights_are_positive_and_sum_to_one_on_ordered_nodes(steps: int, name: 
 
 
 @pytest.mark.parametrize(
-    ("name", "degree"), [("trapezoid", 1), ("rectified", 1), ("simpson", 3), ("gauss-legendre", 7)]
+    ("name", "degree"), [("trapezoid", 1), ("chords", 1), ("simpson", 3), ("gauss-legendre", 7)]
 )
 def test_each_rule_is_exact_up_to_its_degree_and_not_beyond(name: str, degree: int) -> None:
     found = rule(name, 4)
