@@ -50,7 +50,7 @@ def working_network(
         try:
             working.eval().requires_grad_(False)
             for norm in norms:
-                norm.forward = partial(_normalise, norm)
+                norm.__dict__["forward"] = partial(_normalise, norm)
             yield working
         finally:
             for norm in norms:

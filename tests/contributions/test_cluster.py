@@ -399,4 +399,3 @@ def test_the_page_on_scaling_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             exec(code, names)
     assert sorted(os.listdir()) == ["run.zarr", "run_on_two.zarr"]
     assert contents(tmp_path / "run.zarr") == contents(tmp_path / "run_on_two.zarr")
-    assert all(len(block.splitlines()) <= 13 for block in blocks)

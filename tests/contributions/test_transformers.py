@@ -40,7 +40,7 @@ def randomise(network: nn.Module) -> nn.Module:
             if not values.is_floating_point():
                 continue
             noise = torch.randn(values.shape, generator=generator)
-            if name.endswith("running_var") or values.ndim < 2 and name.endswith("weight"):
+            if name.endswith("running_var") or (values.ndim < 2 and name.endswith("weight")):
                 values.copy_((0.5 * noise).exp())
             elif name.endswith("layer_scale_parameter"):
                 values.copy_(0.5 * noise)
@@ -184,9 +184,14 @@ VIT_SITES = {
 
 
 @pytest.mark.parametrize(
-    "method", [IntegratedGradients(200), InputGrad(), IntegratedGradients(24, path="hidden", quadrature="gauss-legendre")],
-    ids=lambda m: f"{type(m).__name__}",
-)  # fmt: skip
+    "method",
+    [
+        IntegratedGradients(200),
+        InputGrad(),
+        IntegratedGradients(24, path="hidden", quadrature="gauss-legendre"),
+    ],
+    ids=("input path", "InputGrad", "hidden path"),
+)
 def test_every_site_of_a_vision_transformer(method: Method) -> None:
     """Also fused attention, which has no forward-mode derivative of its own."""
     network, x = vit(), pictures(12)
