@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from retina_codec.contributions.batches import Batch
+from retina_codec.contributions.batches import Batch, map_tensors, tensors_of
 from retina_codec.errors import RetinaCodecError
 
 __all__ = ["Baseline", "check_baseline", "prepare_baseline", "resolve_baselines"]
@@ -46,15 +46,17 @@ def prepare_baseline(baseline: Baseline, mean: Callable[[], Batch]) -> Baseline:
 
 
 def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
-    """Return every baseline as a batch of one input, like ``inputs``.
+    """Return every baseline as a batch of one input, which all inputs share.
+
+    Where some inputs are whole numbers (tokens, masks), each input goes with its own: then a
+    baseline is a batch like ``inputs``.
 
     Parameters
     ----------
     baseline : Baseline
         Prepared: without the word "mean".
     inputs : Batch
-        ``(b, ...)``; tensors that are not floating (token numbers, masks) have no baseline, their
-        first input stands in, which paths do not use.
+        ``(b, ...)``.
 
     Raises
     ------
@@ -77,7 +79,14 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
         found.append(
             {name: _like(by_name.get(name, 0.0), part, name) for name, part in inputs.items()}
         )
-    return found
+    if all(values.is_floating_point() for values in tensors_of(inputs)):
+        return found
+    return [map_tensors(_with_each, one, inputs) for one in found]
+
+
+def _with_each(baseline: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Give every input its own whole numbers, and the shared baseline."""
+    return baseline.expand_as(inputs) if inputs.is_floating_point() else inputs
 
 
 def _several(baseline: Baseline) -> list[Any]:

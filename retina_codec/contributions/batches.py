@@ -55,6 +55,8 @@ def to_point(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """Bring inputs to the network's device; floating ones to its dtype."""
 
     def one(values: torch.Tensor) -> torch.Tensor:
+        if values.is_inference():  # such tensors take no part in derivatives
+            values = values.clone()
         return values.detach().to(device, dtype if values.is_floating_point() else None)
 
     point: Batch = map_tensors(one, batch)

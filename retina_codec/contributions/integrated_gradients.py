@@ -139,8 +139,9 @@ class IntegratedGradients(Method):
             if not len(where):
                 break
             steps *= 2
-            part: Batch = map_tensors(lambda x, keep=where: x[keep.to(x.device)], end)
-            now = self._all_baselines(function, target, begins, part, steps)
+            part = _some(end, where)
+            starts = [b if batch_length(b) == 1 else _some(b, where) for b in begins]
+            now = self._all_baselines(function, target, starts, part, steps)
             for name, values in now.contribution.items():
                 found.contribution[name][where] = values
             used[where] = steps
@@ -173,10 +174,9 @@ class IntegratedGradients(Method):
     ) -> UnitContributions:
         """Integrate from the input back, so that the target decides at the input."""
         bound = bind_at_input(target)
-        if target.decides and batch_length(begin) == 1:
+        if target.decides:
             # F differs from input to input, also at the one baseline they share.
-            size = batch_length(end)
-            begin = map_tensors(lambda x: x.expand(size, *x.shape[1:]).contiguous(), begin)
+            begin = _each(begin, batch_length(end))
         fused = getattr(function, "integrate", None)
         if fused is not None and self.quadrature in ("trapezoid", "chords"):
             total, at_x, last = fused(begin, end, steps, bound)
@@ -186,14 +186,14 @@ class IntegratedGradients(Method):
             )
         if self.quadrature == "gauss-legendre":
             return self._gauss(function, bound, begin, end, steps)
-        at_x = function(end, bound)
-        total = {name: torch.zeros_like(at_least_float(h)) for name, h in at_x.activation.items()}
-        add = _add_parabolas if self.quadrature == "simpson" else _add_trapezoids
 
         def at(step: int) -> Evaluation:
+            if step == steps:
+                return function(end, bound)
             return function(lerp(begin, end, step / steps) if step else begin, bound)
 
-        last = add(total, at_x, at, steps)
+        add = _add_parabolas if self.quadrature == "simpson" else _add_trapezoids
+        total, at_x, last = add(at, steps)
         expected = at_x.value - last.value
         return UnitContributions(total, at_x.value, at_x.output, at_x.activation, expected)
 
@@ -219,9 +219,7 @@ class IntegratedGradients(Method):
         """Integrate in each layer on its own, the rest of the network at the input."""
         bound = bind_at_input(target)
         at_x = function(end, bound)
-        size = batch_length(end)
-        begin = map_tensors(lambda x: x.expand(size, *x.shape[1:]).contiguous(), begin)
-        at_start = function(begin, bound)
+        at_start = function(_each(begin, batch_length(end)), bound)
         places = rule(self.quadrature, steps)
         total: Layers = {}
         for name, h in at_x.activation.items():
@@ -236,11 +234,33 @@ class IntegratedGradients(Method):
         return UnitContributions(total, at_x.value, at_x.output, at_x.activation, expected)
 
 
+def _some(batch: Batch, where: torch.Tensor) -> Batch:
+    """Return some inputs of a batch."""
+    some: Batch = map_tensors(lambda values: values[where.to(values.device)], batch)
+    return some
+
+
+def _each(begin: Batch, count: int) -> Batch:
+    """Give every input the baseline that they share."""
+    if batch_length(begin) == count:
+        return begin
+    each: Batch = map_tensors(lambda x: x.expand(count, *x.shape[1:]).clone(), begin)
+    return each
+
+
+def _begin_sum(at: Callable[[int], Evaluation], steps: int) -> tuple[Layers, Evaluation]:
+    """Return sums of zero and the evaluation at x."""
+    at_x = at(steps)
+    zeros = {name: torch.zeros_like(at_least_float(h)) for name, h in at_x.activation.items()}
+    return zeros, at_x
+
+
 def _add_trapezoids(
-    total: Layers, at_x: Evaluation, at: Callable[[int], Evaluation], steps: int
-) -> Evaluation:
-    """Add ``½ (g_{s−1} + g_s)(h_s − h_{s−1})`` for every step; return the evaluation at x′."""
-    after = at_x
+    at: Callable[[int], Evaluation], steps: int
+) -> tuple[Layers, Evaluation, Evaluation]:
+    """Add ``½ (g_{s−1} + g_s)(h_s − h_{s−1})`` for every step; also return both ends."""
+    total, after = _begin_sum(at, steps)
+    kept = replace(after, gradient={})  # gradients at x are not needed to the end
     for step in range(steps - 1, -1, -1):
         here = at(step)
         for name, sums in total.items():
@@ -248,14 +268,15 @@ def _add_trapezoids(
             change = at_least_float(after.activation[name]) - here.activation[name]
             sums.addcmul_(gradient, change, value=0.5)
         after = here
-    return after
+    return total, kept, after
 
 
 def _add_parabolas(
-    total: Layers, at_x: Evaluation, at: Callable[[int], Evaluation], steps: int
-) -> Evaluation:
-    """Add ``Σ_st g_s SIMPSON[s][t] h_t`` for every pair of steps; return the evaluation at x′."""
-    last = at_x
+    at: Callable[[int], Evaluation], steps: int
+) -> tuple[Layers, Evaluation, Evaluation]:
+    """Add ``Σ_st g_s SIMPSON[s][t] h_t`` for every pair of steps; also return both ends."""
+    total, last = _begin_sum(at, steps)
+    kept = replace(last, gradient={})
     for step in range(steps - 2, -1, -2):
         three = (at(step), at(step + 1), last)
         for name, sums in total.items():
@@ -264,4 +285,4 @@ def _add_parabolas(
                 change = sum(weight * height for weight, height in zip(row, heights, strict=True))
                 sums.addcmul_(at_least_float(point.gradient[name]), torch.as_tensor(change))
         last = three[0]
-    return last
+    return total, kept, last

@@ -158,6 +158,6 @@ def _about(runner: Runner, layer: Layer) -> dict[str, Any]:
         "unit_shape": list(layer.shape),
         "channel_axis": layer.channel_axis,
         "space_axes": list(layer.space_axes),
-        "axes_are": "declared" if layer.declared else "inferred",
+        "axes_are": layer.axes_are,
         "completeness": complete,
     }

@@ -57,7 +57,7 @@ class Source(ABC):
         """Return the mean of all inputs as one input ``(...)``, floating parts only."""
         sums: Any = None
         for batch in self.batches(64):
-            one = map_tensors(lambda x: x.double().sum(0), batch)
+            one = map_tensors(lambda x: x.cpu().double().sum(0), batch)
             sums = one if sums is None else map_tensors(torch.add, sums, one)
         mean: Batch = map_tensors(lambda x: x / len(self), sums)
         return mean

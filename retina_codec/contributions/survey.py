@@ -37,11 +37,6 @@ class Layer:
     overwritten: bool = False  # whether a later step of the network overwrites its values in place
 
     @property
-    def declared(self) -> bool:
-        """Whether the channel axis was declared."""
-        return self.axes_are == "declared"
-
-    @property
     def space_axes(self) -> tuple[int, ...]:
         """All other axes but the batch."""
         return tuple(a for a in range(1, len(self.shape) + 1) if a != self.channel_axis)
