@@ -43,7 +43,8 @@ def lerp(begin: Batch, end: Batch, share: float) -> Batch:
         if not to.is_floating_point():
             return to
         if to.dtype in (torch.float32, torch.float64):
-            return torch.lerp(from_.to(to.dtype), to, share)
+            # In the memory format of the inputs: channels_last stays so along a path.
+            return torch.lerp(from_.to(to.dtype), to, share, out=torch.empty_like(to))
         wide = torch.lerp(from_.float(), to.float(), share)  # a path of half precision has steps
         return wide.to(to.dtype)
 

@@ -66,7 +66,7 @@ class HookedFunction:
         """Survey the layers with the first input of a batch, once."""
         if self._survey is None:
             one = map_tensors(lambda values: values[:1], point)
-            self._survey = survey(self.network, one, self.watched)
+            self._survey, _, _ = survey(self.network, one, self.watched)
         return self._survey
 
     @property
@@ -138,9 +138,11 @@ class HookedFunction:
 
     def run_from(self, point: Batch) -> tuple[torch.Tensor, Layers]:
         """Go forward with the graph that begins at ``point``: output and layers, attached."""
-        self.look(point)
+        if self._survey is None:  # the look at the layers is this very pass
+            self._survey, output, seen = survey(self.network, point, self.watched)
+            return output, seen
         with torch.enable_grad():
-            output, seen = self._run(point)
+            output, seen = self._run(map_tensors(torch.clone, point))
         return output, self._ordered(seen)
 
     def along(self, point: Batch, direction: Batch, target: Bound) -> Evaluation:

@@ -261,11 +261,14 @@ def _add_trapezoids(
     """Add ``½ (g_{s−1} + g_s)(h_s − h_{s−1})`` for every step; also return both ends."""
     total, after = _begin_sum(at, steps)
     kept = replace(after, gradient={})  # gradients at x are not needed to the end
+    # Large temporaries cost more than the sums in them, so layers of one shape share two.
+    scratch = {h.shape: (torch.empty_like(h), torch.empty_like(h)) for h in total.values()}
     for step in range(steps - 1, -1, -1):
         here = at(step)
         for name, sums in total.items():
-            gradient = at_least_float(here.gradient[name]) + after.gradient[name]
-            change = at_least_float(after.activation[name]) - here.activation[name]
+            gradient, change = scratch[sums.shape]
+            torch.add(at_least_float(after.gradient[name]), here.gradient[name], out=gradient)
+            torch.sub(at_least_float(after.activation[name]), here.activation[name], out=change)
             sums.addcmul_(gradient, change, value=0.5)
         after = here
     return total, kept, after

@@ -140,12 +140,7 @@ def input_map(
         function = HookedFunction(replace(adapter, module=module))
         for batch in source.batches(batch_size):
             point = to_point(batch, place, dtype)
-            known = function.look(point)
-            if layer not in known:
-                raise RetinaCodecError(
-                    f"a map is of one call of a module, one of {list(known)}; got {layer!r}."
-                )
-            mapper = _Mapper(function, layer, known[layer], method, weights, positive_only, steps)
+            mapper = _Mapper(function, layer, method, weights, positive_only, steps)
             for key, values in mapper.map(point, bind_at_input(target), target).items():
                 if not bool(torch.isfinite(values).all()):
                     raise RetinaCodecError(
@@ -163,11 +158,19 @@ class _Mapper:
 
     function: HookedFunction
     name: str
-    layer: Layer
     method: Method
     weights: Any
     positive_only: bool
     steps: int
+
+    def layer(self, x: Batch) -> Layer:
+        """Return what is known of the layer; the first time, that takes a pass over one input."""
+        known = self.function.look(x)
+        if self.name not in known:
+            raise RetinaCodecError(
+                f"a map is of one call of a module, one of {list(known)}; got {self.name!r}."
+            )
+        return known[self.name]
 
     def map(self, x: Batch, bound: Bound, target: Target) -> dict[str, torch.Tensor]:
         """Return maps, the sums they should have, and what is missing."""
@@ -201,19 +204,21 @@ class _Mapper:
         if isinstance(self.method, InputGrad):
             return self._input_grad(x, change, bound)
         if isinstance(self.method, ActGrad):
+            self.layer(x)
             here = self.function(x, bound)
             gradient = here.gradient[self.name]
             start = self.function.activations(begin)[self.name]
             change_of_units = at_least_float(here.activation[self.name]) - start
             contribution = change_of_units * gradient
-            units = self._chosen(contribution)
+            units = self._chosen(contribution, x)
             places = rule("trapezoid", self.steps)
             fixed = (gradient * units).to(gradient.dtype)
             cotangent = lambda _: fixed  # noqa: E731  # the same at every point
         else:
+            self.layer(x)
             found = self.method.explain(self.function, _Fixed(bound, target), x)
             contribution = found.contribution[self.name]
-            units = self._chosen(contribution)
+            units = self._chosen(contribution, x)
             places = rule(self.method.quadrature, self.method.steps)  # type: ignore[attr-defined]
             cotangent = lambda gradient: (gradient * units).to(gradient.dtype)  # noqa: E731
         sums: Any = None
@@ -224,12 +229,12 @@ class _Mapper:
         return sums, (contribution * units).flatten(1).sum(1)
 
     def _input_grad(self, x: Batch, change: Batch, bound: Bound) -> tuple[Batch, torch.Tensor]:
-        tangent = self.function.tangent(self.name, x, change)
         kept: dict[str, torch.Tensor] = {}
 
         def cotangent(gradient: torch.Tensor) -> torch.Tensor:
+            tangent = self.function.tangent(self.name, x, change)
             kept["contribution"] = at_least_float(gradient) * tangent
-            kept["units"] = self._chosen(kept["contribution"])
+            kept["units"] = self._chosen(kept["contribution"], x)
             return (gradient * kept["units"]).to(gradient.dtype)
 
         found = self._pull(x, bound, cotangent, change)
@@ -241,6 +246,7 @@ class _Mapper:
             lambda v: v.detach().requires_grad_() if v.is_floating_point() else v, point
         )
         output, seen = self.function.run_from(leaf)
+        self.layer(point)  # or there is no such one
         units = seen[self.name]
         value = checked_value(bound, output)
         gradient = None
@@ -266,10 +272,10 @@ class _Mapper:
         pulled_back: Batch = map_tensors(times, leaf, change)
         return pulled_back
 
-    def _chosen(self, contribution: torch.Tensor) -> torch.Tensor:
+    def _chosen(self, contribution: torch.Tensor, x: Batch) -> torch.Tensor:
         """Return m for every unit, ``(b, ...)``."""
-        axis = self.layer.channel_axis
-        units = _unit_weights(self.weights, contribution, self.layer, axis)
+        layer = self.layer(x)
+        units = _unit_weights(self.weights, contribution, layer, layer.channel_axis)
         return units * (contribution > 0) if self.positive_only else units
 
 

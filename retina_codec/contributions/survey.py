@@ -68,8 +68,10 @@ class _Seen:
     maker: _Maker | None
 
 
-def survey(network: Adapter, one: Batch, watched: Watched) -> dict[str, Layer]:
-    """Run one input through a network and find out about its layers.
+def survey(
+    network: Adapter, point: Batch, watched: Watched
+) -> tuple[dict[str, Layer], torch.Tensor, dict[str, torch.Tensor]]:
+    """Run inputs through a network and find out about its layers.
 
     A layer cuts the network if the input is not reached from the output in the graph of
     derivatives once the layer is taken away. Token numbers have no derivative; there the outputs
@@ -79,15 +81,19 @@ def survey(network: Adapter, one: Batch, watched: Watched) -> dict[str, Layer]:
     Parameters
     ----------
     network : Adapter
-    one : Batch
-        One input, ``(1, ...)``.
+    point : Batch
+        One input is enough. Leaves of a graph are used as they are, so that the pass can serve
+        for more than this look.
     watched : context manager
         Shows every layer's values under ``name@call``.
 
     Returns
     -------
-    dict of Layer
+    layers : dict of Layer
         By name, in the order asked for; ``name@call`` where a module is called several times.
+    output : torch.Tensor, (b, n)
+    values : dict of torch.Tensor
+        Of the layers; both with the graph down to ``point``.
 
     Raises
     ------
@@ -112,16 +118,19 @@ def survey(network: Adapter, one: Batch, watched: Watched) -> dict[str, Layer]:
             certain = type(module).__module__.startswith("torch.nn.")
             latest[:] = [_Maker(*usual, certain, made)]
 
-    point = map_tensors(
-        lambda v: v.detach().clone().requires_grad_() if v.is_floating_point() else v, one
-    )
+    def leaf(values: torch.Tensor) -> torch.Tensor:
+        if not values.is_floating_point() or values.requires_grad:
+            return values
+        return values.detach().clone().requires_grad_()
+
+    point = map_tensors(leaf, point)
     leaves = [v for v in tensors_of(point) if v.requires_grad]
 
     def embed(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         del module, inputs
-        leaf = output.detach().requires_grad_()
-        leaves.append(leaf)
-        return leaf.clone()
+        made = output.detach().requires_grad_()
+        leaves.append(made)
+        return made.clone()
 
     no_floats = not leaves
     handles = []
@@ -132,7 +141,8 @@ def survey(network: Adapter, one: Batch, watched: Watched) -> dict[str, Layer]:
             if _usual(module) is not None:
                 handles.append(module.register_forward_hook(note))
         with torch.enable_grad(), watched(see):
-            output = network.call(point)
+            # A copy, because the network may overwrite what it is given.
+            output = network.call(map_tensors(torch.clone, point))
     finally:
         for handle in handles:
             handle.remove()
@@ -144,11 +154,12 @@ def survey(network: Adapter, one: Batch, watched: Watched) -> dict[str, Layer]:
         raise RetinaCodecError(
             f"layers {missing} were not called in the forward pass. Explain others."
         )
-    return {
-        name if len(keys) == 1 else key: _describe(network, name, found[key], output, leaves)
-        for name, keys in calls.items()
-        for key in keys
+    named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
+    layers = {
+        name: _describe(network, layer, found[key], output, leaves)
+        for name, (layer, key) in named.items()
     }
+    return layers, output, {name: found[key].values for name, (_, key) in named.items()}
 
 
 def _describe(

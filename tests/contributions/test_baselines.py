@@ -56,8 +56,9 @@ def test_the_mean_is_put_in_only_when_asked_for() -> None:
 def test_inputs_by_name_have_baselines_by_name_and_numbers_stay() -> None:
     inputs = {"pixels": torch.ones(3, 2), "mask": torch.tensor([[1], [0], [1]])}
     (found,) = resolve_baselines({"pixels": 4.0}, inputs)
-    assert found["pixels"].tolist() == [[4.0, 4.0]]
-    assert found["mask"].tolist() == [[1]]  # token numbers and masks have no path
+    # Token numbers and masks have no path: each input keeps its own.
+    assert found["mask"].tolist() == [[1], [0], [1]]
+    assert found["pixels"].tolist() == [[4.0, 4.0]] * 3
     (same,) = resolve_baselines(4.0, inputs)
     assert torch.equal(same["pixels"], found["pixels"])
     with pytest.raises(RetinaCodecError, match=r"names inputs \['depth'\].* \['pixels', 'mask'\]"):
