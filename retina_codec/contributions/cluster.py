@@ -199,6 +199,7 @@ def _on_cpu(plan: Plan) -> Plan:
 
 _LOCK = threading.Lock()  # hooks and forward-mode derivatives are no threads' own
 _READY: dict[str, "_Ready"] = {}
+_OVER: set[str] = set()  # runs whose client is done; a task that still runs must not keep them
 
 
 class _Ready:
@@ -250,7 +251,7 @@ def _shard_task(
     phase, number, start, stop = shard
     try:
         writer.check()
-        if writer.mark(phase, number).exists():
+        if package.name in _OVER or writer.mark(phase, number).exists():
             return None
         # Lazy inputs are read in this thread: asking the cluster for them would wait for itself.
         with _LOCK, dask.config.set(scheduler="synchronous"):
@@ -261,6 +262,9 @@ def _shard_task(
         writer.write(phase, number, start, found)
     except RetinaCodecError as error:
         return str(error)
+    finally:
+        if package.name in _OVER:
+            _READY.pop(package.name, None)
     return None
 
 
@@ -274,5 +278,6 @@ def _ready(package: _Package, part: Source | None) -> _Ready:
 
 
 def _forget(name: str) -> None:
-    """Let the network of a run go."""
+    """Let the network of a run go, also when a task still runs with it."""
+    _OVER.add(name)
     _READY.pop(name, None)
