@@ -53,6 +53,7 @@ class Method(ABC):
     """
 
     sums_to: ClassVar[str] = ""
+    sampled: ClassVar[bool] = False  # whether it gives a standard error
     chords: ClassVar[bool] = False
 
     @abstractmethod
@@ -236,6 +237,7 @@ class SmoothGrad(Method):
     samples: int = 10
     sigma: float = 0.2
     seed: int = 0
+    sampled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the parameters."""

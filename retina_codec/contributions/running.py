@@ -16,7 +16,7 @@ import torch
 from retina_codec.contributions.batches import Batch, batch_length, to_point
 from retina_codec.contributions.evaluation import LayeredFunction
 from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.lending import reference_parameter, working_network
+from retina_codec.contributions.lending import working_network
 from retina_codec.contributions.methods import Method, UnitContributions
 from retina_codec.contributions.reduction import Reduction
 from retina_codec.contributions.retina import RetinaFunction
@@ -129,7 +129,7 @@ class Runner:
             if self.plan.method.sums_to:
                 found[f"{name}/target_change"] = Array((), (), number)
                 found[f"{name}/completeness_error"] = Array((), (), number)
-            if type(self.plan.method).__name__ == "SmoothGrad":
+            if self.plan.method.sampled:
                 found[f"{name}/standard_error"] = Array((), (), number)
         return found
 
@@ -218,11 +218,6 @@ class Runner:
 def first_input(source: Source) -> Batch:
     """Return the first input of a source as a batch of one."""
     return next(source.part(0, 1).batches(1))
-
-
-def result_dtype(network: torch.nn.Module, dtype: torch.dtype | None) -> torch.dtype:
-    """Return the dtype to compute in: as asked for, else the network's own."""
-    return dtype or reference_parameter(network).dtype
 
 
 def _first_bad(values: torch.Tensor) -> int:
