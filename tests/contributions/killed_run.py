@@ -1,7 +1,7 @@
 """Runs that are killed and resumed, for test_store.py: `python -m ... FOLDER KIND N`.
 
 Every run is a child by fork, so that a kill costs no import. KIND `random`: N kills at random
-moments. `writes`: killed in the middle of every N-th thing that it does to the disk, each in a run
+moments, one in each N-th of the work. `writes`: killed in the middle of every N-th thing that it does to the disk, each in a run
 of its own that is resumed once. `peaks`: no kills, but peak memory. Prints one line of JSON.
 """
 
@@ -77,8 +77,10 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def child(work: Callable[[], Any], kill_after: float | None = None) -> bool:
-    """Whether the work came to its end, in a process of its own."""
+def child(
+    work: Callable[[], Any], ripe: Callable[[], bool] | None = None, seconds: float = 0.0
+) -> bool:
+    """Whether the work came to its end, in a process of its own; killed ``seconds`` after ripe."""
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -87,8 +89,11 @@ def child(work: Callable[[], Any], kill_after: float | None = None) -> bool:
             status = 0
         finally:
             os._exit(status)
-    if kill_after is not None:
-        time.sleep(kill_after)
+    if ripe is not None:
+        asked = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while not ripe() and os.waitid(os.P_PID, pid, asked) is None:
+            time.sleep(0.001)
+        time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
     if status and not os.WIFSIGNALED(status):
@@ -146,11 +151,17 @@ def die_at(moment: int, names: Path | None = None) -> None:
 
 
 def random_kills(folder: Path, kills: int) -> dict[str, Any]:
+    """Wait for a random number of shards, then for a random part of one, and kill.
+
+    Progress is waited for, not time: on a slow machine the kills are as spread as on a fast one.
+    """
     whole, store, log = folder / "whole.zarr", folder / "killed.zarr", folder / "log"
+    partial = store.with_name("killed.zarr.partial")
     started = time.monotonic()
     child(lambda: run(whole))
     seconds = time.monotonic() - started
     expected, moments = contents(whole), random.Random(0)
+    shards_in_all = 2 * -(-COUNT // 8)
     done, finished, same = 0, 0, True
     marks: list[int] = []
 
@@ -158,9 +169,16 @@ def random_kills(folder: Path, kills: int) -> dict[str, Any]:
         log_shards(log)
         run(store)
 
-    while done < kills or store.with_name("killed.zarr.partial").exists():
-        ended = child(work, moments.uniform(0, seconds / 3) if done < kills else None)
-        partial = store.with_name("killed.zarr.partial")
+    def marked() -> int:
+        return len(list(partial.glob("done/*")))
+
+    while done < kills or partial.exists():
+        wanted = int((done + moments.random()) * shards_in_all / kills)
+        late = moments.uniform(0, seconds / shards_in_all)
+        if done < kills:
+            ended = child(work, lambda wanted=wanted: marked() >= wanted, late)
+        else:
+            ended = child(work)
         if ended:
             finished += 1
             same &= contents(store) == expected and not partial.exists()
@@ -168,7 +186,7 @@ def random_kills(folder: Path, kills: int) -> dict[str, Any]:
                 shutil.rmtree(store)
         else:
             done += 1
-            marks.append(len(list(partial.glob("done/*"))))
+            marks.append(marked())
     begun = Counter(log.read_text().splitlines())
     if not finished:
         child(work)
