@@ -1,0 +1,227 @@
+"""Reading HDF5 files of strangers: no path out of the folder, no size that lies, one error.
+
+Why this file exists: an HDF5 file may point to other files, may claim sizes that it does not hold,
+and may be damaged. Every reader of such files goes through these doors. It knows nothing of what a
+file means; files that we write are opened by `retina_codec.storage`.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["check_size", "child", "hdf5_input", "inside_folder", "read_array"]
+
+ALWAYS_READ = 2**24  # bytes; no claim below this is worth a doubt
+MOST_PACKED = 200  # bytes in memory per byte on disk; spike times and tables stay far below
+LONGEST_CHAIN = 32  # of soft links
+
+
+@contextmanager
+def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iterator[Any]:
+    """Open a file for reading; whatever HDF5 finds wrong in it is one clear error.
+
+    Parameters
+    ----------
+    path : path
+        A file on this machine.
+    what : str
+        What the file should be, for the message.
+
+    Yields
+    ------
+    h5py.File
+        Use `child` and `read_array` on it.
+
+    Raises
+    ------
+    RetinaCodecError
+        No file, not HDF5, or damaged.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise RetinaCodecError(f"there must be {what} at {path}; no file is there")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except RetinaCodecError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        NotImplementedError,
+        MemoryError,
+    ) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise RetinaCodecError(
+            f"{path} must be {what} that can be read; it is not ({reason}). It may be damaged or "
+            "only partly copied: copy it again, whole."
+        ) from error
+
+
+def child(group: Any, name: str) -> Any:
+    """Return a member of a group, or None; links may not leave the folder of the file.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+        One name, or a path of names from the group.
+
+    Raises
+    ------
+    RetinaCodecError
+        A link to another file outside the folder, a data set that is stored in other files
+        outside it, or links that go in circles.
+    """
+    return _walk(group, name, 0)
+
+
+def _walk(group: Any, name: str, depth: int) -> Any:
+    import h5py
+
+    if depth > LONGEST_CHAIN:
+        raise RetinaCodecError(f"{group.file.filename}: the link {name!r} goes in circles")
+    here = group.file["/"] if name.startswith("/") else group
+    for part in [part for part in name.split("/") if part not in ("", ".")]:
+        if not isinstance(here, h5py.Group):
+            return None
+        links, key = here.id.links, part.encode()
+        if not links.exists(key):  # h5py's own `in` would follow the link
+            return None
+        kind = links.get_info(key).type
+        if kind == h5py.h5l.TYPE_SOFT:
+            here = _walk(here, os.fsdecode(links.get_val(key)), depth + 1)
+        elif kind == h5py.h5l.TYPE_EXTERNAL:
+            name_of_file, _ = links.get_val(key)
+            inside_folder(os.fsdecode(name_of_file), Path(here.file.filename).parent, _file(here))
+            here = here.get(part)
+            if here is not None:  # what it names may again point elsewhere
+                here = _walk(here.file, here.name, depth + 1)
+        else:
+            here = here[part]
+        if here is None:
+            return None
+    if isinstance(here, h5py.Dataset):
+        _check_storage(here)
+    return here
+
+
+def _file(group: Any) -> str:
+    return str(group.file.filename)
+
+
+def _check_storage(dataset: Any) -> None:
+    """Refuse values that stand in files elsewhere."""
+    file = dataset.file.filename
+    if dataset.external:
+        raise RetinaCodecError(
+            f"{file}: the values of {dataset.name} must stand in an HDF5 file; they are in "
+            f"{dataset.external[0][0]!r}. Copy them into the file (h5repack)."
+        )
+    if dataset.is_virtual:
+        for source in dataset.virtual_sources():
+            if source.file_name != ".":
+                inside_folder(source.file_name, Path(file).parent, file)
+
+
+def inside_folder(
+    name: str | os.PathLike[str], folder: Path, owner: str | os.PathLike[str]
+) -> Path:
+    """Resolve a path that stands in a file; it must stay in that file's folder or below.
+
+    Parameters
+    ----------
+    name : path
+        As it stands in the file.
+    folder : Path
+        Of the file.
+    owner : path
+        The file, for the message.
+
+    Returns
+    -------
+    Path
+        Absolute, symbolic links followed.
+
+    Raises
+    ------
+    RetinaCodecError
+        It leads elsewhere.
+    """
+    root = folder.resolve()
+    try:
+        place = (root / os.fsdecode(name)).resolve()
+        inside = place.is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise RetinaCodecError(
+            f"{owner} points to {os.fsdecode(name)!r}, outside its own folder. A file may only "
+            "point to files beside or below it: move the target there and correct the path."
+        )
+    return place
+
+
+def check_size(dataset: Any, where: str | os.PathLike[str]) -> None:
+    """Refuse a data set that claims far more than is stored.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    where : path
+        The file, for the message.
+
+    Raises
+    ------
+    RetinaCodecError
+        More than 16 MiB in memory and 200 times what is on disk.
+    """
+    claimed = int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize
+    stored = dataset.nbytes if dataset.is_virtual else dataset.id.get_storage_size()
+    if claimed > ALWAYS_READ and claimed > MOST_PACKED * stored:
+        raise RetinaCodecError(
+            f"{where}: {dataset.name} claims {claimed} bytes and stores {stored}; it is damaged, "
+            "or empty by mistake"
+        )
+
+
+def read_array(dataset: Any, key: Any = ()) -> npt.NDArray[Any]:
+    """Read values, all by default, after a look at how many are really there.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        From `child`.
+    key : index
+        Part of it.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    RetinaCodecError
+        Not a data set of values, or one that claims far more than it stores.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        name = getattr(dataset, "name", dataset)
+        raise RetinaCodecError(f"{name} must be an array; it is {type(dataset).__name__}")
+    check_size(dataset, dataset.file.filename)
+    values: npt.NDArray[Any] = dataset[key]
+    return values
