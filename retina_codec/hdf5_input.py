@@ -7,7 +7,7 @@ file means; files that we write are opened by `retina_codec.storage`.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["check_size", "child", "hdf5_input", "inside_folder", "read_array"]
+__all__ = ["check_size", "child", "hdf5_input", "inside_folder", "is_address", "read_array"]
 
 ALWAYS_READ = 2**24  # bytes; no claim below this is worth a doubt
 MOST_PACKED = 200  # bytes in memory per byte on disk; spike times and tables stay far below
+REMOTE_BLOCK = 2**22  # bytes fetched at a time
 LONGEST_CHAIN = 32  # of soft links
 
 
@@ -30,7 +31,7 @@ def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iter
     Parameters
     ----------
     path : path
-        A file on this machine.
+        A file on this machine, or an address that fsspec can open (``https://``, ``s3://``).
     what : str
         What the file should be, for the message.
 
@@ -46,11 +47,13 @@ def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iter
     """
     import h5py
 
-    if not Path(path).is_file():
+    remote = is_address(path)
+    if not remote and not Path(path).is_file():
         raise RetinaCodecError(f"there must be {what} at {path}; no file is there")
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        with ExitStack() as stack:
+            source: Any = stack.enter_context(_remote(path)) if remote else path
+            yield stack.enter_context(h5py.File(source, "r"))
     except RetinaCodecError:
         raise
     except (
@@ -69,6 +72,18 @@ def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iter
             f"{path} must be {what} that can be read; it is not ({reason}). It may be damaged or "
             "only partly copied: copy it again, whole."
         ) from error
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path is an address such as ``https://…`` or ``s3://…``, not a local file."""
+    return "://" in os.fspath(path)
+
+
+def _remote(path: str | os.PathLike[str]) -> Any:
+    """Open an address for reading by parts; nothing is downloaded whole."""
+    import fsspec
+
+    return fsspec.open(os.fspath(path), "rb", block_size=REMOTE_BLOCK).open()
 
 
 def child(group: Any, name: str) -> Any:
@@ -105,8 +120,7 @@ def _walk(group: Any, name: str, depth: int) -> Any:
         if kind == h5py.h5l.TYPE_SOFT:
             here = _walk(here, os.fsdecode(links.get_val(key)), depth + 1)
         elif kind == h5py.h5l.TYPE_EXTERNAL:
-            name_of_file, _ = links.get_val(key)
-            inside_folder(os.fsdecode(name_of_file), Path(here.file.filename).parent, _file(here))
+            _may_follow(here, os.fsdecode(links.get_val(key)[0]))
             here = here.get(part)
             if here is not None:  # what it names may again point elsewhere
                 here = _walk(here.file, here.name, depth + 1)
@@ -119,22 +133,28 @@ def _walk(group: Any, name: str, depth: int) -> Any:
     return here
 
 
-def _file(group: Any) -> str:
-    return str(group.file.filename)
+def _may_follow(owner: Any, name: str) -> None:
+    """Refuse another file that is not in the owner's folder, or has no folder to be in."""
+    file = owner.file
+    if file.driver == "fileobj":
+        raise RetinaCodecError(
+            f"a file at an address must stand alone; {owner.name} points to {name!r}. "
+            "Copy both to one folder and open that."
+        )
+    inside_folder(name, Path(file.filename).parent, file.filename)
 
 
 def _check_storage(dataset: Any) -> None:
     """Refuse values that stand in files elsewhere."""
-    file = dataset.file.filename
     if dataset.external:
         raise RetinaCodecError(
-            f"{file}: the values of {dataset.name} must stand in an HDF5 file; they are in "
-            f"{dataset.external[0][0]!r}. Copy them into the file (h5repack)."
+            f"{dataset.file.filename}: the values of {dataset.name} must stand in an HDF5 file; "
+            f"they are in {dataset.external[0][0]!r}. Copy them into the file (h5repack)."
         )
     if dataset.is_virtual:
         for source in dataset.virtual_sources():
             if source.file_name != ".":
-                inside_folder(source.file_name, Path(file).parent, file)
+                _may_follow(dataset, source.file_name)
 
 
 def inside_folder(

@@ -1,0 +1,300 @@
+"""The groups and arrays of an NWB file, by path: HDF5 or Zarr, here or at an address.
+
+Why this file exists: files of real labs use extensions that are not installed, old schema versions
+and links, and pynwb then refuses the whole file. NWB's layout is public and stable, so it is read
+by path: every file opens the same way, fast, and no link leads out of its folder unseen. What the
+groups mean is not known here; Zarr stands in nwb_zarr.py.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_input import check_size, child, hdf5_input, is_address, read_array
+
+__all__ = ["Node", "Place", "is_nwb_zarr", "open_nwb", "open_place"]
+
+MOST_MEMBERS = 200_000  # of one group: more is no file of a recording
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an array stands: a file or an address, and the path in it."""
+
+    source: str
+    path: str
+    state: str = ""  # changes when the file does
+
+    def __str__(self) -> str:
+        return f"{self.source}{self.path}{self.state}"
+
+
+class Node(ABC):
+    """A group or an array.
+
+    Attributes
+    ----------
+    path : str
+        From the root of the file.
+    """
+
+    path: str
+
+    @property
+    @abstractmethod
+    def is_array(self) -> bool:
+        """Whether it holds values, not members."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of an array."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """Of an array, as stored."""
+
+    @property
+    @abstractmethod
+    def place(self) -> Place:
+        """Where an array can be opened again."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Members of a group."""
+
+    @abstractmethod
+    def get(self, name: str) -> "Node | None":
+        """Return a member, links followed, or None."""
+
+    @abstractmethod
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Return an attribute as plain Python; references are no plain Python and give None."""
+
+    @abstractmethod
+    def read(self) -> npt.NDArray[Any]:
+        """Return all values; text as Python strings (dtype object)."""
+
+    @abstractmethod
+    def references(self) -> list[str]:
+        """Return the paths that an array of references names."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def kind(self) -> str:
+        """NWB's ``neurodata_type``; empty where there is none."""
+        return str(self.attribute("neurodata_type", ""))
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return the text of a member or attribute."""
+        found = self.get(name) if not self.is_array and name in self.names() else None
+        if found is not None and found.is_array:
+            values = found.read().ravel()
+            return str(values[0]) if values.size else default
+        value = self.attribute(name, default)
+        return default if value is None else str(value)
+
+    def members(self) -> Iterator["Node"]:
+        """Give every member that is there."""
+        for name in self.names():
+            found = self.get(name)
+            if found is not None:
+                yield found
+
+
+class HDF5Node(Node):
+    """A node of an open HDF5 file."""
+
+    def __init__(self, item: Any, source: str, state: str) -> None:
+        self._item = item
+        self._source = source
+        self._state = state
+        self.path = str(item.name)
+
+    @property
+    def is_array(self) -> bool:
+        """See `Node`."""
+        import h5py
+
+        return isinstance(self._item, h5py.Dataset)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See `Node`."""
+        return tuple(self._item.shape or ())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """See `Node`."""
+        found: np.dtype[Any] = self._item.dtype
+        return found
+
+    @property
+    def place(self) -> Place:
+        """See `Node`; of the file that really holds the values."""
+        check_size(self._item, self._item.file.filename)
+        other = self._item.file.filename
+        if is_address(self._source) or Path(other).resolve() == Path(self._source).resolve():
+            return Place(self._source, self.path, self._state)
+        return Place(str(Path(other).resolve()), self.path, file_state(other))
+
+    def names(self) -> list[str]:
+        """See `Node`."""
+        if self.is_array:
+            return []
+        if len(self._item) > MOST_MEMBERS:
+            raise RetinaCodecError(f"{self._source}: {self.path} has {len(self._item)} members")
+        return list(self._item)
+
+    def get(self, name: str) -> Node | None:
+        """See `Node`."""
+        found = None if self.is_array else child(self._item, name)
+        return None if found is None else HDF5Node(found, self._source, self._state)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """See `Node`."""
+        if name not in self._item.attrs:
+            return default
+        return plain(self._item.attrs[name])
+
+    def read(self) -> npt.NDArray[Any]:
+        """See `Node`."""
+        return texts(read_array(self._item))
+
+    def references(self) -> list[str]:
+        """See `Node`."""
+        file = self._item.file
+        return [str(file[entry].name) for entry in read_array(self._item).ravel() if entry]
+
+
+@contextmanager
+def open_nwb(path: str | os.PathLike[str]) -> Iterator[Node]:
+    """Open an NWB file and give its root.
+
+    Parameters
+    ----------
+    path : path
+        An HDF5 file, a Zarr folder, or the address of either.
+
+    Yields
+    ------
+    Node
+
+    Raises
+    ------
+    RetinaCodecError
+        Nothing there, not NWB, or damaged.
+    """
+    if is_nwb_zarr(path):
+        from retina_codec.recordings.nwb_zarr import open_zarr
+
+        with open_zarr(path) as root:
+            yield _checked(root, path)
+        return
+    with hdf5_input(path, "an NWB file (HDF5)") as file:
+        source = os.fspath(path) if is_address(path) else str(Path(path).resolve())
+        state = "" if is_address(path) else file_state(source)
+        yield _checked(HDF5Node(file["/"], source, state), path)
+
+
+@contextmanager
+def open_place(place: Place) -> Iterator[Any]:
+    """Open an array for reading by parts.
+
+    Parameters
+    ----------
+    place : Place
+
+    Yields
+    ------
+    h5py.Dataset or zarr.Array
+
+    Raises
+    ------
+    RetinaCodecError
+        The file is no longer there or no longer the same.
+    """
+    gone = f"the frames must stay readable at {place.source}; they are not. Open the file again."
+    if is_nwb_zarr(place.source):
+        from retina_codec.recordings.nwb_zarr import open_array
+
+        yield open_array(place)
+        return
+    if not is_address(place.source):
+        if not Path(place.source).is_file():
+            raise RetinaCodecError(gone)
+        if place.state and place.state != file_state(place.source):
+            raise RetinaCodecError(
+                f"{place.source} must not change while it is in use; it did. Open it again."
+            )
+    with hdf5_input(place.source, "the frames") as file:
+        found = child(file, place.path)
+        if found is None:
+            raise RetinaCodecError(gone)
+        yield found
+
+
+def is_nwb_zarr(path: str | os.PathLike[str]) -> bool:
+    """Say whether a path is an NWB file in a Zarr folder: its root says so in its attributes."""
+    text = os.fspath(path)
+    if is_address(path):
+        return text.rstrip("/").endswith(".zarr")
+    folder = Path(path)
+    for name in (".zattrs", "zarr.json"):
+        file = folder / name
+        if file.is_file() and file.stat().st_size < 2**24:
+            return '"NWBFile"' in file.read_text(encoding="utf-8", errors="replace")
+    return False
+
+
+def _checked(root: Node, path: str | os.PathLike[str]) -> Node:
+    old = root.get("nwb_version") if "nwb_version" in root.names() else None
+    if root.kind != "NWBFile" and root.attribute("nwb_version") is None and old is None:
+        raise RetinaCodecError(
+            f"{path} must be an NWB file (its root is an NWBFile); it says {root.kind or 'nothing'}"
+        )
+    return root
+
+
+def file_state(path: str | os.PathLike[str]) -> str:
+    """Say which state of a file this is: size and time of its last change."""
+    state = Path(path).stat()
+    return f"-{state.st_size}-{state.st_mtime_ns}"
+
+
+def plain(value: Any) -> Any:
+    """Turn what an attribute holds into plain Python; None where it is a reference."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, np.ndarray):
+        return [plain(entry) for entry in value.tolist()]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return value if isinstance(value, str | int | float | bool | list | dict) else None
+
+
+def texts(values: Any) -> npt.NDArray[Any]:
+    """Decode bytes to text; numbers stay as they are."""
+    array: npt.NDArray[Any] = np.asarray(values)
+    if array.dtype.kind not in "SO":
+        return array
+    decoded = np.empty(array.shape, dtype=object)
+    for place in np.ndindex(array.shape):
+        entry = array[place]
+        decoded[place] = (
+            entry.decode("utf-8", errors="replace") if isinstance(entry, bytes) else entry
+        )
+    return decoded
