@@ -1,11 +1,16 @@
 """One door for every file that holds a recording: the suffix decides the format."""
 
+import inspect
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.maheswaranathan import SUFFIXES as PUBLISHED
+from retina_codec.recordings.maheswaranathan import read_maheswaranathan
 from retina_codec.recordings.nwb import read_nwb, write_nwb
 from retina_codec.recordings.schema import validate_recording
 from retina_codec.storage import open_tree, save_tree
@@ -15,13 +20,17 @@ __all__ = ["convert", "open_recording", "save_recording"]
 SUFFIXES = (".nwb", ".nc", ".zarr")
 
 
-def open_recording(path: str | os.PathLike[str]) -> xr.DataTree:
+def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
     """Open a recording; its stimulus is read only when asked for.
 
     Parameters
     ----------
     path : path
-        ``.nwb``, ``.nc`` or ``.zarr``.
+        ``.nwb``, ``.nc`` or ``.zarr``; ``.h5``, ``.hdf5`` or the folder of an experiment, as
+        published by Maheswaranathan et al. 2023.
+    **options
+        Keyword options of the format's reader: `retina_codec.recordings.nwb.read_nwb`,
+        `retina_codec.recordings.maheswaranathan.read_maheswaranathan`; none for the others.
 
     Returns
     -------
@@ -31,13 +40,21 @@ def open_recording(path: str | os.PathLike[str]) -> xr.DataTree:
     Raises
     ------
     RetinaCodecError
-        Nothing at ``path``, an unknown suffix, an unreadable file, or one without a recording.
+        Nothing at ``path``, an unknown suffix, an unreadable file, or one without a recording;
+        an option that this format does not have.
     """
-    suffix = _suffix(path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in PUBLISHED and not Path(path).is_dir():
+        suffix = _suffix(path)
     if not Path(path).exists():
         raise RetinaCodecError(f"there must be a recording at {path}; nothing is there")
+    if suffix not in SUFFIXES:
+        _check_options(options, read_maheswaranathan, path)
+        return read_maheswaranathan(path, **options)
     if suffix == ".nwb":
-        return read_nwb(path)
+        _check_options(options, read_nwb, path)
+        return read_nwb(path, **options)
+    _check_options(options, None, path)
     recording = open_tree(path)
     try:
         validate_recording(recording)
@@ -103,6 +120,20 @@ def convert(
         save_recording(recording, destination, overwrite=overwrite)
     finally:
         recording.close()
+
+
+def _check_options(
+    options: Mapping[str, Any], reader: Callable[..., Any] | None, path: str | os.PathLike[str]
+) -> None:
+    valid: list[str] = []
+    if reader is not None:
+        parameters = inspect.signature(reader).parameters.values()
+        valid = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in valid:
+            raise RetinaCodecError(
+                f"{path}: the options of this format are {', '.join(valid) or 'none'}; got {name!r}"
+            )
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
