@@ -1,9 +1,13 @@
-"""How well a network predicts a cell, and how well it could: Pearson r and the noise ceiling."""
+"""How well a network predicts a cell, and how well it could: Pearson r and the noise ceiling.
+
+The ceiling is a property of the recording alone, so it is measured in recordings/repeats.py.
+"""
 
 import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.repeats import noise_ceiling
 
 __all__ = ["noise_ceiling", "pearson"]
 
@@ -47,42 +51,3 @@ def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.Dat
     # The mean of a constant is rounded, so that its standard deviation may be above 0.
     correlation = product / scale.where(varies & (scale > 0))
     return correlation.assign_attrs(units="1", long_name="Pearson r")
-
-
-def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
-    """Highest correlation with the mean over repeats that any prediction can have.
-
-    With the mean over R repeats, signal power
-    ``S = (R var_t(mean_r) - mean_r var_t) / (R - 1)`` and
-    ``ceiling = sqrt(S / var_t(mean_r))``: the correlation of the noise-free rate with the mean of
-    R noisy repeats.
-
-    Parameters
-    ----------
-    repeats : xr.DataArray, dims (repeat, time, cell)
-        Rates, any unit. Repeats with a NaN are left out for that cell.
-
-    Returns
-    -------
-    xr.DataArray, dims (cell)
-        In [0, 1]; NaN with fewer than two whole repeats or a silent cell. A cell without
-        measurable signal power (S <= 0) has 0.
-
-    References
-    ----------
-    Sahani and Linden 2003, NIPS 15; Schoppe et al. 2016, Front. Comput. Neurosci. 10:10
-    (CC_max).
-    """
-    values = repeats.transpose("cell", "repeat", "time").values.astype(np.float64)
-    ceiling = np.full(len(values), np.nan)
-    for cell, rates in enumerate(values):
-        whole = rates[np.isfinite(rates).all(axis=1)]
-        count = len(whole)
-        if count < 2 or np.ptp(whole.mean(axis=0)) == 0:
-            continue
-        total = whole.mean(axis=0).var(ddof=1)
-        signal = (count * total - whole.var(axis=1, ddof=1).mean()) / (count - 1)
-        ceiling[cell] = np.sqrt(np.clip(signal / total, 0.0, 1.0))
-    labels = {name: value for name, value in repeats["cell"].coords.items() if name != "repeat"}
-    attrs = {"units": "1", "long_name": "noise ceiling of Pearson r"}
-    return xr.DataArray(ceiling, dims="cell", coords=labels, attrs=attrs)

@@ -62,19 +62,6 @@ def test_ceiling_without_signal_is_near_zero_and_with_equal_repeats_one():
     np.testing.assert_allclose(noise_ceiling(same), 1.0)
 
 
-def test_repeats_with_nan_are_left_out_for_that_cell():
-    random = np.random.default_rng(3)
-    repeats = repeats_of(np.exp(random.normal(size=(500, 2))), 5, random)
-    holed = repeats.copy(deep=True)
-    holed[1, 7, 0] = np.nan
-    expected = noise_ceiling(repeats.isel(repeat=[0, 2, 3, 4]))
-    result = noise_ceiling(holed)
-    assert float(result[0]) == pytest.approx(float(expected[0]))
-    assert float(result[1]) == pytest.approx(float(noise_ceiling(repeats)[1]))
-    holed[1:, 7, 0] = np.nan
-    assert np.isnan(noise_ceiling(holed)[0])
-
-
 @pytest.mark.parametrize("constant", [0.1, 1 / 3])
 def test_constant_is_constant_though_its_mean_is_rounded(constant):
     values = np.random.default_rng(0).normal(size=1000)
