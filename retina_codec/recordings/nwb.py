@@ -19,14 +19,22 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.hdf5_output import hdf5_output
+from retina_codec.recordings.nwb_extras import add_further_values, add_interneurons
+from retina_codec.recordings.nwb_notes import dataset_to_notes
 from retina_codec.recordings.nwb_reading import read_nwb
 from retina_codec.recordings.nwb_session import (
     NOTES_KEY,
+    Floats,
     Presentation,
     join_session,
     observed_intervals,
     place_spikes,
     presentations_of,
+)
+from retina_codec.recordings.nwb_spikes import (
+    exact_spikes,
+    observed_with_spikes,
+    smallest_difference,
 )
 from retina_codec.recordings.schema import validate_recording
 from retina_codec.storage import new_output
@@ -38,6 +46,9 @@ FRAMES_PER_CHUNK = 100
 CHUNKS_PER_BLOCK = 5
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)  # NWB demands a date; recordings do not carry one
 UNIDENTIFIED = "http://purl.obolibrary.org/obo/NCBITaxon_32644"  # NCBI's taxon "unidentified"
+EVENLY = "placed evenly in their bins"
+EXACT = "exact times"
+COARSEST = 0.01  # s: NWB Inspector takes a coarser resolution for a rate entered by mistake
 CELL_COLUMNS = {
     "cell_type": "cell type, 'unknown' where unknown",
     "center_y": "receptive field centre, px from the first row of a frame",
@@ -51,11 +62,13 @@ def write_nwb(
     """Write a recording as one NWB file.
 
     The test movie is repeated physically, once per presentation, so that any reader sees what the
-    retina saw. A recording holds counts, not spike times: the n spikes of a bin are placed evenly,
-    at (k + ½)/n of the bin, so that counts come back exactly. Observation intervals say which bins
-    a cell was recorded in (elsewhere its rate is NaN). Boolean frames become 0 and 1. What NWB has
-    no place for (pixel size, labels of the pixels, species in words, source) is kept as JSON in
-    the notes.
+    retina saw. Spike times of the node ``/spikes`` are written as they are. Without it there are
+    only counts: the n spikes of a bin are placed evenly, at (k + ½)/n of the bin, so that counts
+    come back exactly. Observation intervals say which bins a cell was recorded in (elsewhere its
+    rate is NaN). Rates and counts that do not follow from the spikes, such as smoothed rates, and
+    further values per bin and cell stand in the processing module ``misc``. Boolean frames become
+    0 and 1. What NWB has no place for (pixel size, labels of the pixels, species in words, source,
+    ``/clock``, how spikes were placed) is kept as JSON in the notes.
 
     Parameters
     ----------
@@ -69,7 +82,8 @@ def write_nwb(
     Raises
     ------
     RetinaCodecError
-        Not a valid recording, presentations that overlap in time, an existing path, a full disk.
+        Not a valid recording, presentations that overlap in time, smoothed rates without counts,
+        spike times that give other counts, an existing path, a full disk.
     """
     import h5py
     from pynwb import NWBHDF5IO
@@ -98,11 +112,15 @@ def _build(recording: xr.DataTree) -> Any:
     from pynwb.file import Subject
 
     attrs = recording.attrs
-    shown = presentations_of(recording)
+    spikes = exact_spikes(recording)
+    shown = presentations_of(recording, spikes)
     start, timestamps = join_session(shown)
     types = recording["test/cell_type"].to_numpy().tolist()
     rows, columns = (recording["test"][dim].to_numpy().tolist() for dim in ("y", "x"))
     own = {**attrs, "y": rows, "x": columns, "cell_types": types, "date": "not known"}
+    own["spikes"] = EVENLY if spikes is None else EXACT
+    if "clock" in recording.children:
+        own["clock"] = dataset_to_notes(recording.children["clock"].to_dataset(inherit=False))
     notes = {NOTES_KEY: own}
     nwbfile = NWBFile(
         session_description=attrs["session"] or "no description",
@@ -121,7 +139,7 @@ def _build(recording: xr.DataTree) -> Any:
         sex="U",
     )
     nwbfile.add_stimulus(_image_series(recording, shown, start, timestamps))
-    _add_units(nwbfile, recording, shown)
+    _add_units(nwbfile, recording, shown, spikes)
     nwbfile.add_trial_column("split", "train (shown once) or test")
     nwbfile.add_trial_column(
         "repeat", "number of the presentation of the test movie; -1: no repeat"
@@ -130,7 +148,8 @@ def _build(recording: xr.DataTree) -> Any:
         nwbfile.add_trial(
             start_time=entry.start, stop_time=entry.stop, split=entry.split, repeat=entry.repeat
         )
-    _add_time_series(nwbfile, recording)
+    add_interneurons(nwbfile, recording)
+    add_further_values(nwbfile, recording, shown)
     return nwbfile
 
 
@@ -196,14 +215,25 @@ def _chunk_iterator(recording: xr.DataTree, shown: list[Presentation], dtype: np
     )
 
 
-def _add_units(nwbfile: Any, recording: xr.DataTree, shown: list[Presentation]) -> None:
+def _add_units(
+    nwbfile: Any,
+    recording: xr.DataTree,
+    shown: list[Presentation],
+    spikes: list[Floats] | None,
+) -> None:
     from pynwb.misc import Units
 
     most = max(1.0, *(float(np.nanmax(entry.counts, initial=1.0)) for entry in shown))
+    resolution = 1.0 / (shown[0].frame_rate * most)  # s between the spikes of the fullest bin
+    placed = EVENLY
+    if spikes is not None:
+        placed = "exact times; the resolution is the smallest difference found"
+        found = smallest_difference(spikes)
+        resolution = found if np.isfinite(found) else resolution
     nwbfile.units = Units(
         name="units",
-        description="Retinal ganglion cells; spikes are placed evenly within their frame",
-        resolution=1.0 / (shown[0].frame_rate * most),  # s between the spikes of the fullest bin
+        description=f"Retinal ganglion cells; spikes: {placed}",
+        resolution=min(resolution, COARSEST),
     )
     test = recording["test"].to_dataset()
     cells = test["cell"].to_numpy()
@@ -225,6 +255,12 @@ def _add_units(nwbfile: Any, recording: xr.DataTree, shown: list[Presentation]) 
         names = ", ".join(types.tolist())
         nwbfile.add_unit_column("type_membership", f"membership in [0, 1], one number for: {names}")
     for index, cell in enumerate(cells):
+        observed = observed_intervals(shown, index)
+        if spikes is None:
+            times = np.concatenate([place_spikes(entry, index) for entry in shown])
+        else:
+            times = spikes[index]
+            observed = observed_with_spikes(observed, shown, times)
         row: dict[str, Any] = {name: values[index] for name, values in columns.items()}
         if not numbered:
             row["cell_name"] = str(cell)
@@ -232,68 +268,7 @@ def _add_units(nwbfile: Any, recording: xr.DataTree, shown: list[Presentation]) 
             row["type_membership"] = member[index].astype(float)
         nwbfile.add_unit(
             id=int(cell) if numbered else index,
-            spike_times=np.concatenate([place_spikes(entry, index) for entry in shown]),
-            obs_intervals=observed_intervals(shown, index),
+            spike_times=times,
+            obs_intervals=observed,
             **row,
         )
-
-
-def _add_time_series(nwbfile: Any, recording: xr.DataTree) -> None:
-    """Interneuron potentials with a table of who they are; other (time, cell) variables."""
-    from hdmf.common import DynamicTable, VectorData
-    from pynwb import TimeSeries
-
-    rate = recording.attrs["frame_rate"]
-    if "interneurons" in recording.children:
-        node = recording["interneurons"].to_dataset()
-        module = nwbfile.create_processing_module(
-            "icephys", "Interneurons, recorded during the first test presentation"
-        )
-        module.add(
-            TimeSeries(
-                name="interneuron_potential",
-                data=node["potential"].to_numpy(),
-                unit=node["potential"].attrs.get("units") or "n/a",
-                description="axes: time, interneuron (rows of the table interneurons)",
-                rate=rate,
-                starting_time=float(node["time"][0]),
-            )
-        )
-        names = [name for name in ("type", "center_y", "center_x") if name in node.coords]
-        table = [("label", node["interneuron"])] + [(name, node[name]) for name in names]
-        module.add(
-            DynamicTable(
-                name="interneurons",
-                description="One row per column of interneuron_potential",
-                columns=[
-                    VectorData(name=name, description=f"{name} of the interneuron", data=_plain(v))
-                    for name, v in table
-                ],
-            )
-        )
-    for split in ("train", "test"):
-        if split not in recording.children:
-            continue
-        dataset = recording[split].to_dataset()
-        standard = {"rate", "spike_count"}
-        for name, variable in dataset.data_vars.items():
-            if variable.dims != ("time", "cell") or name in standard:
-                continue
-            if "misc" not in nwbfile.processing:
-                nwbfile.create_processing_module("misc", "Further values per frame and unit")
-            nwbfile.processing["misc"].add(
-                TimeSeries(
-                    name=f"{split}_{name}",
-                    data=variable.to_numpy(),
-                    unit=variable.attrs.get("units") or "n/a",
-                    description=variable.attrs.get("long_name") or "axes: time, unit",
-                    rate=rate,
-                    starting_time=float(dataset["time"][0]),
-                )
-            )
-
-
-def _plain(values: xr.DataArray) -> list[Any]:
-    array = values.to_numpy()
-    plain: list[Any] = (array if array.dtype.kind in "iuf" else array.astype(str)).tolist()
-    return plain

@@ -65,13 +65,20 @@ class Presentation:
         return self.start + self.frames / self.frame_rate
 
 
-def presentations_of(recording: xr.DataTree) -> list[Presentation]:
-    """List what was shown, in order of time.
+def presentations_of(
+    recording: xr.DataTree, spikes: Sequence[Floats] | None = None
+) -> list[Presentation]:
+    """List what was shown, in order of time, and the spikes that were counted.
+
+    Counts are those of ``spike_count`` (of a split without repeats), of whole-number rates (of
+    repeats), or of the spike times where these are given.
 
     Parameters
     ----------
     recording : xr.DataTree
         A valid recording.
+    spikes : sequence of numpy.ndarray, optional
+        s, session clock, ascending; one array per cell.
 
     Returns
     -------
@@ -80,10 +87,10 @@ def presentations_of(recording: xr.DataTree) -> list[Presentation]:
     Raises
     ------
     RetinaCodecError
-        Two presentations overlap, or a rate is not a whole number of spikes per bin.
+        Two presentations overlap, there are only smoothed rates, or spike times and counts differ.
     """
     frame_rate = float(recording.attrs["frame_rate"])
-    parts: list[tuple[str, int, float, xr.DataArray]] = []
+    parts: list[tuple[str, int, float, xr.DataArray, xr.DataArray]] = []
     for split in ("train", "test"):
         if split not in recording.children:
             continue
@@ -92,13 +99,23 @@ def presentations_of(recording: xr.DataTree) -> list[Presentation]:
         if split == "test" and "repeats" in recording["test"].children:
             repeats = recording["test/repeats"].to_dataset()
             rates, starts = repeats["rate"], repeats["start_time"].to_numpy()
-            parts += [(split, i, float(starts[i]), rates[i]) for i in range(len(rates))]
+            each = rates / frame_rate
+            parts += [(split, i, float(starts[i]), rates[i], each[i]) for i in range(len(rates))]
         else:
-            parts.append((split, -1, start, node["rate"]))
-    shown = [
-        Presentation(split, repeat, start, frame_rate, _whole_counts(rate, frame_rate))
-        for split, repeat, start, rate in parts
-    ]
+            parts.append((split, -1, start, node["rate"], node["spike_count"]))
+    shown = []
+    for split, repeat, start, rate, counted in parts:
+        counts = _whole_counts(counted, rate, frame_rate)
+        if spikes is not None:
+            times = start + np.arange(rate.shape[0]) / frame_rate
+            counts = _binned(spikes, times, frame_rate, counts, rate, split)
+        elif counts is None:
+            raise RetinaCodecError(
+                "rates must be whole numbers of spikes per bin, or stand beside real counts, to be "
+                f"written as spikes; those of the {split} split are smoothed. Add spike_count (of "
+                "repeats: the node /spikes), or save the recording as .nc or .zarr."
+            )
+        shown.append(Presentation(split, repeat, start, frame_rate, counts))
     shown.sort(key=lambda entry: entry.start)
     for before, after in itertools.pairwise(shown):
         if (before.stop - after.start) * frame_rate > TOLERANCE:
@@ -226,15 +243,47 @@ def bin_spikes(
     return counts
 
 
-def _whole_counts(rate: xr.DataArray, frame_rate: float) -> Floats:
-    counts: Floats = rate.to_numpy().astype(np.float64) / frame_rate
+def _whole_counts(counted: xr.DataArray, rate: xr.DataArray, frame_rate: float) -> Floats | None:
+    """Return counts per bin (time, cell), NaN where missing; None where nobody counted.
+
+    Counts that are no whole numbers are smoothed rates, and so are counts that are nothing but a
+    smoothed rate, rounded.
+    """
+    counts: Floats = counted.to_numpy().astype(np.float64)
     whole = np.round(counts)
-    if (
-        np.nanmax(np.abs(counts - whole), initial=0.0) > TOLERANCE
-        or np.nanmin(whole, initial=0) < 0
-    ):
+    if not _close(counts, whole) or np.nanmin(whole, initial=0) < 0:
+        return None
+    smooth = rate.to_numpy().astype(np.float64) / frame_rate
+    rounded = np.round(smooth)
+    if not _close(smooth, rounded) and np.array_equal(rounded, whole, equal_nan=True):
+        return None
+    return np.where(np.isfinite(smooth), whole, np.nan)
+
+
+def _close(values: Floats, others: Floats) -> bool:
+    return bool(np.nanmax(np.abs(values - others), initial=0.0) <= TOLERANCE)
+
+
+def _binned(
+    spikes: Sequence[Floats],
+    times: Floats,
+    frame_rate: float,
+    counts: Floats | None,
+    rate: xr.DataArray,
+    split: str,
+) -> Floats:
+    """Count the spikes of one presentation and compare them with what was counted before."""
+    found = bin_spikes(spikes, None, times, frame_rate)
+    seen = np.isfinite(rate.to_numpy() if counts is None else counts)
+    expected = found if counts is None else counts
+    wrong = np.where(seen, found != expected, found > 0)
+    if wrong.any():
+        bin_, cell = np.argwhere(wrong)[0]
+        told = f"{expected[bin_, cell]:g}" if seen[bin_, cell] else "not recorded (NaN)"
         raise RetinaCodecError(
-            "rates must be whole numbers of spikes per bin to be written as spikes; they are not. "
-            "Save smoothed rates as .nc or .zarr."
+            f"/spikes must give the counts of the {split} split; {int(wrong.sum())} bins differ, "
+            f"the first at {times[bin_]:.6g} s: cell {rate['cell'].to_numpy()[cell].item()!r} has "
+            f"{found[bin_, cell]:g} spikes and a count of {told}. Correct one of them, or leave "
+            "the spike times out: recording.drop_nodes('spikes')."
         )
-    return whole
+    return np.where(seen, found, np.nan)

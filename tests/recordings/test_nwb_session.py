@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,8 +104,58 @@ def test_overlapping_presentations_are_refused(parts):
         presentations_of(make_recording(**parts))
 
 
-def test_smoothed_rates_are_not_spikes(parts):
-    smooth = xr.zeros_like(parts["train"]["spike_count"]) + 12.3
-    parts["train"] = parts["train"].assign(rate=smooth)
-    with pytest.raises(RetinaCodecError, match=r"whole numbers of spikes per bin .*\.nc or \.zarr"):
-        presentations_of(make_recording(**parts))
+def smooth(counts, seed=5):
+    """A rate like that of a filtered spike train: no whole number of spikes per bin."""
+    noise = np.random.default_rng(seed).uniform(0.1, 0.9, counts.shape)
+    return (0.6 * counts + 0.4 * counts.mean() + 0.1 * noise) * RATE
+
+
+def test_counts_stand_for_smoothed_rates_beside_them(parts):
+    counts = parts["train"]["spike_count"]
+    parts["train"] = parts["train"].assign(rate=smooth(counts))
+    found = presentations_of(make_recording(**parts))
+    np.testing.assert_array_equal(found[0].counts, counts)
+
+
+@pytest.mark.parametrize("part", ["train", "repeats"])
+def test_smoothed_rates_alone_are_not_spikes(parts, part):
+    name = {"train": "spike_count", "repeats": "rate"}[part]
+    rate = smooth(parts[part][name] / (RATE if part == "repeats" else 1))
+    parts[part] = parts[part].drop_vars(name).assign(rate=rate)
+    recording = make_recording(**parts)  # it rounds the rates: nobody counted those spikes
+    split = "train" if part == "train" else "test"
+    words = rf"whole numbers of spikes per bin.*of the {split} split .*/spikes.*\.nc or \.zarr"
+    with pytest.raises(RetinaCodecError, match=words):
+        presentations_of(recording)
+
+
+def test_a_bin_without_a_rate_is_missing_whatever_its_count(parts):
+    rate = (parts["train"]["spike_count"] * RATE).astype("f4")
+    rate[4, 1] = NAN
+    parts["train"] = parts["train"].assign(rate=rate)
+    found = presentations_of(make_recording(**parts))
+    assert np.argwhere(np.isnan(found[0].counts)).tolist() == [[4, 1]]
+
+
+def test_spike_times_are_counted_for_every_presentation(recording):
+    shown = presentations_of(recording)
+    spikes = [np.concatenate([place_spikes(entry, cell) for entry in shown]) for cell in range(3)]
+    for found, entry in zip(presentations_of(recording, spikes), shown, strict=True):
+        np.testing.assert_array_equal(found.counts, entry.counts)
+    bin_ = int(np.argmax(shown[2].counts[:, 1] > 0))  # take the first spike of cell 7 away
+    gone = np.searchsorted(spikes[1], shown[2].start + bin_ / RATE)
+    spikes[1] = np.delete(spikes[1], gone)
+    words = rf"1 bins differ, the first at {shown[2].start + bin_ / RATE:.6g} s: cell 7 has"
+    with pytest.raises(RetinaCodecError, match=words):
+        presentations_of(recording, spikes)
+
+
+def test_spike_times_where_nothing_was_recorded_are_refused(parts):
+    parts["repeats"]["rate"].values[1, 20:, 2] = NAN
+    recording = make_recording(**parts)
+    shown = presentations_of(recording)
+    spikes = [np.concatenate([place_spikes(entry, cell) for entry in shown]) for cell in range(3)]
+    inside = shown[2].start + 21.5 / RATE
+    spikes[2] = np.sort(np.append(spikes[2], inside))
+    with pytest.raises(RetinaCodecError, match=r"cell 20 has 1 spikes and .* not recorded \(NaN\)"):
+        presentations_of(recording, spikes)
