@@ -12,16 +12,19 @@ from typing import Any
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.networks.published import read_published
+from retina_codec.networks.published_layers import LayeredNetwork
 from retina_codec.storage import new_output, sha256_of
 
 __all__ = ["load_network", "save_network"]
 
 FORMAT = "retina-codec network 1"
 LARGEST_CONFIG = 10_000_000  # bytes
+PUBLISHED = (".pt", ".pth")
 
 
 def save_network(
-    network: RetinaCNN,
+    network: RetinaCNN | LayeredNetwork,
     folder: str | os.PathLike[str],
     *,
     card: str | None = None,
@@ -31,8 +34,8 @@ def save_network(
 
     Parameters
     ----------
-    network : RetinaCNN
-        Not modified.
+    network : RetinaCNN or LayeredNetwork
+        What `fit_network` or `load_network` returned. Not modified.
     folder : path
         Written beside and renamed, so that it is whole or absent.
     card : str, optional
@@ -64,33 +67,38 @@ def save_network(
             (partial / "card.md").write_text(card, encoding="utf-8")
 
 
-def load_network(path: str | os.PathLike[str]) -> RetinaCNN:
-    """Load a network saved by `save_network`, on the CPU, in evaluation mode.
+def load_network(path: str | os.PathLike[str]) -> RetinaCNN | LayeredNetwork:
+    """Load a network, ours or a published one, on the CPU, in evaluation mode.
 
     Parameters
     ----------
     path : path
-        The network's folder.
+        A folder saved by `save_network`, or a published .pt or .pth file.
 
     Returns
     -------
-    RetinaCNN
-        Maps (batch, lag, y, x) normalised windows to (batch, cell) Hz.
+    RetinaCNN or LayeredNetwork
+        Maps (batch, lag, y, x) normalised windows to (batch, cell) Hz. A published file gives a
+        `LayeredNetwork` where its layers are not those of a `RetinaCNN`.
 
     Raises
     ------
     RetinaCodecError
         If the folder or a file is missing, the weights are not those that the config names, or
-        the two do not fit together.
+        the two do not fit together; for a published file see
+        `retina_codec.networks.published.read_published`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(path)
+    if folder.suffix.lower() in PUBLISHED and not folder.is_dir():
+        return read_published(folder)
     if not folder.is_dir():
         raise RetinaCodecError(
-            f"a network is a folder with config.json and weights.safetensors; {folder} is "
-            f"{'a file' if folder.exists() else 'not there'}. Fit one with `retina-codec fit`."
+            "a network is a folder with config.json and weights.safetensors, or a published .pt "
+            f"file; {folder} is {'another file' if folder.exists() else 'not there'}. Fit one "
+            "with `retina-codec fit`."
         )
     config_file, weights = folder / "config.json", folder / "weights.safetensors"
     for file in (config_file, weights):
@@ -106,8 +114,7 @@ def load_network(path: str | os.PathLike[str]) -> RetinaCNN:
             "altered or only partly copied. Copy the folder again, whole."
         )
     try:
-        network = RetinaCNN.from_config(config["network"])
-        network.load_state_dict(load_file(weights))
+        network = _build(config["network"], load_file(weights))
     except (
         SafetensorError,
         RuntimeError,
@@ -122,6 +129,18 @@ def load_network(path: str | os.PathLike[str]) -> RetinaCNN:
         ) from error
     network.training_record = config.get("training") or {}
     return network.eval()
+
+
+def _build(config: dict[str, Any], state: dict[str, Any]) -> RetinaCNN | LayeredNetwork:
+    """Build the kind of network that a config describes."""
+    kind = config.get("kind", "RetinaCNN")
+    if kind == "layers":
+        return LayeredNetwork.from_config(config, state)
+    if kind != "RetinaCNN":
+        raise RetinaCodecError(f"kind must be 'RetinaCNN' or 'layers'; got {kind!r:.60}")
+    network = RetinaCNN.from_config({key: config[key] for key in config if key != "kind"})
+    network.load_state_dict(state)
+    return network
 
 
 def _read_config(file: Path) -> dict[str, Any]:

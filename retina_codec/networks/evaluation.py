@@ -4,11 +4,13 @@ Why this file exists: a network must be judged on a recording before it is expla
 prediction agrees with the responses is measured in analysis/statistics.py.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
+from torch import nn
 
-from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
 
@@ -16,7 +18,7 @@ __all__ = ["predict_rates"]
 
 
 def predict_rates(
-    network: RetinaCNN,
+    network: nn.Module,
     split: xr.Dataset | xr.DataTree,
     *,
     batch_size: int = 256,
@@ -27,8 +29,9 @@ def predict_rates(
 
     Parameters
     ----------
-    network : RetinaCNN
-        Used in evaluation mode, left in the mode and on the device it had.
+    network : torch.nn.Module
+        A `RetinaCNN`, or another `RecordingNetwork`. Used in evaluation mode, left in the mode
+        and on the device it had.
     split : xr.Dataset or node of a recording
         With ``stimulus`` (time, y, x), read in chunks.
     batch_size : int
@@ -49,9 +52,13 @@ def predict_rates(
         If the split does not fit the network or holds NaN.
     """
     _, windows = open_windows(network, split)
-    home, training = network.readout.locations.device, network.training
+    cells: Any = network.cells
+    types: Any = getattr(network, "cell_types", None) or ("unknown",) * len(cells)
+    first = next(network.parameters(), None)
+    home = torch.device("cpu") if first is None else first.device
+    training = network.training
     place = torch.device(device) if device is not None else home
-    rates = np.empty((len(windows), len(network.cells)), dtype=np.float32)
+    rates = np.empty((len(windows), len(cells)), dtype=np.float32)
     steps = progress_bar(
         windows.batches(batch_size, place),
         description="predictions",
@@ -70,8 +77,8 @@ def predict_rates(
         dims=("time", "cell"),
         coords={
             "time": windows.time,
-            "cell": list(network.cells),
-            "type": ("cell", list(network.cell_types)),
+            "cell": list(cells),
+            "type": ("cell", list(types)),
         },
         name="prediction",
         attrs={"units": "Hz", "long_name": "predicted rate"},

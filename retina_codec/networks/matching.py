@@ -1,23 +1,52 @@
 """Does this recording fit this network? One check, one message, before any long work."""
 
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.networks.maheswaranathan import Normalisation
 from retina_codec.recordings.windows import StimulusWindows
 
-__all__ = ["check_match", "open_windows"]
+__all__ = ["RecordingNetwork", "check_match", "open_windows"]
 
 
-def check_match(network: RetinaCNN, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
+@runtime_checkable
+class RecordingNetwork(Protocol):
+    """What a network must know of itself to be run on a recording: `RetinaCNN` and its like."""
+
+    @property
+    def history(self) -> int:
+        """Frames in one window."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Pixels in y and x."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Hz."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How raw intensities become the input."""
+
+    @property
+    def cells(self) -> Sequence[Any]:
+        """Ids of the modelled cells, in the order of the output."""
+
+
+def check_match(network: RecordingNetwork, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
     """Check that a split of a recording fits the network and select the network's cells.
 
     Parameters
     ----------
-    network : RetinaCNN
+    network : RecordingNetwork
+        A `RetinaCNN`, or another that knows its history, frames, normalisation and cells.
     split : xr.Dataset or node of a recording, with ``stimulus`` (time, y, x)
         Responses may be missing; then only the stimulus is checked.
 
@@ -84,7 +113,7 @@ def open_windows(
     Parameters
     ----------
     network : torch.nn.Module
-        A `RetinaCNN`, which knows history and normalisation.
+        A `RecordingNetwork`: it knows history, frames, normalisation and cells.
     split : xr.Dataset or node of a recording
     dtype : torch.dtype
         Of the windows.
@@ -99,12 +128,13 @@ def open_windows(
     Raises
     ------
     RetinaCodecError
-        If the network is another module, or the split does not fit it.
+        If the network knows less, or the split does not fit it.
     """
-    if not isinstance(network, RetinaCNN):
+    if not isinstance(network, RecordingNetwork):
         raise RetinaCodecError(
-            "a recording can only be cut into windows for a RetinaCNN (it knows history and "
-            f"normalisation); got {type(network).__name__}. Pass windows (time, lag, y, x)."
+            "a recording can only be cut into windows for a network that knows its history, "
+            "frame_shape, frame_rate, normalisation and cells, as a RetinaCNN does; got "
+            f"{type(network).__name__}. Pass windows (time, lag, y, x)."
         )
     matched = check_match(network, split)
     scale = network.normalisation
