@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.hdf5_input import check_size, child, hdf5_input, read_array
-from retina_codec.recordings.nwb_stimulus import FramesOnDisk
 
 __all__ = [
     "FRAME_RATE",
@@ -33,8 +32,30 @@ RATE_TOLERANCE = 1e-3  # a stored clock may run this much faster or slower than 
 Numbers = npt.NDArray[Any]
 
 
-class CheckedFrames(FramesOnDisk):
-    """Frames on disk of a file of strangers: links and sizes are checked at every reading."""
+class CheckedFrames:
+    """An array of a file of strangers, read on demand: links and sizes are checked every time.
+
+    It keeps no file open and can be sent to another process.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    location : str
+        Name of the data set in it.
+    shape : tuple of int
+    dtype : numpy.dtype
+        As stored; an array that changed since is refused.
+    """
+
+    def __init__(
+        self, path: Path, location: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.path = path
+        self.location = location
+        self.shape = shape
+        self.ndim = len(shape)
+        self.dtype = dtype
 
     def __getitem__(self, key: Any) -> Numbers:
         with hdf5_input(self.path, "the file of the frames, unchanged,") as file:

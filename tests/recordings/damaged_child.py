@@ -1,0 +1,52 @@
+"""Reads damaged files in a process of its own, which libhdf5 may crash: one JSON line per file."""
+
+import json
+import resource
+import sys
+import time
+
+import h5py
+import numpy as np
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.maheswaranathan import read_maheswaranathan
+
+
+def read_all(path):
+    """Open, read the first frames, and compare with what h5py says is stored."""
+    recording = read_maheswaranathan(path)
+    for split in ("train", "test"):
+        if split not in recording.children:
+            continue
+        frames = recording[f"{split}/stimulus"][:5].to_numpy()
+        rate = recording[f"{split}/rate"].to_numpy()
+        with h5py.File(path, "r") as file:
+            stored = file[f"{split}/stimulus"][:5]
+            response = file[f"{split}/response/firing_rate_10ms"][()].T[: len(rate)]
+        equal = np.array_equal(frames, stored) and np.array_equal(rate, response, equal_nan=True)
+        if not equal:
+            return "wrong"
+    return "read"
+
+
+def main(paths):
+    for path in paths:
+        start, text = time.monotonic(), ""
+        try:
+            outcome = read_all(path)
+        except RetinaCodecError as error:
+            outcome, text = "refused", str(error)
+        except Exception as error:  # what must not happen
+            outcome, text = "error", f"{type(error).__name__}: {error}"
+        line = {
+            "path": path,
+            "outcome": outcome,
+            "text": text,
+            "seconds": time.monotonic() - start,
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

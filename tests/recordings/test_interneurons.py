@@ -1,0 +1,192 @@
+"""Intracellular recordings: files as stored, and the authors' preparations as named functions."""
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.files import open_recording
+from retina_codec.recordings.interneurons import (
+    center_in_frame,
+    frames_of_lines,
+    from_signed,
+    read_interneurons,
+    spread_over_frame,
+    to_signed,
+)
+from retina_codec.storage import open_tree, save_tree
+from tests.recordings.published_files import write_interneurons
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_interneurons(tmp_path / "bipolars_late_2012.h5")
+
+
+def movie(*shape, dtype="float64", seed=0):
+    values = np.random.default_rng(seed).integers(0, 9, shape).astype(dtype)
+    return xr.DataArray(values, dims=("time", "y", "x"))
+
+
+def test_values_are_those_of_the_file(path):
+    tree = read_interneurons(path)
+    with h5py.File(path) as file:
+        for name, shape in (
+            ("boxes", (80, 38, 38)),
+            ("lines", (70, 1, 100)),
+            ("flashes", (60, 1, 1)),
+        ):
+            node = tree[f"bipolars_late_2012/{name}"].to_dataset()
+            assert node["stimulus"].dims == ("time", "y", "x")
+            assert node["stimulus"].dtype == np.uint8
+            stored = file[f"{name}/stimuli"]
+            assert node["stimulus"].shape == shape
+            for t in range(shape[0]):
+                np.testing.assert_array_equal(
+                    node["stimulus"][t].values.ravel(), np.ravel(stored[t])
+                )
+            for row in range(3):
+                np.testing.assert_array_equal(
+                    node["potential"].sel(interneuron=f"bipolars_late_2012 {row}"),
+                    file[f"{name}/detrended_membrane_potential"][row],
+                )
+            np.testing.assert_allclose(node["time"], np.arange(shape[0]) / 100)
+            assert node["type"].values.tolist() == ["bipolar"] * 3
+            assert "100 Hz assumed" in node["time"].attrs["source"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bipolars_early_2012", "bipolar"),
+        ("amacrines_late_2012", "amacrine"),
+        ("horizontals_late_2012", "horizontal"),
+        ("unks_17-10-18", "unknown"),
+    ],
+)
+def test_the_name_of_the_file_says_the_type(tmp_path, name, kind):
+    tree = read_interneurons(write_interneurons(tmp_path / f"{name}.h5"), stimuli=["boxes"])
+    assert tree[f"{name}/boxes"]["type"].values.tolist() == [kind] * 3
+    assert list(tree[name].children) == ["boxes"]
+
+
+def test_a_folder_gives_all_files_with_unique_interneurons(tmp_path):
+    for seed, (name, cells) in enumerate((("bipolars_late_2012", 4), ("amacrines_early_2012", 5))):
+        write_interneurons(tmp_path / f"{name}.h5", cells=cells, seed=seed)
+    tree = read_interneurons(tmp_path, frame_rate=50.0)
+    assert sorted(tree.children) == ["amacrines_early_2012", "bipolars_late_2012"]
+    names = [n for file in tree.children for n in tree[file]["boxes/interneuron"].values]
+    assert len(set(names)) == len(names) == 9
+    np.testing.assert_allclose(np.diff(tree["bipolars_late_2012/lines/time"]), 0.02)
+    save_tree(tree, tmp_path / "all.nc")
+    again = open_tree(tmp_path / "all.nc")
+    assert again.identical(tree)
+    again.close()
+
+
+def test_a_stimulus_that_does_not_fit_its_potentials_is_left_out_and_said(path):
+    tree = read_interneurons(path)
+    assert "movingbar" not in tree["bipolars_late_2012"].children
+    assert "it has 50 for 10 frames" in tree["bipolars_late_2012"].attrs["left_out"]
+    with pytest.raises(RetinaCodecError, match="it has 50 for 10 frames"):
+        read_interneurons(path, stimuli=["movingbar"])
+
+
+def test_a_potential_beyond_the_movie_is_cut_and_said(path):
+    with h5py.File(path, "a") as file:
+        del file["boxes/detrended_membrane_potential"]
+        file["boxes/detrended_membrane_potential"] = np.arange(162.0).reshape(2, 81)
+    node = read_interneurons(path)["bipolars_late_2012/boxes"].to_dataset()
+    np.testing.assert_array_equal(node["potential"].T, np.arange(162.0).reshape(2, 81)[:, :80])
+    assert "/boxes: potential" in node.attrs["cut"]
+
+
+def test_stimuli_stay_on_disk(path):
+    node = read_interneurons(path)["bipolars_late_2012/boxes"].to_dataset()
+    assert not node["stimulus"].variable._in_memory
+    assert not center_in_frame(to_signed(node["stimulus"])).variable._in_memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"stimuli": ["circles"]}, "must be of boxes, lines, flashes, movingbar; got 'circles'"),
+        ({"frame_rate": 0.0}, "positive number of Hz; got 0"),
+        ({"frame_rate": float("nan")}, "positive number of Hz"),
+    ],
+)
+def test_wrong_options_are_refused(path, arguments, message):
+    with pytest.raises(RetinaCodecError, match=message):
+        read_interneurons(path, **arguments)
+
+
+def test_what_is_no_such_file_is_refused(path, tmp_path):
+    with h5py.File(path, "a") as file:
+        del file["boxes"]
+    with pytest.raises(RetinaCodecError, match=r"must have boxes; it has \['flashes', 'lines'"):
+        read_interneurons(path, stimuli=["boxes"])
+    with pytest.raises(RetinaCodecError, match="Use read_interneurons"):
+        open_recording(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RetinaCodecError, match="must hold HDF5 files of interneurons"):
+        read_interneurons(tmp_path / "empty")
+    with pytest.raises(RetinaCodecError, match="no file is there"):
+        read_interneurons(tmp_path / "unks_1.h5")
+    with h5py.File(tmp_path / "unks_1.h5", "w") as file:
+        file["boxes/stimuli"] = np.zeros((4, 3, 3))
+    with pytest.raises(RetinaCodecError, match="must have detrended_membrane_potential"):
+        read_interneurons(tmp_path / "unks_1.h5")
+
+
+def test_signed_intensities_and_back():
+    boxes = xr.DataArray(np.array([0, 1, 1, 0], dtype=np.uint8), dims="time")
+    assert to_signed(boxes).values.tolist() == [-1, 1, 1, -1]
+    np.testing.assert_array_equal(from_signed(to_signed(boxes)), boxes)
+    assert boxes.values.tolist() == [0, 1, 1, 0]
+    fine = xr.DataArray(np.random.default_rng(0).random(20), dims="time")
+    np.testing.assert_allclose(from_signed(to_signed(fine)), fine, rtol=1e-15)
+    assert to_signed(fine).dtype == np.float64
+
+
+@pytest.mark.parametrize(("height", "width"), [(38, 38), (37, 40), (50, 49), (1, 2)])
+def test_centred_padding_against_a_slow_copy(height, width):
+    small = movie(3, height, width, seed=height)
+    whole = center_in_frame(small, fill=0.5)
+    expected = np.full((3, 50, 50), 0.5)
+    top, left = int((50 - height) / 2), int((50 - width) / 2)
+    for y in range(height):
+        for x in range(width):
+            expected[:, top + y, left + x] = small.values[:, y, x]
+    np.testing.assert_array_equal(whole, expected)
+    assert whole["y"].values.tolist() == list(range(50))
+
+
+def test_a_movie_larger_than_the_frame_is_refused():
+    with pytest.raises(RetinaCodecError, match="y has 51 px of 50"):
+        center_in_frame(movie(2, 51, 3))
+    with pytest.raises(RetinaCodecError, match="x has 4 px of 3"):
+        center_in_frame(movie(2, 3, 4), (50, 3))
+
+
+@pytest.mark.parametrize("width", [8, 9, 2])
+def test_lines_become_frames_as_numpys_convolution_says(width):
+    lines = movie(5, 1, width, dtype="uint8")
+    frames = frames_of_lines(lines)
+    for t in range(5):
+        row = np.convolve(lines.values[t, 0].astype(float), [0.5, 0.5], mode="same")[::2]
+        assert frames.sizes["y"] == frames.sizes["x"] == len(row)
+        for y in range(len(row)):
+            np.testing.assert_array_equal(frames[t, y], row)
+    with pytest.raises(RetinaCodecError, match="one pixel along y to be repeated; it has 2"):
+        frames_of_lines(movie(5, 2, 8))
+
+
+def test_flashes_and_bars_are_repeated_over_the_frame():
+    flash = spread_over_frame(movie(4, 1, 1), (38, 38))
+    np.testing.assert_array_equal(flash, np.broadcast_to(movie(4, 1, 1).values, (4, 38, 38)))
+    bar = spread_over_frame(movie(4, 1, 6), (3, 6))
+    for y in range(3):
+        np.testing.assert_array_equal(bar[:, y], movie(4, 1, 6)[:, 0])
+    with pytest.raises(RetinaCodecError, match="one pixel along x to be repeated; it has 6"):
+        spread_over_frame(movie(4, 1, 6), (3, 7))
