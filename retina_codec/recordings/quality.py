@@ -93,7 +93,7 @@ def measure_quality(
     test = recording["test"].to_dataset()
     cells = {name: test[name] for name in ("cell", "type") if name in test.coords}
     quality = _rates(recording).assign_coords(cells)
-    quality = quality.merge(_repeats(recording, splits, seed, progress), join="exact")
+    quality = quality.assign(_repeats(recording, splits, seed, progress).data_vars)
     quality["refractory_violations"] = _violations(recording, refractory_period)
     quality["flag"] = ("cell", _flags(quality, limits), {"long_name": "what is wrong"})
     if leakage:

@@ -1,12 +1,13 @@
 """How much of a response comes back when the same movie is shown again.
 
-Everything here follows from one matrix per cell, the covariance between repeats: what two repeats
-share is signal, the rest is noise. A missing bin is left out pair by pair, so that a presentation
-that was cut short still counts where it was shown. No threshold stands here; see quality.py.
+What two repeats do not share is noise, and the mean over repeats holds what is left of it; the rest
+of its variance is signal. A bin that a repeat lacks is left out of that repeat only, so that a
+presentation that was cut short counts where it was shown. No threshold stands here; see quality.py.
 
 Notation, per cell: y (repeat, time) rates, NaN where missing; R repeats with at least two bins;
-C[r, s] the covariance over time of y[r] and y[s] over the bins that both have; S the mean of C over
-r ≠ s (signal power); P the mean of C[r, r] (total power); m (time) the mean over repeats.
+n (time) how many of them a bin has, m (time) their mean over the bins with n > 0;
+N = mean over r < s of var_t(y_r - y_s) / 2, over the bins that both have (noise power);
+S = var_t(m) - N mean_t(1 / n) (signal power).
 """
 
 import itertools
@@ -28,9 +29,9 @@ DEFINED = 0.5  # share of the splits that must have a correlation
 def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
     """Highest correlation with the mean over repeats that any prediction can have.
 
-    ``ceiling = sqrt(S / var_t(m))`` with the signal power S: the correlation of the noise-free rate
-    with the mean of R noisy repeats. Without missing bins
-    ``S = (R var_t(m) - mean_r var_t(y_r)) / (R - 1)``.
+    ``ceiling = sqrt(S / var_t(m))`` with the signal power ``S = var_t(m) - N mean_t(1 / n)`` and
+    the noise power N, see the module's head: the correlation of the noise-free rate with the mean
+    of n noisy repeats. With whole repeats ``S = (R var_t(m) - mean_r var_t(y_r)) / (R - 1)``.
 
     Parameters
     ----------
@@ -55,12 +56,8 @@ def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
     """
 
     def ceiling(rates: Floats) -> float:
-        shown = np.isfinite(rates).sum(axis=0)
-        mean = np.nansum(rates, axis=0)[shown > 0] / shown[shown > 0]
-        if len(rates) < 2 or np.ptp(mean) == 0:
-            return np.nan
-        ratio = _signal_power(_covariance(rates)) / mean.var(ddof=1)
-        return float(np.sqrt(np.clip(ratio, 0.0, 1.0)))
+        signal, _, whole = _powers(rates)
+        return float(np.sqrt(np.clip(signal / whole, 0.0, 1.0))) if whole > 0 else np.nan
 
     return _per_cell(repeats, ceiling, "noise ceiling of Pearson r")
 
@@ -68,8 +65,8 @@ def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
 def signal_variance_fraction(repeats: xr.DataArray) -> xr.DataArray:
     """Share of the variance of a single presentation that the stimulus explains.
 
-    ``fraction = S / P``, signal power over total power: the explainable variance ratio that a
-    fraction of explainable variance explained (FEVE) is normalised by.
+    ``fraction = S / (S + N)``, signal power over signal and noise power of one presentation: the
+    explainable variance that a fraction of explainable variance explained (FEVE) refers to.
 
     Parameters
     ----------
@@ -88,10 +85,8 @@ def signal_variance_fraction(repeats: xr.DataArray) -> xr.DataArray:
     """
 
     def fraction(rates: Floats) -> float:
-        if len(rates) < 2 or np.nanmax(rates) == np.nanmin(rates):
-            return np.nan
-        covariance = _covariance(rates)
-        return float(_signal_power(covariance) / covariance.diagonal().mean())
+        signal, noise, whole = _powers(rates)
+        return signal / (signal + noise) if whole > 0 and signal + noise > 0 else np.nan
 
     return _per_cell(repeats, fraction, "explainable share of the variance")
 
@@ -159,26 +154,19 @@ def _reliability(rates: Floats, splits: int, seed: int) -> tuple[float, float]:
     count = len(rates)
     if count < 2:
         return np.nan, np.nan
-    covariance = _covariance(rates)
-    value = _split_half(covariance, count, splits, seed)
+    value = _split_half(rates, count, splits, seed)
     if count < 3:
         return value, np.nan
-    without = [
-        _split_half(np.delete(np.delete(covariance, i, 0), i, 1), count, splits, seed)
-        for i in range(count)
-    ]
+    without = [_split_half(np.delete(rates, i, axis=0), count, splits, seed) for i in range(count)]
     spread = np.square(np.array(without) - np.mean(without)).sum()
     return value, float(np.sqrt((count - 1) / count * spread))
 
 
-def _split_half(covariance: Floats, target: int, splits: int, seed: int) -> float:
+def _split_half(rates: Floats, target: int, splits: int, seed: int) -> float:
     """Mean correlation between halves, carried to ``target`` repeats."""
-    half = len(covariance) // 2
-    first, second = _halves(len(covariance), splits, seed)  # (split, repeat) of 0 and 1
-    shared = np.einsum("nr,rs,ns->n", first, covariance, second)
-    own = [np.einsum("nr,rs,ns->n", part, covariance, part) for part in (first, second)]
-    power = own[0] * own[1]
-    defined = (own[0] > 0) & (own[1] > 0) & np.isfinite(shared * power)
+    half = len(rates) // 2
+    shared, power = _half_covariances(rates, *_halves(len(rates), splits, seed))
+    defined = power > 0  # not where a half is constant, or shares no bins with the other
     if defined.mean() < DEFINED:
         return np.nan
     correlation = float(np.mean(shared[defined] / np.sqrt(power[defined])))
@@ -186,6 +174,29 @@ def _split_half(covariance: Floats, target: int, splits: int, seed: int) -> floa
         return correlation
     longer = target / half
     return longer * correlation / (1 + (longer - 1) * correlation)
+
+
+def _half_covariances(rates: Floats, first: Floats, second: Floats) -> tuple[Floats, Floats]:
+    """Covariance of the means of two halves, and product of their variances; (split) each."""
+    varies = np.nanmax(rates, axis=1) > np.nanmin(rates, axis=1)  # exactly, not but for rounding
+    alive = ((first @ varies) > 0) & ((second @ varies) > 0)
+    if np.isfinite(rates).all():  # all follows from the covariance between repeats
+        matrix = np.atleast_2d(np.cov(rates))
+        shared = np.einsum("nr,rs,ns->n", first, matrix, second)
+        own = [np.einsum("nr,rs,ns->n", part, matrix, part) for part in (first, second)]
+        return shared, np.where(alive, own[0] * own[1], 0.0)
+    seen = np.isfinite(rates).astype(np.float64)
+    filled = np.where(seen > 0, rates, 0.0)
+    counts = [part @ seen for part in (first, second)]  # (split, time)
+    both = (counts[0] > 0) & (counts[1] > 0)
+    number = np.maximum(both.sum(axis=1), 1)[:, None]
+    centred = []
+    for part, count in zip((first, second), counts, strict=True):
+        mean = np.where(both, part @ filled / np.maximum(count, 1), 0.0)
+        centred.append(np.where(both, mean - mean.sum(axis=1, keepdims=True) / number, 0.0))
+    one, other = centred
+    power = (one**2).sum(axis=1) * (other**2).sum(axis=1)
+    return (one * other).sum(axis=1), np.where(alive, power, 0.0)
 
 
 def _halves(count: int, splits: int, seed: int) -> tuple[Floats, Floats]:
@@ -210,26 +221,22 @@ def _halves(count: int, splits: int, seed: int) -> tuple[Floats, Floats]:
     return rows[0], rows[1]
 
 
-def _covariance(rates: Floats) -> Floats:
-    """Covariance over time between repeats, pair by pair over the bins that both have."""
-    seen = np.isfinite(rates).astype(np.float64)  # (repeat, time)
-    means = np.nansum(rates, axis=1) / seen.sum(axis=1)
-    centred = np.where(seen > 0, rates - means[:, None], 0.0)
-    common = seen @ seen.T
-    total = centred @ seen.T  # sum of r over the bins shared with s
-    with np.errstate(invalid="ignore", divide="ignore"):
-        covariance: Floats = (centred @ centred.T - total * total.T / common) / (common - 1)
-    constant = np.nanmax(rates, axis=1) == np.nanmin(rates, axis=1)  # exactly, not but for rounding
-    covariance[constant] = covariance[:, constant] = 0.0
-    covariance[common < 2] = np.nan
-    return covariance
-
-
-def _signal_power(covariance: Floats) -> float:
-    """Mean covariance of two different repeats; NaN without a pair that shares bins."""
-    pairs = covariance[~np.eye(len(covariance), dtype=bool)]
-    known = pairs[np.isfinite(pairs)]
-    return float(known.mean()) if known.size else np.nan
+def _powers(rates: Floats) -> tuple[float, float, float]:
+    """Signal power, noise power, and variance of the mean over repeats; rates (repeat, time)."""
+    shown = np.isfinite(rates).sum(axis=0)
+    seen = shown[shown > 0]
+    mean = np.nansum(rates, axis=0)[shown > 0] / seen
+    if len(rates) < 2 or np.ptp(mean) == 0:
+        return np.nan, np.nan, np.nan
+    noises = []
+    for one, other in itertools.combinations(rates, 2):
+        difference = one - other
+        difference = difference[np.isfinite(difference)]
+        if difference.size > 1:
+            noises.append(difference.var(ddof=1) / 2)
+    noise = float(np.mean(noises)) if noises else np.nan
+    whole = float(mean.var(ddof=1))
+    return whole - noise * float(np.mean(1 / seen)), noise, whole
 
 
 def _cells(repeats: xr.DataArray) -> list[Floats]:

@@ -150,17 +150,17 @@ def _smooth(recording: xr.DataTree, path: str, kernel: str, width: float) -> xr.
     values = rate.to_numpy().reshape(start.size, rate.sizes["time"], rate.sizes["cell"])
     result = np.empty(values.shape, dtype=np.float32)
     spikes = _spikes_by_cell(recording)
-    weights = _bin_weights(kernel, width * frame_rate)
+    weights = _bin_weights(kernel, width * frame_rate, anywhere=spikes is not None)
     for index, begin in enumerate(start):
         for cell in range(values.shape[2]):
             observed = np.isfinite(values[index, :, cell])
             if spikes is None:
-                counts = _whole(values[index, :, cell], frame_rate, path)
-                places = np.repeat(np.arange(counts.size), counts) + 0.5
+                counts = _whole_counts(values[index, :, cell], frame_rate, path)
+                total = _filtered(counts, weights)
             else:
                 places = (spikes[cell] - float(begin)) * frame_rate
-            total = _spread(places, observed, kernel, width * frame_rate)
-            share = _share(observed, weights)
+                total = _spread(places, observed, kernel, width * frame_rate)
+            share = _filtered(observed.astype(np.float64), weights)
             smooth = np.full(observed.size, np.nan)
             smooth[observed] = total[observed] / share[observed] * frame_rate
             result[index, :, cell] = smooth
@@ -177,8 +177,8 @@ def _spikes_by_cell(recording: xr.DataTree) -> list[Floats] | None:
     return [times[owners == cell] for cell in recording["test/cell"].to_numpy()]
 
 
-def _whole(rate: npt.NDArray[np.floating], frame_rate: float, path: str) -> npt.NDArray[np.int64]:
-    """Spikes per bin, 0 where the bin is missing and never looked at."""
+def _whole_counts(rate: npt.NDArray[np.floating], frame_rate: float, path: str) -> Floats:
+    """Spikes per bin; a missing bin gives none, as it gives no weight."""
     counts = rate.astype(np.float64) / frame_rate
     whole = np.round(counts)
     if np.nanmax(np.abs(counts - whole), initial=0.0) > WHOLE or np.nanmin(whole, initial=0.0) < 0:
@@ -186,7 +186,7 @@ def _whole(rate: npt.NDArray[np.floating], frame_rate: float, path: str) -> npt.
             f"rates must be whole numbers of spikes per bin to be smoothed; those of /{path} are "
             "not, perhaps smoothed before. Start from the recording as it was measured."
         )
-    return np.where(np.isfinite(whole), whole, 0.0).astype(np.int64)
+    return np.where(np.isfinite(whole), whole, 0.0)
 
 
 def _spread(
@@ -220,32 +220,28 @@ def _reach(shape: _Shape, width: float) -> tuple[int, int]:
     return int(np.floor(shape.begin * width)), int(np.ceil(1 + shape.end * width)) - 1
 
 
-def _bin_weights(kernel: str, width: float) -> tuple[int, Floats]:
-    """Offset of the first bin, and what a spike anywhere in bin 0 gives to each bin on average."""
+def _bin_weights(kernel: str, width: float, *, anywhere: bool) -> tuple[int, Floats]:
+    """Offset of the first bin, and what a spike in bin 0 gives to each bin; width in bins.
+
+    The spike stands at the middle of the bin, or ``anywhere``: the mean over all places.
+    """
     shape = _SHAPES[kernel]
     begin, end = _reach(shape, width)
-    edges = np.arange(begin - 1, end + 2, dtype=np.float64)
-    second = width * shape.second(edges / width)
-    weights = np.diff(second, n=2)
+    if anywhere:
+        edges = np.arange(begin - 1, end + 2, dtype=np.float64)
+        weights = np.diff(width * shape.second(edges / width), n=2)
+    else:
+        edges = np.arange(begin, end + 2, dtype=np.float64)
+        weights = np.diff(shape.integral((edges - 0.5) / width))
     return begin, weights / weights.sum()
 
 
-def _share(observed: npt.NDArray[np.bool_], weights: tuple[int, Floats]) -> Floats:
-    """Share of the kernel that lies on observed bins, per bin."""
-    begin, values = weights
-    if observed.all() and observed.size > 2 * values.size:  # only the edges differ from 1
-        share = np.ones(observed.size)
-        edge = _share_slowly(np.ones(2 * values.size, dtype=bool), begin, values)
-        share[: values.size] = edge[: values.size]
-        share[-values.size :] = edge[-values.size :]
-        return share
-    return _share_slowly(observed, begin, values)
-
-
-def _share_slowly(observed: npt.NDArray[np.bool_], begin: int, values: Floats) -> Floats:
-    full = np.convolve(observed.astype(np.float64), values)  # Σ_j values[j] observed[i - j]
-    place = np.arange(observed.size) - begin
-    share = np.zeros(observed.size)
+def _filtered(values: Floats, weights: tuple[int, Floats]) -> Floats:
+    """Σ_u weight[t − u] values[u] at every t, nothing outside."""
+    begin, weight = weights
+    full = np.convolve(values, weight)  # full[t − begin]
+    place = np.arange(values.size) - begin
+    result = np.zeros(values.size)
     inside = (place >= 0) & (place < full.size)
-    share[inside] = full[place[inside]]
-    return share
+    result[inside] = full[place[inside]]
+    return result

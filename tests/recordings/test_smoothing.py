@@ -1,0 +1,185 @@
+"""Smoothed rates against fine sums, SciPy, and what a kernel must keep."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import uniform_filter1d
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.quality import measure_quality
+from retina_codec.recordings.schema import make_recording, validate_recording
+from retina_codec.recordings.smoothing import smooth_rates
+from tests.recordings.small_recording import CELLS, RATE, make_parts
+from tests.recordings.test_quality import changed_repeats, with_spikes
+from tests.reference.quality import smoothed_rate
+
+KERNELS = ("gaussian", "boxcar", "exponential")
+WIDTHS = {"gaussian": 0.03, "boxcar": 0.11, "exponential": 0.04}  # s; a bin has 0.02
+
+
+def one_train(counts):
+    """A recording whose train split has these counts (time, cell), cells as many as columns."""
+    parts = make_parts(train_frames=len(counts))
+    counts = np.repeat(np.asarray(counts, float)[:, None], 3, axis=1)
+    train = parts["train"].drop_vars("spike_count")
+    return make_recording(
+        **{**parts, "train": train.assign(rate=(("time", "cell"), counts * RATE))}
+    )
+
+
+def train_rate(recording, **options):
+    return smooth_rates(recording, **options)["train/rate"].values[:, 0].astype(float)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("width", [0.004, 0.05, 0.2])
+def test_a_spike_far_from_edges_keeps_its_one(kernel, width):
+    counts = np.zeros(1000)
+    counts[500] = 1
+    rate = train_rate(one_train(counts), kernel=kernel, width=width)
+    assert rate.sum() / RATE == pytest.approx(1, abs=1e-6)
+    assert (rate >= 0).all()
+    if kernel == "exponential":
+        assert (rate[:500] == 0).all()
+    else:
+        np.testing.assert_allclose(rate[250:500], rate[750:500:-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_counts_agree_with_a_fine_sum_over_spikes(kernel):
+    counts = np.zeros(120)
+    counts[[50, 51, 60]] = 1, 2, 1
+    middle = (np.repeat([50, 51, 60], [1, 2, 1]) + 0.5) / RATE
+    expected = smoothed_rate(middle, kernel, WIDTHS[kernel], 0.0, 120, RATE)
+    rate = train_rate(one_train(counts), kernel=kernel, width=WIDTHS[kernel])
+    # 400 steps per bin miss up to half a step where a kernel jumps
+    np.testing.assert_allclose(rate, expected, atol=2e-3 * expected.max())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_exact_times_agree_with_a_fine_sum_in_every_presentation(kernel, parts):
+    parts = make_parts(train_frames=60, test_frames=60, repeats=2)
+    recording = make_recording(**parts)
+    times = {3: [0.5112, 0.5177, 0.7731], 7: [1.2 + 0.6433], 20: [2.4 + 0.5049, 2.4 + 0.60011]}
+    smoothed = smooth_rates(with_spikes(recording, times), kernel=kernel, width=WIDTHS[kernel])
+    shown = {0.0: smoothed["train/rate"].values}
+    for number, start in enumerate((1.2, 2.4)):
+        shown[start] = smoothed["test/repeats/rate"].values[number]
+    for start, rates in shown.items():
+        for column, cell in enumerate(CELLS):
+            own = [t for t in times[cell] if start <= t < start + 1.2]
+            expected = smoothed_rate(own, kernel, WIDTHS[kernel], start, 60, RATE)
+            away = slice(12, 48)  # of the edges
+            found = rates[away, column]
+            np.testing.assert_allclose(found, expected[away], atol=0.01 * max(1, expected.max()))
+
+
+def test_a_boxcar_of_whole_bins_is_a_running_mean():
+    counts = np.random.default_rng(0).poisson(1.0, 200).astype(float)
+    recording = one_train(counts)
+    np.testing.assert_allclose(
+        train_rate(recording, kernel="boxcar", width=1 / RATE), counts * RATE, rtol=1e-6
+    )
+    rate = train_rate(recording, kernel="boxcar", width=5 / RATE)
+    expected = uniform_filter1d(counts * RATE, 5)
+    np.testing.assert_allclose(rate[2:-2], expected[2:-2], rtol=1e-5, atol=1e-4)
+    # at the first bin only bins 0 to 2 of the five exist
+    assert rate[0] == pytest.approx(counts[:3].mean() * RATE)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_constant_rate_stays_constant_at_edges_and_gaps(kernel):
+    counts = np.full(200, 2.0)
+    counts[40:47] = np.nan
+    counts[100] = np.nan
+    recording = one_train(counts)
+    rate = train_rate(recording, kernel=kernel, width=WIDTHS[kernel])
+    np.testing.assert_array_equal(np.isnan(rate), np.isnan(counts))
+    np.testing.assert_allclose(rate[np.isfinite(counts)], 2 * RATE, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_dense_exact_times_give_their_rate_also_at_edges(kernel):
+    recording = one_train(np.full(100, 20.0))
+    times = (np.arange(2000 * 20) + 0.5) / 20_000  # 20 kHz, all over train
+    smoothed = smooth_rates(with_spikes(recording, {3: times}), kernel=kernel, width=0.004)
+    np.testing.assert_allclose(smoothed["train/rate"][:, 0], 20_000, rtol=1e-3)
+
+
+def test_spikes_in_missing_bins_and_outside_of_presentations_count_nowhere():
+    counts = np.zeros(100)
+    counts[50:60] = np.nan
+    recording = one_train(counts)
+    cell = {3: [1.1, -0.001, 17.0]}  # bin 55 is missing
+    smoothed = smooth_rates(with_spikes(recording, cell), width=0.1)
+    rate = smoothed["train/rate"].values[:, 0]
+    np.testing.assert_array_equal(np.isnan(rate), np.isnan(counts))
+    assert np.nansum(rate) == 0
+    assert np.nansum(smoothed["test/repeats/rate"].values[:, :, 0]) == 0
+
+
+def test_everything_else_is_kept_and_the_result_is_a_recording(parts):
+    def change(rates):
+        rates[1, 5:9, 1] = np.nan
+
+    recording = changed_repeats(parts, change)
+    recording.attrs["laboratory"] = "ours"
+    recording["clock"] = xr.DataTree(xr.Dataset({"jitter": 0.001}))
+    recording = measure_quality(recording)
+    before = recording.copy(deep=True)
+    smoothed = smooth_rates(recording, kernel="boxcar", width=0.06)
+    validate_recording(smoothed)
+    xr.testing.assert_identical(recording, before)
+    assert smoothed.attrs == recording.attrs
+    for path in ("train", "test"):
+        old, new = (tree[path].to_dataset() for tree in (recording, smoothed))
+        xr.testing.assert_identical(
+            new.drop_vars(["rate", "type_rate"]), old.drop_vars(["rate", "type_rate"])
+        )
+        member = new["type_membership"].values
+        expected = new["rate"].values @ member / member.sum(axis=0)
+        np.testing.assert_allclose(new["type_rate"], expected, rtol=1e-5)
+        for name in ("rate", "type_rate"):
+            assert new[name].attrs["kernel"] == "boxcar"
+            assert new[name].attrs["width"] == 0.06
+            assert new[name].attrs["units"] == "Hz"
+            assert not np.array_equal(new[name], old[name], equal_nan=True)
+    repeats = smoothed["test/repeats/rate"]
+    assert repeats.attrs["kernel"] == "boxcar"
+    np.testing.assert_allclose(smoothed["test/rate"], np.nanmean(repeats.values, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(repeats["start_time"], recording["test/repeats/start_time"])
+    for path in ("interneurons", "clock"):
+        xr.testing.assert_identical(smoothed[path].to_dataset(), recording[path].to_dataset())
+    assert "quality" not in smoothed.children
+
+
+def test_without_train_and_repeats(parts):
+    counts = np.random.default_rng(3).poisson(0.8, (23, 3))
+    test = parts["test"].assign(spike_count=(("time", "cell"), counts))
+    recording = make_recording(**{**parts, "train": None, "test": test, "repeats": None})
+    rate = smooth_rates(recording, kernel="boxcar", width=3 / RATE)["test/rate"].values
+    expected = uniform_filter1d(counts * RATE, 3, axis=0)
+    np.testing.assert_allclose(rate[1:-1], expected[1:-1], atol=1e-4)
+
+
+def test_rates_that_are_no_counts_are_not_smoothed_again(recording):
+    smoothed = smooth_rates(recording, width=0.03)
+    with pytest.raises(RetinaCodecError, match="perhaps smoothed before"):
+        smooth_rates(smoothed)
+    times = {cell: [0.1, 0.2] for cell in CELLS}
+    once = smooth_rates(with_spikes(recording, times), kernel="boxcar")
+    again = smooth_rates(with_spikes(smoothed, times), kernel="boxcar")  # exact times are kept
+    xr.testing.assert_identical(once, again)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kernel": "gauss"}, "gaussian, boxcar, exponential; got 'gauss'"),
+        ({"width": 0.0}, "positive number of seconds"),
+        ({"width": float("nan")}, "positive number of seconds"),
+    ],
+)
+def test_bad_options_are_named(recording, options, words):
+    with pytest.raises(RetinaCodecError, match=words):
+        smooth_rates(recording, **options)
