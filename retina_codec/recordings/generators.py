@@ -7,7 +7,7 @@ test vectors. Any frame can be made without those before it, or from a state tha
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +21,8 @@ MODULUS, MULTIPLIER = 2**31 - 1, 16807  # Park and Miller's minimal standard
 FRAMES_PER_STATE = 512  # between kept states of a generator that cannot jump
 
 
-class Generator(Protocol):
-    """What makes frames."""
-
-    def __call__(
-        self, numbers: Numbers, *, seed: int, height: int, width: int, **settings: Any
-    ) -> npt.NDArray[Any]:
-        """Return the frames with these numbers, ``(number, y, x)``, always the same for a seed."""
-
+# f(numbers, *, seed, height, width, **settings) -> frames (number, y, x), always the same
+Generator = Callable[..., npt.NDArray[Any]]
 
 GENERATORS: dict[str, Generator] = {}
 
@@ -194,7 +188,7 @@ def minimal_standard(
     dark: float = 0,
     bright: float = 255,
 ) -> npt.NDArray[Any]:
-    """Draw u_n = x_n / (2³¹ − 1), x_n = 16807ⁿ · seed mod (2³¹ − 1), n = 1, 2, …"""
+    """Draw u_n = x_n / (2³¹ − 1), x_n = 16807ⁿ · seed mod (2³¹ − 1), from n = 1 on."""
     if not 0 < seed < MODULUS:
         raise RetinaCodecError(f"this seed must be between 1 and {MODULUS - 1}; got {seed}")
     pixels = height * width

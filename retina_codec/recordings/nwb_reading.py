@@ -1,284 +1,482 @@
 """From an NWB file to a recording: everything is read but the frames.
 
-The frames stay on disk behind a dask array. A file that this reader does not understand is refused
-with the reason; it never guesses a missing time, never fills a gap, never truncates in silence.
+The frames stay on disk behind a dask array. A file that leaves something open is refused with the
+question and the option that answers it; this reader never guesses a missing time, never fills a
+gap, never truncates in silence. How the parts are found stands in the other nwb_ files.
 """
 
 import json
 import os
-import warnings
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.nwb_session import EDGE_SLACK, NOTES_KEY, Floats, bin_spikes
-from retina_codec.recordings.nwb_stimulus import (
-    choose_series,
-    frame_clock,
-    lazy_frames,
-    pixel_size,
+from retina_codec.recordings.frames import IndexedFrames, lazy_frames
+from retina_codec.recordings.nwb_extras import NO_LONG_NAME, REPEATS_RATE
+from retina_codec.recordings.nwb_interneurons import read_interneurons
+from retina_codec.recordings.nwb_notes import dataset_from_notes
+from retina_codec.recordings.nwb_options import NwbOptions, Reading
+from retina_codec.recordings.nwb_session import NOTES_KEY, Floats, bin_spikes
+from retina_codec.recordings.nwb_splits import (
+    Interval,
+    Run,
+    find_runs,
+    periods_of,
+    read_intervals,
 )
+from retina_codec.recordings.nwb_stimulus import Stimulus, find_stimulus
+from retina_codec.recordings.nwb_tree import Node, open_nwb
+from retina_codec.recordings.nwb_units import LATER, Cells, read_cells
 from retina_codec.recordings.schema import make_recording
 
 __all__ = ["read_nwb"]
 
-JITTER = 0.1  # of a frame: more is a dropped frame or another clock, not rounding
 WHOLE_SESSION = "no split intervals in the file: the whole session is the test split"
+CLOCK_WORDS = {
+    "offset": ("s", "onset of the first frame on the session clock"),
+    "jitter": ("s", "standard deviation of the onsets around equal steps"),
+    "largest_jitter": ("s", "largest deviation of an onset from equal steps"),
+    "drift": ("ppm", "measured against stated frame rate"),
+    "dropped_frames": ("count", "frames that are missing between two others"),
+    "duplicated_frames": ("count", "frames that were replaced at once"),
+    "pauses": ("count", "longer gaps between frames"),
+}
 
 
-def read_nwb(path: str | os.PathLike[str], *, stimulus: str | None = None) -> xr.DataTree:
+def read_nwb(
+    path: str | os.PathLike[str],
+    *,
+    stimulus: str | Mapping[str, str] | None = None,
+    frames: Any = None,
+    splits: Mapping[str, Any] | None = None,
+    table: str | None = None,
+    cells: Any = None,
+    cell_types: Any = None,
+    interneuron_types: Any = None,
+    axis_order: str | None = None,
+    color: str | None = None,
+    frame_times: Any = None,
+    frame_rate: float | None = None,
+    bins_per_frame: int = 1,
+    last_duration: float | None = None,
+    blank: float | None = None,
+    repair_clock: bool = False,
+    join_blocks: bool = False,
+    spike_time_unit: str | float = "s",
+    trust_paths: bool = False,
+) -> xr.DataTree:
     """Open an NWB file as a recording, without reading its frames.
 
-    Spikes are counted in the bins of the frames. Trials, or any table of intervals with a ``split``
-    column ("train", "test"; other words are passed over), cut the session; ``repeat`` numbers the
-    presentations of the test movie. Without such a table the whole session becomes the test split,
-    and the attribute ``split`` says so. Outside a unit's observation intervals its rate is NaN.
+    Spikes are counted in the bins of the frames, from onset to onset, on the session clock. A table
+    of intervals with a ``split`` column ("train", "test"; other words are passed over) cuts the
+    session; ``repeat`` numbers the presentations of the test movie. Without such a table and
+    without ``splits`` the whole session becomes the test split, and the attribute ``split`` says
+    so. Outside a unit's observation intervals its rate is NaN. How everything was read, and what
+    deserves a look, stands in the attribute ``reading``; doubts are also warned of.
 
     Parameters
     ----------
     path : path
-        An NWB file (HDF5).
-    stimulus : str, optional
-        Name of the image series, where the file has several.
+        An NWB file (HDF5, or a Zarr folder as hdmf-zarr writes), or its address.
+    stimulus : str or mapping, optional
+        Name of the series or table of presentations that was shown, where the file has several;
+        or one per split: ``{"train": "noise", "test": "movie"}``.
+    frames : array (time, y, x) or SeededFrames, optional
+        The frames, where the file does not hold them; the file still gives their times.
+    splits : mapping, optional
+        ``{"train": …, "test": …}``: an interval (start, stop) in s, a list of them, or a mapping
+        from column to value(s) that picks rows of a table of intervals. Several test intervals are
+        presentations of one movie.
+    table : str, optional
+        Name of that table, where several have the columns.
+    cells : list or mapping, optional
+        Ids of the units to keep, or column and value(s), such as ``{"quality": "good"}``.
+    cell_types : str, path or mapping, optional
+        Column of the units, CSV or JSON file keyed by unit id, or mapping. Default: the column
+        ``cell_type``, else "unknown".
+    interneuron_types : path or mapping, optional
+        From the name of an intracellular series to its type.
+    axis_order : str, optional
+        ``tyx`` or ``txy`` (also ``xyt``, ``yxt``), as stored. Default: (time, y, x), checked
+        against ``dimension``.
+    color : str, optional
+        What stands for a color: ``luminance``, ``mean``, ``red``, ``green``, ``blue``.
+    frame_times : array or str, optional
+        Onset of every frame, s (photodiode), in place of the times in the file; or the path in
+        the file where these onsets stand.
+    frame_rate : float, optional
+        Hz. For pictures shown for a while: of the bins. For timestamps: the stated rate, against
+        which drift is reported.
+    bins_per_frame : int
+        Cut every frame into so many bins.
+    last_duration : float, optional
+        s, how long the last picture of an index series was shown, where nothing says it.
+    blank : float, optional
+        Intensity while no picture was shown.
+    repair_clock : bool
+        Show the frame before once more where frames were dropped; leave out frames that were
+        replaced at once.
+    join_blocks : bool
+        Join several train intervals into one train split, one after the other; ``block`` and
+        ``session_time`` along time say where each bin comes from. A window of stimulus history
+        then reaches into the block before.
+    spike_time_unit : str or float
+        ``s``, ``ms``, ``us``, or the sampling rate in Hz of spike times in samples.
+    trust_paths : bool
+        Follow external files that are not in the folder of the file or below.
 
     Returns
     -------
     xr.DataTree
         Dims and units as in `make_recording`; ``stimulus`` is a dask array that opens the file
-        for each block it reads, so the tree can go to other processes.
+        for each block it reads, so the tree can go to other processes. ``/spikes`` holds the exact
+        spike times (s), ``/clock`` what is known of the frame clock.
 
     Raises
     ------
     RetinaCodecError
-        Not an NWB file; no units; no stimulus, or one of an unsupported kind; stimulus and spikes
-        that do not overlap in time; intervals that do not fit the stimulus.
+        Not an NWB file; no units; no stimulus, or one that cannot be read without a guess;
+        stimulus and spikes that do not overlap in time; intervals that do not fit the stimulus.
     """
-    from pynwb import NWBHDF5IO
-
-    if not Path(path).is_file():
-        raise RetinaCodecError(f"there must be an NWB file at {path}; no file is there")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about namespaces cached in the file
-            with NWBHDF5IO(path, "r", load_namespaces=True) as stream:
-                return _interpret(stream.read(), Path(path), stimulus)
-    except RetinaCodecError:
-        raise
-    except Exception as error:  # pynwb answers a foreign file with errors of many kinds
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RetinaCodecError(
-            f"{path} must be an NWB file (HDF5) that pynwb can read; it is not ({line[:120]})"
-        ) from error
-
-
-def _interpret(nwbfile: Any, path: Path, stimulus: str | None) -> xr.DataTree:
-    units = nwbfile.units
-    if units is None or "spike_times" not in units.colnames or len(units) == 0:
-        raise RetinaCodecError(f"{path} must have units with spike times; it has none")
-    series = choose_series(nwbfile, path, stimulus)
-    times, rate = frame_clock(series, path)
-    spikes = [np.sort(np.asarray(train, dtype=np.float64)) for train in units["spike_times"][:]]
-    _check_overlap(spikes, times, rate, path)
-    observed = None
-    if "obs_intervals" in units.colnames:
-        observed = [np.asarray(rows, dtype=np.float64) for rows in units["obs_intervals"][:]]
-    notes = _notes(nwbfile)
-    pixels = {dim: (dim, np.asarray(notes[dim])) for dim in ("y", "x") if dim in notes}
-    frames = xr.Dataset(
-        {"stimulus": (("time", "y", "x"), lazy_frames(series), {"units": series.unit})},
-        coords=_cells(units, notes) | pixels,
+    options = NwbOptions(
+        **{name: value for name, value in locals().items() if name != "path"}  # all of the above
     )
-    frames = frames.reset_coords([name for name in ("type_membership",) if name in frames.coords])
-    rate = float(notes.get("frame_rate", rate))
-    shown = _intervals(nwbfile, times, rate, path)
-    parts: dict[str, xr.Dataset | None] = {"train": None, "test": None, "repeats": None}
-    for split in ("train", "test"):
-        ranges = [
-            (repeat, first, last) for name, repeat, first, last in shown or [] if name == split
-        ]
-        if shown is None and split == "test":
-            ranges = [(-1, 0, times.size)]
-        if not ranges:
-            continue
-        if split == "train" and len(ranges) > 1:
-            raise RetinaCodecError(
-                f"{path} must have one train interval without gaps; it has {len(ranges)}"
-            )
-        _, first, last = max(ranges, key=lambda entry: entry[2] - entry[1])
-        start = times[ranges[0][1]]
-        for _, a, b in ranges:
-            _check_regular(times[a:b], rate, path)
-        part = frames.isel(time=slice(first, last))
-        part = part.assign_coords(time=start + np.arange(last - first) / rate)
-        counts = [bin_spikes(spikes, observed, times[a:b], rate) for _, a, b in ranges]
-        if split == "train" or (len(ranges) == 1 and ranges[0][0] < 0):
-            dtype = np.int32 if np.isfinite(counts[0]).all() else np.float32
-            part["spike_count"] = (("time", "cell"), counts[0].astype(dtype), {"units": "count"})
-        else:
-            parts["repeats"] = _repeats(ranges, counts, times, rate)
-        parts[split] = _with_extras(nwbfile, part, split)
-    if parts["test"] is None:
-        raise RetinaCodecError(f"{path} must have a test interval; it has only train intervals")
-    recording = make_recording(
-        train=parts["train"],
-        test=parts["test"],
-        repeats=parts["repeats"],
-        interneurons=_interneurons(nwbfile, rate),
-        frame_rate=rate,
-        pixel_size=pixel_size(series, notes),
-        session=notes.get("session", nwbfile.session_description),
-        species=notes.get("species", getattr(nwbfile.subject, "species", None) or "unknown"),
-        source=notes.get("source", path.name),
-        source_sha256=notes.get("source_sha256", ""),
-    )
-    if shown is None:
-        recording.attrs["split"] = WHOLE_SESSION
+    reading = Reading(os.fspath(path))
+    with open_nwb(path) as root:
+        recording = _interpret(root, os.fspath(path), options, reading)
+    reading.warn()
     return recording
 
 
-def _check_regular(times: Floats, rate: float, path: Path) -> None:
-    late = np.abs(times - times[0] - np.arange(times.size) / rate) * rate
-    if late.max() > JITTER:
-        first = int(np.argmax(late > JITTER))
-        raise RetinaCodecError(
-            f"{path}: frames must follow each other at {rate:.6g} Hz within a split; the frame at "
-            f"{times[first]:.6g} s is off by {late[first]:.3g} frames. Cut the session there."
-        )
+def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> xr.DataTree:
+    notes = _notes(root)
+    cells = read_cells(root, path, options, reading)
+    intervals = read_intervals(root, path, options, reading)
+    movies = _movies(root, path, intervals, options, reading)
+    _check_overlap(cells, movies, path)
+    splits = [name for name in ("train", "test") if name in movies]
+    rate = float(notes.get("frame_rate", movies["test"].clock.rate))
+    runs = _runs(movies, intervals, path, options, reading)
+    _check_same_movie(movies["test"], runs["test"], path, bool(notes))
+    parts: dict[str, xr.Dataset | None] = {"train": None, "test": None, "repeats": None}
+    for split in splits:
+        movie, found = movies[split], runs[split]
+        part = _frames(movie, found, cells, rate, notes)
+        counts = [_counts(cells, movie, run) for run in found]
+        if split == "train" or (len(found) == 1 and found[0].repeat < 0):
+            joined = np.concatenate(counts)
+            dtype = np.int32 if np.isfinite(joined).all() else np.float32
+            part["spike_count"] = (("time", "cell"), joined.astype(dtype), {"units": "count"})
+        else:
+            parts["repeats"] = _repeats(root, found, counts, rate)
+        parts[split] = _with_extras(root, part, split)
+    pixels = float(notes.get("pixel_size", movies["test"].pixel_size))
+    first = movies["test"].clock.onsets[runs["test"][0].first : runs["test"][0].last]
+    subject = root.get("general/subject")
+    species = subject.text("species") if subject is not None and not subject.is_array else ""
+    recording = make_recording(
+        train=parts["train"],
+        test=parts["test"] if parts["test"] is not None else xr.Dataset(),
+        repeats=parts["repeats"],
+        interneurons=read_interneurons(root, path, first, rate, options, reading),
+        frame_rate=rate,
+        pixel_size=pixels,
+        session=notes.get("session", root.text("session_description")),
+        species=notes.get("species", species or "unknown"),
+        source=notes.get("source", PurePath(path.rstrip("/")).name),
+        source_sha256=notes.get("source_sha256", ""),
+    )
+    if intervals is None and not isinstance(options.stimulus, Mapping):
+        recording.attrs["split"] = WHOLE_SESSION
+    return _with_nodes(recording, cells, movies, runs, notes, reading)
 
 
-def _check_overlap(spikes: list[Floats], times: Floats, rate: float, path: Path) -> None:
-    every = np.concatenate(spikes)
-    if every.size == 0:
-        raise RetinaCodecError(f"{path} must have spikes; all {len(spikes)} units are empty")
-    stop = times[-1] + 1.0 / rate
-    if not ((every >= times[0]) & (every < stop)).any():
-        raise RetinaCodecError(
-            f"{path}: stimulus and spikes must overlap in time; frames span "
-            f"{times[0]:.6g} to {stop:.6g} s, spikes {every.min():.6g} to {every.max():.6g} s. "
-            "Put both on the session clock, in seconds."
-        )
-
-
-def _notes(nwbfile: Any) -> dict[str, Any]:
-    """Read what our writer kept in words; empty for files of others."""
-    try:
-        notes = json.loads(nwbfile.notes or "{}")[NOTES_KEY]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return notes if isinstance(notes, dict) else {}
-
-
-def _cells(units: Any, notes: dict[str, Any]) -> dict[str, Any]:
-    """Coordinates along cell."""
-    names = np.asarray(units.id[:])
-    if "cell_name" in units.colnames:
-        names = _texts(units["cell_name"][:])
-    types = np.full(names.size, "unknown", dtype=object)
-    if "cell_type" in units.colnames:
-        for index, text in enumerate(np.char.strip(_texts(units["cell_type"][:]))):
-            types[index] = "unknown" if text.lower() in ("", "nan", "none") else text
-    cells: dict[str, Any] = {"cell": ("cell", names), "type": ("cell", types.astype(str))}
-    for name in ("center_y", "center_x"):
-        if name in units.colnames:
-            cells[name] = ("cell", np.asarray(units[name][:], dtype=np.float64))
-    if "type_membership" in units.colnames and "cell_types" in notes:
-        cells["cell_type"] = np.array(notes["cell_types"], dtype=str)
-        member = np.asarray(units["type_membership"][:], dtype=np.float32)
-        cells["type_membership"] = (("cell", "cell_type"), member, {"units": "1"})
-    return cells
-
-
-def _texts(values: Any) -> npt.NDArray[np.str_]:
-    """Plain text; HDF5 gives bytes where text has a fixed width."""
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values], dtype=str)
-
-
-def _intervals(
-    nwbfile: Any, times: Floats, rate: float, path: Path
-) -> list[tuple[str, int, int, int]] | None:
-    """(split, repeat, first frame, frame after the last) in order of time; None without a table."""
-    tables = [nwbfile.trials] if nwbfile.trials is not None else []
-    tables += list((nwbfile.intervals or {}).values())
-    table = next((table for table in tables if "split" in table.colnames), None)
-    if table is None:
-        return None
-    rows: list[tuple[str, int, int, int]] = []
-    splits = _texts(table["split"][:])
-    repeats = table["repeat"][:] if "repeat" in table.colnames else np.full(len(splits), -1)
-    starts, stops = table["start_time"][:], table["stop_time"][:]
-    for index in np.argsort(starts, kind="stable"):
-        split = str(splits[index])
-        if split not in ("train", "test"):
-            continue
-        start, stop = float(starts[index]), float(stops[index])
-        first = int(np.searchsorted(times, start - 0.5 / rate))
-        last = first + (round((stop - start) * rate) if np.isfinite(stop - start) else 0)
-        inside = first < last <= times.size and abs(times[first] - start) * rate < 0.5
-        if not inside or abs(times[last - 1] + 1 / rate - stop) * rate >= 0.5:
+def _movies(
+    root: Node,
+    path: str,
+    intervals: list[Interval] | None,
+    options: NwbOptions,
+    reading: Reading,
+) -> dict[str, Stimulus]:
+    """Stimulus of every split; the same object where one series holds both."""
+    if isinstance(options.stimulus, Mapping):
+        unknown = sorted(set(options.stimulus) - {"train", "test"})
+        if unknown or "test" not in options.stimulus:
             raise RetinaCodecError(
-                f"{path}: the {split} interval {start:.6g} to {stop:.6g} s must be covered by "
-                f"frames without gaps; they span {times[0]:.6g} to {times[-1] + 1 / rate:.6g} s"
+                f"stimulus must name one for 'test', and may for 'train'; got "
+                f"{sorted(options.stimulus)}"
             )
-        if abs(times[first] - start) * rate < EDGE_SLACK:
-            times[first] = start  # the same instant; the table's digits are the exact ones
-        rows.append((split, _repeat_number(repeats[index], path), first, last))
-    if not rows:
-        raise RetinaCodecError(f"{path}: split must say 'train' or 'test'; no interval does")
-    return rows
+        movies = {
+            split: find_stimulus(root, path, name, options, reading)
+            for split, name in options.stimulus.items()
+        }
+        rates = {split: movie.clock.rate for split, movie in movies.items()}
+        if max(rates.values()) / min(rates.values()) - 1 > 1e-4:
+            raise RetinaCodecError(
+                f"{path}: train and test must have one rate of bins; they have {rates} Hz. Pass "
+                "frame_rate= (pictures) or open them apart with bins_per_frame=."
+            )
+        return movies
+    movie = find_stimulus(root, path, options.stimulus, options, reading)
+    named = {"test"} if intervals is None else {entry.split for entry in intervals}
+    if "test" not in named:
+        raise RetinaCodecError(f"{path} must have a test interval; it has only train intervals")
+    return {split: movie for split in ("train", "test") if split in named}
 
 
-def _repeat_number(value: Any, path: Path) -> int:
-    """Read the number of a presentation; −1 for no repeat, which others write as NaN."""
-    try:
-        return -1 if np.isnan(float(value)) else int(value)
-    except ValueError as error:
-        raise RetinaCodecError(f"{path}: repeat must be a number; got {value!r}") from error
+def _runs(
+    movies: dict[str, Stimulus],
+    intervals: list[Interval] | None,
+    path: str,
+    options: NwbOptions,
+    reading: Reading,
+) -> dict[str, list[Run]]:
+    """Bins of every split, presentations of the test movie apart."""
+    runs: dict[str, list[Run]] = {}
+    for split, movie in movies.items():
+        clock = movie.clock
+        mine = [entry for entry in intervals or [] if entry.split == split]
+        if not mine:
+            mine = [Interval(split, -1, float(clock.onsets[0]), clock.stop)]
+        found = find_runs(mine, clock, path, reading)
+        if split == "test" and len(found) == 1 and isinstance(movie.frames, IndexedFrames):
+            found = _presentations(movie, found[0], reading)
+        if split == "test" and len(found) > 1:
+            found = [
+                Run(number if run.repeat < 0 else run.repeat, run.first, run.last, run.start)
+                for number, run in enumerate(found)
+            ]
+        if split == "train" and len(found) > 1:
+            found = _joined(found, clock.rate)
+        if split == "train" and len(found) > 1 and not options.join_blocks:
+            spans = "; ".join(
+                f"{run.start:.6g} to {clock.onsets[run.last - 1] + 1 / clock.rate:.6g} s"
+                for run in found[:8]
+            )
+            raise RetinaCodecError(
+                f"{path} must have one train interval without gaps; it has {len(found)}: {spans}. "
+                "Pass join_blocks=True to put them one after the other, or choose with splits=."
+            )
+        runs[split] = found
+    return runs
 
 
-def _repeats(
-    ranges: list[tuple[int, int, int]], counts: list[Floats], times: Floats, rate: float
+def _joined(runs: list[Run], rate: float) -> list[Run]:
+    """Join runs that follow each other without a bin between."""
+    joined = [runs[0]]
+    for run in runs[1:]:
+        before = joined[-1]
+        if run.first == before.last and (run.start - before.start) * rate < before.bins + 0.5:
+            joined[-1] = Run(before.repeat, before.first, run.last, before.start)
+        else:
+            joined.append(run)
+    return joined
+
+
+def _presentations(movie: Stimulus, run: Run, reading: Reading) -> list[Run]:
+    """Cut a run whose frame numbers repeat themselves into presentations."""
+    frames = movie.frames
+    if not isinstance(frames, IndexedFrames):
+        return [run]
+    times = periods_of(frames.index[run.first : run.last])
+    if times == 1:
+        return [run]
+    each = run.bins // times
+    reading.say(f"repeats: the frame numbers of the test movie repeat {times} times")
+    return [
+        Run(n, run.first + n * each, run.first + (n + 1) * each, float(start))
+        for n, start in enumerate(movie.clock.onsets[run.first : run.last : each])
+    ]
+
+
+def _check_same_movie(movie: Stimulus, runs: list[Run], path: str, ours: bool) -> None:
+    """Compare presentations: frame numbers where there are, else first, middle and last frame."""
+    shortest = min(run.bins for run in runs)
+    if len(runs) == 1 or ours:  # our writer repeats the movie itself
+        return
+    frames = movie.frames
+    places = np.unique([0, shortest // 2, shortest - 1])
+    expected = None
+    for number, run in enumerate(runs):
+        if isinstance(frames, IndexedFrames):
+            shown: Any = frames.index[run.first : run.first + shortest]
+        else:
+            shown = frames.read(run.first + places)
+        expected = shown if expected is None else expected
+        if not np.array_equal(shown, expected):
+            raise RetinaCodecError(
+                f"{path}: all test intervals must show the same frames; number {number}, from "
+                f"{run.start:.6g} s, shows others than the first. Choose those of one movie with "
+                "splits=."
+            )
+
+
+def _frames(
+    movie: Stimulus, runs: list[Run], cells: Cells, rate: float, notes: dict[str, Any]
 ) -> xr.Dataset:
-    """Rates of all presentations; a presentation that was cut short ends in NaN."""
+    """Movie of one split with its coordinates: the longest presentation, or all blocks."""
+    lazy = lazy_frames(movie.frames)
+    blocks = runs if runs[0].repeat < 0 else [max(runs, key=lambda run: run.bins)]
+    if len(blocks) == 1:
+        shown = lazy[blocks[0].first : blocks[0].last]
+    else:
+        from dask.array import concatenate
+
+        pieces = [lazy[run.first : run.last] for run in blocks]
+        shown = concatenate(pieces)  # type: ignore[no-untyped-call]
+    coords: dict[str, Any] = {
+        "time": runs[0].start + np.arange(shown.shape[0]) / rate,
+        "cell": cells.names,
+        "type": ("cell", cells.types),
+    }
+    coords |= {name: ("cell", values) for name, values in cells.centers.items()}
+    coords |= {dim: (dim, np.asarray(notes[dim])) for dim in ("y", "x") if dim in notes}
+    part = xr.Dataset({"stimulus": (("time", "y", "x"), shown, {"units": movie.unit})}, coords)
+    if len(blocks) > 1:
+        number = np.repeat(np.arange(len(blocks)), [run.bins for run in blocks])
+        times = np.concatenate([movie.clock.onsets[run.first : run.last] for run in blocks])
+        part = part.assign_coords(
+            block=("time", number), session_time=("time", times, {"units": "s"})
+        )
+    if cells.members is not None and "cell_types" in notes:
+        part = part.assign_coords(cell_type=np.array(notes["cell_types"], dtype=str))
+        part["type_membership"] = (("cell", "cell_type"), cells.members, {"units": "1"})
+    return part
+
+
+def _counts(cells: Cells, movie: Stimulus, run: Run) -> Floats:
+    """Spikes in the bins of a run, (time, cell)."""
+    onsets = movie.clock.onsets[run.first : run.last].copy()
+    onsets[0] = run.start
+    return bin_spikes(cells.trains, cells.observed, onsets, movie.clock.rate)
+
+
+def _repeats(root: Node, runs: list[Run], counts: list[Floats], rate: float) -> xr.Dataset:
+    """Rates of all presentations; one that was cut short ends in NaN."""
     longest = max(map(len, counts))
     rates = np.full((len(counts), longest, counts[0].shape[1]), np.nan, dtype=np.float32)
     for index, count in enumerate(counts):
         rates[index, : len(count)] = count * rate
+    attrs: dict[str, Any] = {"units": "Hz"}
+    kept = root.get(f"processing/misc/{REPEATS_RATE}/data")
+    if kept is not None and kept.shape == (rates.shape[0] * longest, rates.shape[2]):
+        rates = kept.read().reshape(rates.shape)
+        attrs = _series_attributes(root, REPEATS_RATE)
     return xr.Dataset(
-        {"rate": (("repeat", "time", "cell"), rates)},
-        coords={"start_time": ("repeat", [times[first] for _, first, _ in ranges])},
+        {"rate": (("repeat", "time", "cell"), rates, attrs)},
+        coords={"start_time": ("repeat", [run.start for run in runs])},
     )
 
 
-def _with_extras(nwbfile: Any, part: xr.Dataset, split: str) -> xr.Dataset:
-    """Further (time, cell) values that our writer kept, such as the noise-free rate."""
-    if "misc" not in nwbfile.processing:
-        return part
-    for name, series in nwbfile.processing["misc"].data_interfaces.items():
-        shape = (part.sizes["time"], part.sizes["cell"])
-        if name.startswith(f"{split}_") and tuple(series.data.shape) == shape:
-            attrs = {"units": series.unit, "long_name": series.description}
-            part[name.removeprefix(f"{split}_")] = (("time", "cell"), series.data[:], attrs)
+def _with_extras(root: Node, part: xr.Dataset, split: str) -> xr.Dataset:
+    """Further (time, cell) values that our writer kept, such as smoothed or noise-free rates."""
+    module = root.get("processing/misc")
+    shape = (part.sizes["time"], part.sizes["cell"])
+    for series in module.members() if module is not None and not module.is_array else ():
+        data = None if series.is_array else series.get("data")
+        if series.name.startswith(f"{split}_") and data is not None and data.shape == shape:
+            name = series.name.removeprefix(f"{split}_")
+            part[name] = (("time", "cell"), data.read(), _series_attributes(root, series.name))
     return part
 
 
-def _interneurons(nwbfile: Any, rate: float) -> xr.Dataset | None:
-    module = nwbfile.processing.get("icephys")
-    if module is None or "interneuron_potential" not in module.data_interfaces:
-        return None
-    series, table = module["interneuron_potential"], module["interneurons"]
-    start = float(series.starting_time or 0.0)
-    coords: dict[str, Any] = {
-        "time": start + np.arange(len(series.data)) / rate,
+def _series_attributes(root: Node, name: str) -> dict[str, Any]:
+    series, data = root.get(f"processing/misc/{name}"), root.get(f"processing/misc/{name}/data")
+    attrs = {"units": "n/a" if data is None else str(data.attribute("unit", "n/a"))}
+    words = "" if series is None else str(series.attribute("description", ""))
+    return attrs if words in ("", NO_LONG_NAME) else attrs | {"long_name": words}
+
+
+def _check_overlap(cells: Cells, movies: dict[str, Stimulus], path: str) -> None:
+    """Refuse spikes that cannot be on the clock of the frames."""
+    every = np.concatenate(cells.trains)
+    if every.size == 0:
+        raise RetinaCodecError(f"{path} must have spikes; all {len(cells.trains)} units are empty")
+    starts = [float(movie.clock.onsets[0]) for movie in movies.values()]
+    stops = [movie.clock.stop for movie in movies.values()]
+    inside = any(
+        ((every >= start) & (every < stop)).any() for start, stop in zip(starts, stops, strict=True)
+    )
+    span = f"frames span {min(starts):.6g} to {max(stops):.6g} s"
+    found = f"spikes {every.min():.6g} to {every.max():.6g} s"
+    session = max(abs(stop) for stop in [*stops, *starts])
+    if not inside:
+        raise RetinaCodecError(
+            f"{path}: stimulus and spikes must overlap in time; {span}, {found}. Put both on the "
+            "session clock, in seconds (spike_time_unit=, frame_times=)."
+        )
+    if float(np.median(every)) > LATER * session:
+        raise RetinaCodecError(
+            f"{path}: spike times must be in seconds; {span}, {found}, half of them after "
+            f"{np.median(every):.6g} s. If they are in ms or samples, pass spike_time_unit='ms' or "
+            "the sampling rate in Hz."
+        )
+
+
+def _with_nodes(
+    recording: xr.DataTree,
+    cells: Cells,
+    movies: dict[str, Stimulus],
+    runs: dict[str, list[Run]],
+    notes: dict[str, Any],
+    reading: Reading,
+) -> xr.DataTree:
+    """Add exact spike times, the clock, and how all was read; our own files say what they had."""
+    nodes = {"/": recording.to_dataset(inherit=False)} | {
+        node.path: node.to_dataset(inherit=False) for node in recording.subtree if node.path != "/"
     }
-    columns = {"interneuron": "label"} | {n: n for n in ("type", "center_y", "center_x")}
-    for name, column in columns.items():
-        if column in table.colnames:
-            entries = np.asarray(table[column][:])
-            numbers = entries.dtype.kind in "iuf"
-            coords[name] = ("interneuron", entries if numbers else _texts(entries))
-    values = {"potential": (("time", "interneuron"), series.data[:], {"units": series.unit})}
-    return xr.Dataset(values, coords=coords)
+    if not str(notes.get("spikes", "placed" if notes else "exact")).startswith("placed"):
+        lengths = [train.size for train in cells.trains]
+        nodes["/spikes"] = xr.Dataset(
+            {
+                "spike_time": ("spike", np.concatenate(cells.trains), {"units": "s"}),
+                "spike_cell": ("spike", np.repeat(cells.names, lengths)),
+            }
+        )
+    if "clock" in notes:
+        nodes["/clock"] = dataset_from_notes(notes["clock"])
+    elif not notes:
+        nodes["/clock"] = _clock(cells, movies, runs)
+    tree = xr.DataTree.from_dict(nodes)
+    if "reading" in notes:
+        tree.attrs["reading"] = notes["reading"]
+    elif not notes:
+        tree.attrs["reading"] = reading.text
+    return tree
+
+
+def _clock(cells: Cells, movies: dict[str, Stimulus], runs: dict[str, list[Run]]) -> xr.Dataset:
+    """Say what is known of the frame clock: of the test movie, counts over all movies."""
+    test = movies["test"].clock.report
+    found: dict[str, Any] = {}
+    different = list({id(movie): movie.clock.report for movie in movies.values()}.values())
+    for name, (unit, words) in CLOCK_WORDS.items():
+        value = test[name]
+        if unit == "count":
+            value = int(sum(report[name] for report in different))
+        found[name] = ((), value, {"units": unit, "long_name": words})
+    inside = np.zeros(len(cells.trains), dtype=np.int64)
+    for split, movie in movies.items():
+        for run in runs[split]:
+            stop = float(movie.clock.onsets[run.last - 1]) + 1 / movie.clock.rate
+            inside += [int(((t >= run.start) & (t < stop)).sum()) for t in cells.trains]
+    outside = np.array([train.size for train in cells.trains]) - inside
+    attrs = {"units": "count", "long_name": "spikes outside train and test"}
+    return xr.Dataset(
+        found | {"spikes_outside": ("cell", outside, attrs)}, coords={"cell": cells.names}
+    )
+
+
+def _notes(root: Node) -> dict[str, Any]:
+    """Read what our writer kept in words; empty for files of others."""
+    general = root.get("general")
+    words = "" if general is None or general.is_array else general.text("notes")
+    try:
+        notes = json.loads(words or "{}")[NOTES_KEY]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return {}
+    return notes if isinstance(notes, dict) else {}

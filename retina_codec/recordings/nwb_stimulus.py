@@ -1,8 +1,13 @@
-"""The movie of an NWB file: which series it is, when each frame was shown, and lazy access to them.
+"""The movie of an NWB file: which one is meant, how its frames are stored, when each was shown.
 
-Image series with the frames inside the file are understood; others are refused by name.
+NWB keeps a stimulus as an image series with the frames inside or in other files, as a series of
+indices into pictures or into an older series, as a table of presentations that points to a
+template, or as a seed. All end as the same two things: frames by number and a clock. Nothing is
+read here but names, shapes and times.
 """
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,148 +15,420 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_input import inside_folder, is_address
+from retina_codec.recordings.frame_clock import (
+    FrameClock,
+    clock_from_intervals,
+    clock_from_rate,
+    clock_from_times,
+)
+from retina_codec.recordings.frame_files import joined_files
+from retina_codec.recordings.frames import ArrayFrames, Frames, GivenFrames, IndexedFrames
+from retina_codec.recordings.generators import SeededFrames
+from retina_codec.recordings.nwb_options import NwbOptions, Reading
+from retina_codec.recordings.nwb_presentations import Presentations, find_presentations
 from retina_codec.recordings.nwb_session import Floats
+from retina_codec.recordings.nwb_templates import is_template, template_frames
+from retina_codec.recordings.nwb_tree import Node
 
-__all__ = ["FramesOnDisk", "choose_series", "frame_clock", "lazy_frames", "pixel_size"]
+__all__ = ["Stimulus", "find_stimulus"]
 
-FRAMES_PER_BLOCK = 500
+OURS = "stimulus"  # what our writer calls it
+AXES = ("tyx", "txy", "xyt", "yxt")
+STANDARD = ("ImageSeries", "OpticalSeries", "IndexSeries", "ImageMaskSeries")
 
 
-class FramesOnDisk:
-    """Frames of one HDF5 data set: an array that reads on demand and keeps no file open.
+@dataclass
+class Stimulus:
+    """What was shown.
 
-    Intensities are raw · conversion + offset; float32 unless these are 1 and 0.
+    Attributes
+    ----------
+    name : str
+    frames : Frames
+        One per bin of the clock.
+    clock : FrameClock
+    unit : str
+        Of intensity.
+    pixel_size : float
+        µm, NaN where unknown.
+    """
+
+    name: str
+    frames: Frames
+    clock: FrameClock
+    unit: str
+    pixel_size: float
+
+
+def find_stimulus(
+    root: Node, path: str, name: str | None, options: NwbOptions, reading: Reading
+) -> Stimulus:
+    """Find the stimulus that was shown, or the one asked for by name.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    location : str
-        Name of the data set in it.
-    shape : tuple of int
-        (time, y, x)
-    dtype : numpy.dtype
-        Of the raw values.
-    conversion, offset : float
-        As stored with the series.
+    root : Node
+    path : str
+        For messages and for files beside it.
+    name : str, optional
+        Of a series or a table of presentations.
+    options : NwbOptions
+    reading : Reading
+
+    Returns
+    -------
+    Stimulus
+
+    Raises
+    ------
+    RetinaCodecError
+        None, several without a name, or one that cannot be read without a guess.
     """
-
-    def __init__(
-        self,
-        path: Path,
-        location: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        *,
-        conversion: float = 1.0,
-        offset: float = 0.0,
-    ) -> None:
-        self.path = path
-        self.location = location
-        self.shape = shape
-        self.ndim = len(shape)
-        self.conversion = conversion
-        self.offset = offset
-        self.raw = conversion == 1.0 and offset == 0.0
-        self.dtype = dtype if self.raw else np.dtype(np.float32)
-
-    def __getitem__(self, key: Any) -> npt.NDArray[np.generic]:
-        import h5py
-
-        try:
-            with h5py.File(self.path, "r") as file:
-                values: npt.NDArray[np.generic] = file[self.location][key]
-        except (OSError, KeyError) as error:
-            raise RetinaCodecError(
-                f"the frames must stay readable at {self.path}; they are not. Open the file again."
-            ) from error
-        if self.raw:
-            return values
-        return (values.astype(np.float64) * self.conversion + self.offset).astype(np.float32)
+    found, others = _candidates(root)
+    name = _choose(found, others, name, path, options.frames is not None)
+    node = found[name]
+    where = f"{path}: stimulus {name!r}"
+    if isinstance(node, Presentations):
+        stimulus = _from_presentations(node, where, options, reading)
+    elif _is_index(node):
+        stimulus = _from_index(root, node, where, options, reading)
+    else:
+        frames = _series_frames(node, path, where, options, reading)
+        clock = _series_clock(node, frames.shape[0], where, root, options)
+        shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
+        stimulus = Stimulus(name, shown, clock, _unit(node), _pixel_size(node, frames.shape))
+    clock = stimulus.clock.divided(options.bins_per_frame)
+    if clock is not stimulus.clock:
+        repeated = np.repeat(np.arange(stimulus.frames.shape[0]), options.bins_per_frame)
+        stimulus.frames, stimulus.clock = IndexedFrames(stimulus.frames, repeated), clock
+        reading.say(f"bins: {options.bins_per_frame} per frame, {clock.rate:.9g} Hz")
+    reading.say(f"stimulus: {name!r}, {stimulus.frames.encoding}")
+    _tell_clock(clock, where, options, reading)
+    return stimulus
 
 
-def choose_series(nwbfile: Any, path: Path, stimulus: str | None) -> Any:
-    """Find the one image series that was shown, or the one asked for by name."""
-    from pynwb.image import ImageSeries
+def _candidates(root: Node) -> tuple[dict[str, Node | Presentations], list[str]]:
+    """List what may be the movie, by name; and what stands there and is none."""
+    found: dict[str, Node | Presentations] = {}
+    others: list[str] = []
+    shown = root.get("stimulus/presentation")
+    for node in shown.members() if shown is not None and not shown.is_array else ():
+        if _is_index(node) or _is_movie(node):
+            found[node.name] = node
+        else:
+            others.append(node.name)
+    indexed = any(isinstance(node, Node) and _is_index(node) for node in found.values())
+    if not indexed:  # an index series is the better account of the same pictures
+        for table in find_presentations(root):
+            found.setdefault(table.name, table)
+    return found, others
 
-    found = {
-        name: series
-        for name, series in nwbfile.stimulus.items()
-        if isinstance(series, ImageSeries) and type(series).__name__ != "IndexSeries"
-    }
-    others = sorted(set(nwbfile.stimulus) - set(found))
-    if not found:
+
+def _is_index(node: Node) -> bool:
+    if node.is_array:
+        return False
+    return node.kind == "IndexSeries" or any(
+        node.get(name) is not None for name in ("indexed_images", "indexed_timeseries")
+    )
+
+
+def _is_movie(node: Node) -> bool:
+    """Frames inside, in other files, or to be made from a seed."""
+    if node.is_array:
+        return False
+    data = node.get("data")
+    if data is not None and data.is_array and len(data.shape) in (3, 4):
+        return True
+    return node.get("external_file") is not None or _recipe(node) is not None
+
+
+def _choose(
+    found: dict[str, Any], others: list[str], name: str | None, path: str, given: bool
+) -> str:
+    if not found and not (given and name in others):
+        has = f"it has {', '.join(sorted(others))}" if others else "it has none"
         raise RetinaCodecError(
-            f"{path} must have a stimulus that is an image series; it has {others or 'none'}"
+            f"{path} must have a stimulus that is an image series, an index series, or a table of "
+            f"presentations that names a template; {has}. A seed: pass frames=SeededFrames(…)."
         )
-    if stimulus is None and len(found) > 1:
-        stimulus = "stimulus" if "stimulus" in found else None
-        if stimulus is None:
+    if name is None:
+        if len(found) > 1 and OURS not in found:
             raise RetinaCodecError(
-                f"{path} must have one stimulus; it has {sorted(found)}. Pass stimulus=NAME."
+                f"{path} must have one stimulus; it has {', '.join(sorted(found))}. Pass "
+                "stimulus=NAME (or one per split: stimulus={'train': NAME, 'test': NAME})."
             )
-    name = stimulus if stimulus is not None else next(iter(found))
+        return OURS if OURS in found else next(iter(found))
     if name not in found:
         raise RetinaCodecError(
-            f"{path} must have the stimulus {name!r}; image series are {sorted(found)}"
+            f"{path} must have the stimulus {name!r}; it has {', '.join(sorted(found))}"
         )
-    series = found[name]
-    if series.external_file is not None:
-        raise RetinaCodecError(
-            f"{path} must hold its frames; {name!r} is in another file. Convert it to data first."
-        )
-    if len(series.data.shape) != 3 or 0 in series.data.shape:
-        raise RetinaCodecError(
-            f"{path}: {name!r} must be grey frames (time, y, x); its shape is {series.data.shape}"
-        )
-    return series
+    return name
 
 
-def lazy_frames(series: Any) -> Any:
-    """Put a dask array, dims (time, y, x), before the frames of an open series; read none."""
-    from dask.array import from_array
-
-    data = series.data
-    path = Path(data.file.filename).resolve()
-    conversion = float(1.0 if series.conversion is None else series.conversion)
-    offset = float(series.offset or 0.0)
-    frames = FramesOnDisk(
-        path, data.name, data.shape, data.dtype, conversion=conversion, offset=offset
+def _series_frames(
+    node: Node, path: str, where: str, options: NwbOptions, reading: Reading
+) -> Frames:
+    """Give the frames of a series, from wherever they are."""
+    if options.frames is not None:
+        given = (
+            options.frames if isinstance(options.frames, Frames) else GivenFrames(options.frames)
+        )
+        return given
+    if node.kind not in STANDARD:
+        reading.say(f"{node.path} is of the type {node.kind or 'none'}, read as an image series")
+    files = node.get("external_file")
+    data = node.get("data")
+    inline = (
+        data is not None and data.is_array and len(data.shape) in (3, 4) and 0 not in data.shape
     )
-    return from_array(  # type: ignore[no-untyped-call]  # dask has no types here
-        frames,
-        chunks=(min(FRAMES_PER_BLOCK, data.shape[0]), -1, -1),
-        name=f"frames-{path}-{path.stat().st_mtime_ns}-{data.name}",
-        asarray=False,
-        meta=np.empty((0, 0, 0), frames.dtype),  # else dask opens the file to find out
+    if inline and data is not None:
+        return _inline(node, data, where, options, reading)
+    if files is not None and files.shape and files.shape[0]:
+        return _external(files, path, where, options)
+    recipe = _recipe(node)
+    if recipe is not None:
+        return _seeded(node, recipe, where)
+    raise RetinaCodecError(
+        f"{where} must have grey frames (time, y, x), files, or a seed; it has none. Pass "
+        "frames=ARRAY or frames=SeededFrames(…)."
     )
 
 
-def frame_clock(series: Any, path: Path) -> tuple[Floats, float]:
-    """Left edge of every frame (s) and the frame rate (Hz)."""
-    count = series.data.shape[0]
-    if series.rate is not None:
-        if not series.rate > 0:
-            raise RetinaCodecError(f"{path}: the stimulus rate must be positive; got {series.rate}")
-        return float(series.starting_time or 0.0) + np.arange(count) / series.rate, series.rate
-    times = np.asarray(series.timestamps, dtype=np.float64)
-    if times.size != count:
-        raise RetinaCodecError(
-            f"{path}: the stimulus must have one timestamp per frame; "
-            f"it has {times.size} for {count} frames"
-        )
-    if count < 2 or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
-        raise RetinaCodecError(
-            f"{path}: stimulus timestamps must be finite, increasing, at least two; they are not"
-        )
-    return times, float(1.0 / np.median(np.diff(times)))
+def _inline(
+    node: Node, data: Node, where: str, options: NwbOptions, reading: Reading
+) -> ArrayFrames:
+    axes = options.axis_order or _axes(node, data.shape, where, reading)
+    if axes not in AXES:
+        raise RetinaCodecError(f"axis_order must be one of {', '.join(AXES)}; got {axes!r}")
+    if len(data.shape) == 4:
+        if options.color is None:
+            raise RetinaCodecError(
+                f"{where} has frames in color, shape {data.shape}; grey ones are explained. Pass "
+                "color= 'luminance', 'mean', 'red', 'green' or 'blue'."
+            )
+        axes += "c"
+    return ArrayFrames(
+        data.place,
+        data.shape,
+        data.dtype,
+        axes=axes,
+        color=options.color if len(data.shape) == 4 else None,
+        conversion=float(data.attribute("conversion", 1.0)),
+        offset=float(data.attribute("offset", 0.0)),
+    )
 
 
-def pixel_size(series: Any, notes: dict[str, Any]) -> float:
-    """Get µm per pixel: as noted, else from the field of view in m, else NaN for unknown."""
-    if "pixel_size" in notes:
-        return float(notes["pixel_size"])
-    view = getattr(series, "field_of_view", None)
-    if view is not None:
-        return float(np.asarray(view)[0] / series.data.shape[2] * 1e6)
-    return float("nan")
+def _axes(node: Node, shape: tuple[int, ...], where: str, reading: Reading) -> str:
+    """Check the usual order against ``dimension``, which NWB counts as x, y."""
+    stated = node.get("dimension")
+    if stated is None:
+        reading.say(f"axes of {node.path}: taken as (time, y, x); nothing states them")
+        return "tyx"
+    sizes = tuple(int(size) for size in stated.read().ravel()[:2])
+    if sizes == (shape[2], shape[1]):
+        return "tyx"
+    turned = (shape[1], shape[2])
+    found = "the same sizes the other way round" if sizes == turned else "other sizes"
+    raise RetinaCodecError(
+        f"{where} must say how its axes are ordered: frames are stored as {shape[1]} × {shape[2]} "
+        f"and dimension (x, y) says {sizes[0]} × {sizes[-1]}, {found}. Pass axis_order='tyx' "
+        "(rows are y) or 'txy' (rows are x)."
+    )
+
+
+def _external(files: Node, path: str, where: str, options: NwbOptions) -> Frames:
+    names = [str(name) for name in files.read().ravel()]
+    if is_address(path) or any(is_address(name) for name in names):
+        raise RetinaCodecError(
+            f"{where} names files at an address ({names[0]}); they must be on this machine. "
+            "Download them beside the NWB file and correct the names."
+        )
+    folder = Path(path).resolve().parent
+    if options.trust_paths:
+        places = [folder / name for name in names]
+    else:
+        places = [inside_folder(name, folder, path) for name in names]
+    starts = files.attribute("starting_frame")
+    return joined_files(places, starts if isinstance(starts, list) else None, color=options.color)
+
+
+def _recipe(node: Node) -> dict[str, Any] | None:
+    """Read a generator and its seed from the words of a series, where they are JSON."""
+    for words in (node.attribute("comments", ""), node.attribute("description", "")):
+        if isinstance(words, str) and words.lstrip().startswith("{") and '"generator"' in words:
+            try:
+                found = json.loads(words)
+            except ValueError:
+                continue
+            if isinstance(found, dict) and isinstance(found.get("seed"), int):
+                return found
+    return None
+
+
+def _seeded(node: Node, recipe: dict[str, Any], where: str) -> Frames:
+    settings = {name: value for name, value in recipe.items() if name != "generator"}
+    settings.pop("file", None)  # a path that stands in a file is not followed
+    size = node.get("dimension")
+    times = node.get("timestamps")
+    if size is not None:  # (x, y)
+        sides = size.read().ravel()[:2].tolist()
+        settings.setdefault("width", sides[0])
+        settings.setdefault("height", sides[1])
+    if times is not None:
+        settings.setdefault("frames", times.shape[0])
+    missing = [name for name in ("frames", "height", "width") if name not in settings]
+    if missing:
+        raise RetinaCodecError(f"{where} is made from a seed and must also say {missing}")
+    shape = tuple(int(settings.pop(name)) for name in ("frames", "height", "width"))
+    return SeededFrames(str(recipe["generator"]), shape=shape, **settings)  # type: ignore[arg-type]
+
+
+def _series_clock(
+    node: Node, count: int, where: str, root: Node, options: NwbOptions
+) -> FrameClock:
+    start = node.get("starting_time")
+    stated = None if start is None else float(start.attribute("rate", np.nan))
+    if options.frame_times is not None:
+        given = _given_times(options.frame_times, root, where)
+        nominal = options.frame_rate or stated
+        return clock_from_times(given, count, where, nominal=nominal, repair=options.repair_clock)
+    if start is not None and stated is not None:
+        return clock_from_rate(count, float(start.read().ravel()[0]), stated, where)
+    times = node.get("timestamps")
+    if times is None:
+        raise RetinaCodecError(
+            f"{where} must have a rate or timestamps; it has neither. Pass frame_times=ONSETS."
+        )
+    return clock_from_times(
+        times.read(), count, where, nominal=options.frame_rate, repair=options.repair_clock
+    )
+
+
+def _given_times(given: Any, root: Node, where: str) -> Floats:
+    """Onsets that the user gives, or the path in the file where they stand."""
+    if not isinstance(given, str):
+        return np.asarray(given, dtype=np.float64).ravel()
+    node = root.get(given.strip("/"))
+    if node is not None and not node.is_array:
+        node = node.get("timestamps") or node.get("data")
+    if node is None:
+        raise RetinaCodecError(
+            f"{where}: frame_times must be onsets in s, or a path in the file "
+            f"to them; nothing is at {given!r}"
+        )
+    return node.read().astype(np.float64).ravel()
+
+
+def _from_index(
+    root: Node, node: Node, where: str, options: NwbOptions, reading: Reading
+) -> Stimulus:
+    source = node.get("indexed_images") or node.get("indexed_timeseries")
+    data = node.get("data")
+    if source is None or data is None or not is_template(source):
+        raise RetinaCodecError(f"{where} must point to pictures that are in the file")
+    base = template_frames(source, where, options, reading)
+    index = data.read().ravel().astype(np.int64)
+    start, times = node.get("starting_time"), node.get("timestamps")
+    if options.frame_times is not None:
+        given = _given_times(options.frame_times, root, where)
+        clock = clock_from_times(given, index.size, where, repair=options.repair_clock)
+    elif start is not None:
+        rate = float(start.attribute("rate", np.nan))
+        clock = clock_from_rate(index.size, float(start.read().ravel()[0]), rate, where)
+    elif times is None:
+        raise RetinaCodecError(f"{where} must have a rate or timestamps; it has neither")
+    else:
+        onsets = times.read().ravel().astype(np.float64)
+        clock = _index_clock(root, onsets, index.size, where, options, reading)
+    shown = index if clock.index is None else np.where(clock.index < 0, -1, index[clock.index])
+    frames = IndexedFrames(base, shown, blank=options.blank)
+    frames.encoding = f"indices into {source.path} ({base.encoding})"
+    return Stimulus(node.name, frames, clock, _unit(source), _pixel_size(source, base.shape))
+
+
+def _index_clock(
+    root: Node,
+    onsets: Floats,
+    count: int,
+    where: str,
+    options: NwbOptions,
+    reading: Reading,
+) -> FrameClock:
+    """Give every picture an end: from intervals that start with it, else the next onset."""
+    if onsets.size != count:
+        raise RetinaCodecError(
+            f"{where}: there must be one timestamp per index; {onsets.size} for {count}"
+        )
+    stops, table = _stops_of(root, onsets)
+    if stops is not None:
+        reading.say(f"ends of pictures: stop_time of {table}")
+    else:
+        last = options.last_duration
+        if last is None:
+            raise RetinaCodecError(
+                f"{where} has the onset of every picture and the end of none: the last one, "
+                f"shown from {onsets[-1]:.6g} s, has no known end. Pass last_duration=SECONDS, or "
+                "add intervals with these start times."
+            )
+        stops = np.append(onsets[1:], onsets[-1] + last)
+        reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
+    return clock_from_intervals(onsets, stops, where, rate=options.frame_rate)
+
+
+def _stops_of(root: Node, onsets: Floats) -> tuple[npt.NDArray[np.float64] | None, str]:
+    """Look for intervals that start when the pictures do."""
+    tables = root.get("intervals")
+    for table in tables.members() if tables is not None and not tables.is_array else ():
+        first, last = table.get("start_time"), table.get("stop_time")
+        if first is None or last is None or first.shape != last.shape:
+            continue
+        starts, stops = first.read().astype(np.float64), last.read().astype(np.float64)
+        if starts.size < onsets.size:
+            continue
+        order = np.argsort(starts, kind="stable")
+        starts, stops = starts[order], stops[order]
+        place = np.minimum(np.searchsorted(starts, onsets - 1e-6), starts.size - 1)
+        if np.abs(starts[place] - onsets).max() < 1e-3 and np.isfinite(stops[place]).all():
+            return stops[place], table.path
+    return None, ""
+
+
+def _from_presentations(
+    table: Presentations, where: str, options: NwbOptions, reading: Reading
+) -> Stimulus:
+    base = template_frames(table.template, where, options, reading)
+    clock = clock_from_intervals(table.starts, table.stops, where, rate=options.frame_rate)
+    number = np.arange(table.index.size) if clock.index is None else clock.index
+    shown = np.where(number < 0, -1, table.index[number])
+    frames = IndexedFrames(base, shown, blank=options.blank)
+    frames.encoding = (
+        f"presentations of {table.template.path} by the column {table.column!r} ({base.encoding})"
+    )
+    pixels = _pixel_size(table.template, base.shape)
+    return Stimulus(table.name, frames, clock, _unit(table.template), pixels)
+
+
+def _unit(node: Node) -> str:
+    data = node.get("data") if not node.is_array else None
+    return str(data.attribute("unit", "n/a")) if data is not None else "n/a"
+
+
+def _pixel_size(node: Node, shape: tuple[int, int, int]) -> float:
+    """µm per pixel from the field of view (width first) in m; NaN for unknown."""
+    view = node.get("field_of_view") if not node.is_array else None
+    if view is None:
+        return float("nan")
+    return float(view.read().ravel()[0] / shape[2] * 1e6)
+
+
+def _tell_clock(clock: FrameClock, where: str, options: NwbOptions, reading: Reading) -> None:
+    report = clock.report
+    dropped, doubled = int(report["dropped_frames"]), int(report["duplicated_frames"])
+    if (dropped or doubled) and options.repair_clock:
+        reading.doubt(
+            f"{where}: {dropped} dropped frames show the frame before once more, {doubled} frames "
+            "that were replaced at once are left out"
+        )
+    elif dropped or doubled:
+        reading.doubt(f"{where}: {dropped} dropped and {doubled} duplicated frames")

@@ -225,7 +225,7 @@ def open_place(place: Place) -> Iterator[Any]:
     Raises
     ------
     RetinaCodecError
-        The file is no longer there or no longer the same.
+        The file is no longer there.
     """
     gone = f"the frames must stay readable at {place.source}; they are not. Open the file again."
     if is_nwb_zarr(place.source):
@@ -233,13 +233,8 @@ def open_place(place: Place) -> Iterator[Any]:
 
         yield open_array(place)
         return
-    if not is_address(place.source):
-        if not Path(place.source).is_file():
-            raise RetinaCodecError(gone)
-        if place.state and place.state != file_state(place.source):
-            raise RetinaCodecError(
-                f"{place.source} must not change while it is in use; it did. Open it again."
-            )
+    if not is_address(place.source) and not Path(place.source).is_file():
+        raise RetinaCodecError(gone)
     with hdf5_input(place.source, "the frames") as file:
         found = child(file, place.path)
         if found is None:
