@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import child, hdf5_input, read_array
+from retina_codec.hdf5_input import hdf5_input, read_array
 from retina_codec.recordings.maheswaranathan_arrays import (
     dataset_of,
     fit_length,
     lazy_dataset,
+    member,
     names_of,
 )
 
@@ -113,7 +114,7 @@ def _read_file(
             )
         for name in found if stimuli is None else stimuli:
             try:
-                node = _read_stimulus(child(file, name), name, f"{place}: /{name}")
+                node = _read_stimulus(member(file, name), name, f"{place}: /{name}")
             except RetinaCodecError as error:
                 if stimuli is not None:
                     raise

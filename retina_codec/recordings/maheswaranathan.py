@@ -16,11 +16,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import child, hdf5_input
+from retina_codec.hdf5_input import hdf5_input
 from retina_codec.recordings.maheswaranathan_arrays import (
     FRAME_RATE,
     dataset_of,
     lazy_dataset,
+    member,
     names_of,
     start_of,
 )
@@ -104,10 +105,10 @@ def read_maheswaranathan(
     train, repeats = None, None
     with hdf5_input(place, "a recording of Maheswaranathan et al. 2023 (HDF5)") as file:
         _check_groups(file, place)
-        if (group := child(file, "train")) is not None:
+        if (group := member(file, "train")) is not None:
             blocks = NUM_BLOCKS.get(experiment, 1)
             train, _ = _read_split(group, response, blocks, f"{place}: /train", notes)
-        test, repeats = _read_split(child(file, "test"), response, 1, f"{place}: /test", notes)
+        test, repeats = _read_split(member(file, "test"), response, 1, f"{place}: /test", notes)
         rows = _rows(cells, test.sizes["cell"], experiment)
         if train is not None:
             train = _beside(train, test, place)
@@ -147,7 +148,7 @@ def _check_groups(file: Any, place: Path) -> None:
             "Use read_interneurons."
         )
     for name in ("train", "test"):
-        group = child(file, name)
+        group = member(file, name)
         if group is None and name == "test":
             raise RetinaCodecError(f"{place} must have a group /test; it has {found}")
         if group is not None and not isinstance(group, h5py.Group):
@@ -160,7 +161,7 @@ def _read_split(
     """One split with all cells, on its stored clock; the presentations (repeat, time, cell)."""
     stored = dataset_of(group, "stimulus", "time, y, x", where)
     frames = stored.shape[0]
-    found = names_of(child(group, "response"))
+    found = names_of(member(group, "response"))
     if response not in found:
         raise RetinaCodecError(
             f"{where}/response must have {response!r}; it has {found or 'nothing'}. "

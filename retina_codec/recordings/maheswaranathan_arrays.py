@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import check_size, child, hdf5_input, read_array
+from retina_codec.hdf5_input import check_size, child, hdf5_input, inside_folder, read_array
 
 __all__ = [
     "FRAME_RATE",
@@ -19,6 +19,7 @@ __all__ = [
     "dataset_of",
     "fit_length",
     "lazy_dataset",
+    "member",
     "names_of",
     "start_of",
 ]
@@ -59,7 +60,7 @@ class CheckedFrames:
 
     def __getitem__(self, key: Any) -> Numbers:
         with hdf5_input(self.path, "the file of the frames, unchanged,") as file:
-            dataset = child(file, self.location)
+            dataset = member(file, self.location)
             if getattr(dataset, "shape", None) != self.shape or dataset.dtype != self.dtype:
                 raise RetinaCodecError(
                     f"the frames must stay as they were at {self.path}; {self.location} has "
@@ -107,6 +108,29 @@ def lazy_dataset(dataset: Any) -> Any:
     )
 
 
+def member(group: Any, name: str) -> Any:
+    """Return a member, or None, as `child` does; several links in a row may not leave either.
+
+    Parameters
+    ----------
+    group : h5py.Group or None
+    name : str
+        A name, or a path of names from the group.
+
+    Raises
+    ------
+    RetinaCodecError
+        As `child`, or what is found stands in a file outside the folder.
+    """
+    import h5py
+
+    found = child(group, name) if isinstance(group, h5py.Group) else None
+    if found is not None:
+        owner = group.file.filename
+        inside_folder(Path(found.file.filename).resolve(), Path(owner).parent, owner)
+    return found
+
+
 def names_of(group: Any) -> list[str]:
     """List the members of a group; nothing for what is no group."""
     import h5py
@@ -118,7 +142,7 @@ def dataset_of(group: Any, name: str, dims: str, where: str) -> Any:
     """Find an array of real numbers with these dims; ``dims`` is words for the message."""
     import h5py
 
-    found = child(group, name) if isinstance(group, h5py.Group) else None
+    found = member(group, name)
     if found is None:
         raise RetinaCodecError(f"{where} must have {name} ({dims}); it has {names_of(group)}")
     shape = getattr(found, "shape", None)
@@ -194,7 +218,7 @@ def start_of(group: Any, frames: int, blocks: int, where: str, notes: dict[str, 
     RetinaCodecError
         Not about 100 Hz, or a time that is off by more than a tenth of a frame.
     """
-    if child(group, "time") is None:
+    if member(group, "time") is None:
         _add(notes, "clock", f"{where} stores no time: 100 Hz from 0 s")
         return 0.0
     time = read_array(dataset_of(group, "time", "time", where)).astype(np.float64)

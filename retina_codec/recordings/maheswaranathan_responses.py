@@ -11,12 +11,13 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import child, read_array
+from retina_codec.hdf5_input import read_array
 from retina_codec.recordings.maheswaranathan_arrays import (
     FRAME_RATE,
     Numbers,
     dataset_of,
     fit_length,
+    member,
     names_of,
 )
 
@@ -33,7 +34,7 @@ def cell_name(row: int) -> str:
 
 def read_response(group: Any, name: str, frames: int, where: str, notes: dict[str, str]) -> Numbers:
     """Read one kind of response of a split, (time, cell), as stored."""
-    responses = child(group, "response")
+    responses = member(group, "response")
     stored = dataset_of(responses, name, "cell, time", f"{where}/response")
     return fit_length(read_array(stored), frames, f"{where}/response/{name}", notes).T
 
@@ -68,7 +69,7 @@ def read_counts(
     str
         What the numbers are.
     """
-    if child(child(group, "response"), "binned") is None:
+    if member(member(group, "response"), "binned") is None:
         return np.full(rate.shape, np.nan, dtype=np.float32), 1, "not stored"
     stored = read_response(group, "binned", len(rate), where, notes)
     if stored.shape != rate.shape:
@@ -130,12 +131,12 @@ def read_repeats(
     """
     import h5py
 
-    stored, where = child(group, "repeats"), f"{where}/repeats"
+    stored, where = member(group, "repeats"), f"{where}/repeats"
     frames, cells = rate.shape
     if not names_of(stored):
         return None
     per_cell: list[Numbers | None] = []
-    if isinstance(child(stored, response), h5py.Dataset):
+    if isinstance(member(stored, response), h5py.Dataset):
         joined = read_array(dataset_of(stored, response, "repeat, cell, time", where))
         if joined.shape[1] != cells and joined.shape[0] == cells:
             joined = joined.swapaxes(0, 1)
@@ -150,7 +151,7 @@ def read_repeats(
         for row in range(cells):
             cell = cell_name(row)
             places = (f"{response}/{cell}", f"{cell}/{response}", cell)
-            name = next((n for n in places if isinstance(child(stored, n), h5py.Dataset)), None)
+            name = next((n for n in places if isinstance(member(stored, n), h5py.Dataset)), None)
             values = None
             if name is not None:
                 values = read_array(dataset_of(stored, name, "repeat, time", where))
@@ -173,9 +174,9 @@ def _in_hertz(group: Any, repeats: Numbers, notes: dict[str, str]) -> Numbers:
     """Find out what the presentations hold: the response that is their mean says it."""
     shown = np.isfinite(repeats).sum(axis=0)
     mean = np.nansum(repeats, axis=0) / np.where(shown > 0, shown, np.nan)  # (time, cell)
-    responses = child(group, "response")
+    responses = member(group, "response")
     for name in names_of(responses):
-        stored = child(responses, name)
+        stored = member(responses, name)
         if getattr(stored, "ndim", 0) != 2 or stored.dtype.kind not in "biuf":
             continue
         values = read_array(stored)[:, : len(mean)].T
@@ -223,14 +224,14 @@ def read_spikes(
     RetinaCodecError
         A spike time that is not a finite number.
     """
-    stored = child(file, "spikes")
+    stored = member(file, "spikes")
     names = names_of(stored)
     rows = [row for row in rows if cell_name(row) in names]
     if not rows:
         return None
     times, unsorted = [], 0
     for row in rows:
-        found = child(stored, cell_name(row))
+        found = member(stored, cell_name(row))
         empty = getattr(found, "shape", None) in ((0,), None) and hasattr(found, "dtype")
         values = np.empty(0)
         if not empty:

@@ -45,7 +45,8 @@ def main(paths):
             "seconds": time.monotonic() - start,
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-        print(json.dumps(line), flush=True)
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -69,3 +69,143 @@ def test_damaged_files_are_refused_or_read_right(tmp_path):
 @pytest.mark.slow
 def test_many_damaged_files_are_refused_or_read_right(tmp_path):
     check(outcomes(damaged(tmp_path, 250, seed=1), limit=LONGEST), 250)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_published(tmp_path / "15-10-07" / "a.h5", size=(8, 9))
+
+
+def replace(path, name, make):
+    with h5py.File(path, "a") as file:
+        del file[name]
+        make(file, name)
+
+
+def bomb(file, name):
+    """Claims a terabyte, stores nothing."""
+    wide = "binned" in name or "firing" in name
+    shape = (6, 10**11) if wide else (10**10, 8, 9)
+    chunks = (6, 10**4) if wide else (100, 8, 9)
+    file.create_dataset(name, shape=shape, dtype="f4", compression="gzip", chunks=chunks)
+
+
+def circle(file, name):
+    file[name] = h5py.SoftLink(f"/{name}2")
+    file[name + "2"] = h5py.SoftLink(f"/{name}")
+
+
+def outside(file, name):
+    file[name] = h5py.ExternalLink("../elsewhere.h5", "/a")
+
+
+def outside_by_two_links(file, name):
+    """A file beside this one, which itself points elsewhere."""
+    with h5py.File(os.path.dirname(file.filename) + "/stage.h5", "w") as stage:
+        stage["a"] = h5py.ExternalLink("../elsewhere.h5", "/a")
+    file[name] = h5py.ExternalLink("stage.h5", "/a")
+
+
+def absolute(file, name):
+    file[name] = h5py.ExternalLink(os.fspath(file.filename) + "/../../elsewhere.h5", "/a")
+
+
+def raw(file, name):
+    shape = (6, 61) if "response" in name else (60, 8, 9)
+    file.create_dataset(name, shape=shape, dtype="u1", external=[("../elsewhere.h5", 0, 10**4)])
+
+
+def virtual(file, name):
+    shape = (6, 61) if "response" in name else (60, 8, 9)
+    layout = h5py.VirtualLayout(shape, "u1")
+    layout[...] = h5py.VirtualSource("../elsewhere.h5", "a", shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def text(file, name):
+    file[name] = np.full((6, 61) if "response" in name else (60, 8, 9), b"a")
+
+
+def words(file, name):
+    shape = (6, 61) if "response" in name else (60, 8, 9)
+    file.create_dataset(name, data=np.full(shape, "a", dtype=object), dtype=h5py.string_dtype())
+
+
+def table(file, name):
+    file[name] = np.zeros((6, 61) if "response" in name else (60, 8, 9), dtype=[("a", "f4")])
+
+
+def huge_chunk(file, name):
+    chunks = (2**21, 8, 9)
+    file.create_dataset(name, (60, 8, 9), "f4", maxshape=(None, 8, 9), chunks=chunks)
+
+
+@pytest.mark.parametrize("name", ["test/stimulus", "test/response/firing_rate_10ms"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (bomb, r"claims \d+ bytes and stores|must have a sample per frame"),
+        (circle, "goes in circles"),
+        (outside, "outside its own folder"),
+        (outside_by_two_links, "outside its own folder"),
+        (absolute, "outside its own folder"),
+        (raw, "must stand in an HDF5 file"),
+        (virtual, "outside its own folder"),
+        (lambda file, name: file.create_group(name), "must be an array .* it is Group"),
+        (text, "must hold real numbers"),
+        (words, "must hold real numbers"),
+        (table, "must hold real numbers"),
+        (lambda file, name: file.create_dataset(name, data=h5py.Empty("f4")), "must be an array"),
+    ],
+)
+def test_hostile_arrays_are_refused(path, name, make, message):
+    with h5py.File(path.parents[1] / "elsewhere.h5", "w") as file:
+        file["a"] = np.zeros((60, 8, 9), dtype="u1")
+    replace(path, name, make)
+    with pytest.raises(RetinaCodecError, match=message) as caught:
+        read_maheswaranathan(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["test", "test/response", "test/repeats", "spikes"])
+@pytest.mark.parametrize("make", [outside, outside_by_two_links, absolute])
+def test_hostile_groups_are_refused(path, name, make):
+    with h5py.File(path.parents[1] / "elsewhere.h5", "w") as file:
+        file["a/cell01"] = np.zeros((3, 60))
+    replace(path, name, make)
+    with pytest.raises(RetinaCodecError, match="outside its own folder"):
+        read_maheswaranathan(path)
+
+
+def test_a_chunk_too_large_to_read_is_refused(path):
+    replace(path, "test/stimulus", huge_chunk)
+    with pytest.raises(RetinaCodecError, match=r"in pieces of at most 67108864 bytes; one is 6039"):
+        read_maheswaranathan(path)
+
+
+def test_frames_beside_the_file_may_be_linked(path):
+    """Links within the folder are how some keep movies that several files share."""
+    expected = read_maheswaranathan(path)["test/stimulus"].to_numpy()
+    with h5py.File(path, "a") as file, h5py.File(path.with_name("movie.h5"), "w") as movie:
+        movie["deep/movie"] = file["test/stimulus"][()]
+        del file["test/stimulus"]
+        file["test/stimulus"] = h5py.ExternalLink("movie.h5", "/deep/movie")
+    found = read_maheswaranathan(path)["test/stimulus"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_link_that_turns_hostile_after_opening_is_refused_at_reading(path):
+    with h5py.File(path.parents[1] / "elsewhere.h5", "w") as file:
+        file["a"] = np.zeros((60, 8, 9), dtype="u1")
+    recording = read_maheswaranathan(path)
+    replace(path, "test/stimulus", outside)
+    with pytest.raises(RetinaCodecError, match="outside its own folder"):
+        recording["test/stimulus"].compute()
+
+
+def test_groups_that_hold_themselves_are_no_trouble(path):
+    expected = read_maheswaranathan(path)["test/rate"]
+    with h5py.File(path, "a") as file:
+        file["test/response/again"] = file["test"]
+        file["loop"] = h5py.SoftLink("/")
+    np.testing.assert_array_equal(read_maheswaranathan(path)["test/rate"], expected)
