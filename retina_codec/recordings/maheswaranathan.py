@@ -101,7 +101,7 @@ def read_maheswaranathan(
     place = _choose_file(Path(path), stimulus)
     experiment = place.resolve().parent.name
     notes: dict[str, str] = {"experiment": experiment}
-    notes["pixel_size_source"] = "50 µm as in the paper; the authors' code also uses 55.55 µm"
+    notes["pixel_size_source"] = "not in the file; sources say 50 µm, some 55.55 µm"
     train, repeats = None, None
     with hdf5_input(place, "a recording of Maheswaranathan et al. 2023 (HDF5)") as file:
         _check_groups(file, place)

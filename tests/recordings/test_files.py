@@ -9,6 +9,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.files import convert, open_recording, save_recording
 from retina_codec.recordings.windows import StimulusWindows
+from tests.recordings.published_files import write_published
 
 FORMATS = [".nc", ".zarr", ".nwb"]
 
@@ -110,3 +111,26 @@ def test_converting_onto_itself_or_to_an_unknown_format_is_refused(recording, tm
     with pytest.raises(RetinaCodecError, match="must end in"):
         convert(tmp_path / "a.nc", tmp_path / "a.h5")
     assert open_recording(tmp_path / "a.nc").identical(recording)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "valid"), [(".nc", "none"), (".zarr", "none"), (".nwb", "stimulus")]
+)
+def test_options_are_those_of_the_format(recording, tmp_path, suffix, valid):
+    path = tmp_path / f"session{suffix}"
+    save_recording(recording, path)
+    with pytest.raises(RetinaCodecError, match=rf"this format are .*{valid}.*; got 'response'"):
+        open_recording(path, response="firing_rate_10ms")
+
+
+def test_published_files_and_folders_go_to_their_reader(tmp_path):
+    path = write_published(tmp_path / "15-10-07" / "a.hdf5", size=(8, 9))
+    whole = open_recording(path, cells=[2])
+    assert whole.attrs["experiment"] == "15-10-07"
+    assert open_recording(path.parent, cells=[2]).identical(whole)
+    with pytest.raises(RetinaCodecError, match="are stimulus, response, cells; got 'cell'"):
+        open_recording(path, cell=2)
+    with pytest.raises(RetinaCodecError, match="there must be a recording at"):
+        open_recording(tmp_path / "b.h5")
+    with pytest.raises(RetinaCodecError, match="it holds neither"):
+        open_recording(tmp_path)

@@ -1,6 +1,5 @@
 """The published recordings: every variant of the layout against a slow second reading."""
 
-import pickle
 import shutil
 
 import h5py
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings import maheswaranathan_arrays
 from retina_codec.recordings.files import open_recording, save_recording
 from retina_codec.recordings.maheswaranathan import read_maheswaranathan
 from retina_codec.recordings.maheswaranathan_tables import (
@@ -50,169 +48,6 @@ def test_every_array_is_what_the_file_holds(published, response):
         assert own.tolist() == slow_spikes(published, cell)
     assert recording.attrs["spikes"].startswith("the clock of /train")
     assert recording.attrs["session"] == "15-10-07 naturalscene"
-
-
-def test_counts_are_the_binned_response_summed_over_presentations(published):
-    recording = read_maheswaranathan(published)
-    _, binned = slow_split(published, "train", "binned")
-    np.testing.assert_array_equal(recording["train/spike_count"], binned)
-    _, mean = slow_split(published, "test", "binned")
-    np.testing.assert_array_equal(recording["test/spike_count"], np.round(mean * 3))
-    assert "times 3: the sum" in recording["test/spike_count"].attrs["long_name"]
-    assert recording["test/spike_count"].dtype == np.int32
-
-
-@pytest.mark.parametrize(
-    ("binned", "words"),
-    [
-        (("counts", "counts"), "binned, as stored"),
-        (("hertz", "hertz"), "stored in Hz"),
-        (("counts", "mean"), "times 3"),
-    ],
-)
-def test_counts_and_their_rates_are_the_same_however_binned_is_stored(tmp_path, binned, words):
-    path = write_published(tmp_path / PLACE, binned=binned)
-    recording = read_maheswaranathan(path, response="binned")
-    plain = read_maheswaranathan(write_published(tmp_path / "b" / PLACE))
-    for split, shown in (("train", 1), ("test", 3)):
-        np.testing.assert_array_equal(
-            recording[f"{split}/spike_count"], plain[f"{split}/spike_count"]
-        )
-        np.testing.assert_allclose(
-            recording[f"{split}/rate"], plain[f"{split}/spike_count"].values * (100 / shown)
-        )
-    assert words in recording["test/spike_count"].attrs["long_name"]
-
-
-def test_without_binned_responses_counts_are_missing_and_not_invented(tmp_path):
-    recording = read_maheswaranathan(write_published(tmp_path / PLACE, binned=(None, None)))
-    for split in ("train", "test"):
-        assert np.isnan(recording[f"{split}/spike_count"]).all()
-        assert recording[f"{split}/spike_count"].attrs["long_name"] == "not stored"
-
-
-def test_means_over_an_unknown_number_of_presentations_stay_as_they_are(tmp_path):
-    path = write_published(tmp_path / PLACE, layout=None)
-    recording = read_maheswaranathan(path, response="binned")
-    _, mean = slow_split(path, "test", "binned")
-    np.testing.assert_array_equal(recording["test/spike_count"], mean)
-    np.testing.assert_allclose(recording["test/rate"], mean * 100)
-    assert "not whole numbers" in recording["test/spike_count"].attrs["long_name"]
-    assert "repeats" not in recording["test"].children
-
-
-@pytest.mark.parametrize(
-    ("layout", "response", "place", "scale", "words"),
-    [
-        ("rates", "firing_rate_10ms", "{cell}", 1, "mean is test/response/firing_rate_10ms; taken"),
-        ("rates", "firing_rate_5ms", "{cell}", 1, "mean is test/response/firing_rate_10ms; taken"),
-        ("counts", "firing_rate_10ms", "{cell}", 100, "mean is test/response/binned; whole"),
-        ("unequal", "firing_rate_10ms", "{cell}", 1, "no response of the file is their mean"),
-        ("type/cell", "firing_rate_20ms", "firing_rate_20ms/{cell}", 1, "firing_rate_20ms; taken"),
-        ("cell/type", "firing_rate_5ms", "{cell}/firing_rate_5ms", 1, "firing_rate_5ms; taken"),
-    ],
-)
-def test_presentations_in_every_layout(tmp_path, layout, response, place, scale, words):
-    path = write_published(tmp_path / PLACE, layout=layout)
-    recording = read_maheswaranathan(path, response=response)
-    expected = slow_repeats(path, 6, 60, place) * scale
-    np.testing.assert_array_equal(recording["test/repeats/rate"], expected)
-    assert words in recording.attrs["repeats"]
-    assert np.isnan(expected).any() == (layout == "unequal")
-    starts = recording["test/repeats/start_time"].values
-    np.testing.assert_allclose(np.diff(starts), 0.6)
-
-
-@pytest.mark.parametrize("layout", ["repeat, cell, time", "cell, repeat, time"])
-def test_presentations_joined_over_cells(tmp_path, layout):
-    path = write_published(tmp_path / PLACE, layout=layout)
-    recording = read_maheswaranathan(path)
-    with h5py.File(path) as file:
-        stored = file["test/repeats/firing_rate_10ms"][()]
-    order = (0, 2, 1) if layout.startswith("repeat") else (1, 2, 0)
-    np.testing.assert_array_equal(
-        recording["test/repeats/rate"], stored.transpose(order)[:, :60, :]
-    )
-
-
-def test_a_response_beyond_the_movie_is_cut_and_said(published, tmp_path):
-    said = read_maheswaranathan(published).attrs["cut"]
-    assert said.startswith("the last sample, beyond the movie, is left out of: ")
-    assert "/test/response/firing_rate_10ms" in said
-    assert "/train" not in said
-    exact = read_maheswaranathan(write_published(tmp_path / PLACE, longer=0))
-    assert "cut" not in exact.attrs
-    with pytest.raises(RetinaCodecError, match="a sample per frame, or one more; it has 62 for 60"):
-        read_maheswaranathan(write_published(tmp_path / "b" / PLACE, longer=2))
-
-
-@pytest.mark.parametrize(
-    ("clocks", "starts", "words"),
-    [
-        ((0.0, 0.0), (0.0, 1.2), "test times are moved by 1.2 s, behind train"),
-        ((5.0, 5.5), (5.0, 6.2), "test times are moved by 0.7 s, behind train"),
-        ((0.0, 7.0), (0.0, 7.0), None),
-        ((9.0, 0.0), (9.0, 0.0), None),
-        ((0.7, 0.0), (0.7, 1.9), "moved by 1.9 s"),  # three presentations of 0.6 s
-        ((None, None), (0.0, 1.2), "stores no time: 100 Hz from 0 s"),
-    ],
-)
-def test_one_session_clock(tmp_path, clocks, starts, words):
-    recording = read_maheswaranathan(write_published(tmp_path / PLACE, clocks=clocks))
-    for split, start, frames in zip(("train", "test"), starts, (120, 60), strict=True):
-        expected = start + np.arange(frames) / 100
-        np.testing.assert_allclose(recording[f"{split}/time"], expected, atol=1e-12)
-    if words is None:
-        assert "clock" not in recording.attrs
-    else:
-        assert words in recording.attrs["clock"]
-
-
-def change_time(path, change):
-    with h5py.File(path, "a") as file:
-        time = file["train/time"][()]
-        del file["train/time"]
-        file["train/time"] = change(time)
-
-
-def test_rounded_times_are_replaced_and_said(tmp_path):
-    path = write_published(tmp_path / PLACE, clocks=(3000.0, 4000.0))
-    change_time(path, lambda time: time.astype(np.float32))
-    recording = read_maheswaranathan(path)
-    np.testing.assert_allclose(recording["train/time"], 3000 + np.arange(120) / 100)
-    assert "/train: exactly 100 Hz; stored times are up to" in recording.attrs["clock"]
-
-
-def test_gaps_between_blocks_are_closed_and_others_refused(tmp_path):
-    path = write_published(tmp_path / PLACE, clocks=(0.0, 90.0))
-    change_time(path, lambda time: time + 5 * (np.arange(120) // 20))
-    recording = read_maheswaranathan(path)
-    np.testing.assert_allclose(recording["train/time"], np.arange(120) / 100)
-    assert "/train: 5 gaps between blocks are closed" in recording.attrs["clock"]
-    assert recording.attrs["spikes"].startswith("the clock of /train")
-    with h5py.File(path, "a") as file:
-        file["spikes/cell01"][...] += 5 * (file["spikes/cell01"][()] > 0.2)
-    assert "not certain" in read_maheswaranathan(path).attrs["spikes"]
-    change_time(path, lambda _: np.arange(120) / 100 + (np.arange(120) > 30))
-    with pytest.raises(RetinaCodecError, match=r"advance evenly; at index 31 it goes from 0.3"):
-        read_maheswaranathan(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda time: time * 2, "at 100 Hz, as published; it does at 50 Hz"),
-        (lambda time: time * 0, "it does at nan Hz"),
-        (lambda time: np.where(time > 0.5, np.nan, time), "finite seconds"),
-        (lambda time: time[:-1], "it has 119 for 120 frames"),
-        (lambda time: time[:, None], r"time must be an array \(time\); it is Dataset \(120, 1\)"),
-    ],
-)
-def test_another_clock_is_refused(tmp_path, change, message):
-    path = write_published(tmp_path / PLACE)
-    change_time(path, change)
-    with pytest.raises(RetinaCodecError, match=message):
-        read_maheswaranathan(path)
 
 
 def test_chosen_cells_keep_their_order_and_their_names(published):
@@ -286,42 +121,6 @@ def test_responses_go_with_the_forty_frames_before_them(published):
     assert batch.dtype == torch.float32
 
 
-def test_opening_reads_no_frame_and_a_slice_reads_its_block(tmp_path, monkeypatch):
-    path = write_published(tmp_path / PLACE, chunks=(10, 50, 50), compression="gzip")
-    monkeypatch.setattr(maheswaranathan_arrays, "FRAMES_PER_BLOCK", 10)
-    read = []
-    original = h5py.Dataset.__getitem__
-    monkeypatch.setattr(
-        h5py.Dataset,
-        "__getitem__",
-        lambda self, key, **more: read.append((self.name, key)) or original(self, key, **more),
-    )
-    recording = read_maheswaranathan(path)
-    assert "/test/response/firing_rate_10ms" in [name for name, _ in read]
-    assert not [name for name, _ in read if name.endswith("stimulus")]
-    read.clear()
-    values = recording["train/stimulus"][13:15].to_numpy()
-    movie, _ = slow_split(path, "train")
-    np.testing.assert_array_equal(values, movie[13:15])
-    (name, key) = read[0]
-    assert name == "/train/stimulus"
-    assert (key[0].start, key[0].stop) in ((10, 20), (13, 15))
-
-
-def test_the_file_is_closed_the_tree_travels_and_changed_frames_are_refused(tmp_path):
-    path = write_published(tmp_path / PLACE)
-    recording = read_maheswaranathan(path)
-    with h5py.File(path, "a"):  # fails while anyone holds the file open
-        pass
-    assert pickle.loads(pickle.dumps(recording)).identical(recording)
-    write_published(path, size=(8, 8))
-    with pytest.raises(RetinaCodecError, match="must stay as they were"):
-        recording["train/stimulus"].compute()
-    path.unlink()
-    with pytest.raises(RetinaCodecError, match="no file is there"):
-        recording["train/stimulus"].compute()
-
-
 def test_saved_and_opened_again_it_is_the_same(published, tmp_path):
     recording = read_maheswaranathan(published, cells="published")
     save_recording(recording, tmp_path / "a.nc")
@@ -353,21 +152,6 @@ def test_without_train_or_with_other_frames(tmp_path):
     assert recording.attrs["centers"] == "left out: frames are (6, 8) px"
     movie, _ = slow_split(path, "test")
     np.testing.assert_array_equal(recording["test/stimulus"], movie)
-
-
-def test_spikes_out_of_order_are_sorted_and_said(tmp_path):
-    path = write_published(tmp_path / PLACE)
-    with h5py.File(path, "a") as file:
-        file["spikes/cell02"][...] = file["spikes/cell02"][()][::-1]
-        del file["spikes/cell03"]
-        file["spikes/cell03"] = np.empty(0)
-    recording = read_maheswaranathan(path)
-    spikes = recording["spikes"].to_dataset()
-    own = spikes["spike_time"].values[spikes["spike_cell"].values == 1]
-    assert own.tolist() == slow_spikes(path, 1)
-    assert "1 cells were not in order of time" in recording.attrs["spikes"]
-    assert 2 not in spikes["spike_cell"]
-    assert "not certain" in recording.attrs["spikes"]  # cell 2 lost its spikes
 
 
 def edit(name, value=None):
