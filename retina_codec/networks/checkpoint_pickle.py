@@ -9,7 +9,7 @@ nothing and imports nothing that a file names.
 import math
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -114,19 +114,15 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
 
     def run(self, stream: BytesIO) -> Followed:
-        for number, (step, argument, _) in enumerate(pickletools.genops(stream)):
+        for number, (step, argument) in enumerate(_steps_of(stream)):
             if number > MOST_STEPS:
                 raise Forbidden(f"more than {MOST_STEPS} steps")
-            if step.name == "STOP":
-                break
-            if step.name in _LITERALS:
+            if step in _LITERALS:
                 self.stack.append(argument)
-            elif step.name in _MAKERS:
-                self.stack.append(_MAKERS[step.name]())
-            elif step.name in _STEPS:
-                _STEPS[step.name](self, argument)
-            else:
-                raise Forbidden(f"the step {step.name}")
+            elif step in _MAKERS:
+                self.stack.append(_MAKERS[step]())
+            elif step in _STEPS:
+                _STEPS[step](self, argument)
         if len(self.stack) != 1 or self.outer:
             raise Forbidden("an end amid its steps")
         return Followed(self.stack[0], self.storages)
@@ -236,6 +232,26 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.storage,
 }
+_CODES = {step.code: step for step in pickletools.opcodes}
+_KNOWN = {*_LITERALS, *_MAKERS, *_STEPS, "STOP"}
+
+
+def _steps_of(stream: BytesIO) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of one pickle and their arguments, up to the end; no other kinds."""
+    name = ""
+    while name != "STOP":
+        code = stream.read(1).decode("latin1")
+        if code not in _CODES:
+            raise Forbidden("a step that is none, or no end")
+        step: Any = _CODES[code]
+        name = step.name
+        if name == "GLOBAL":  # as torch reads it: no escapes
+            lines = [stream.readline() for _ in range(2)]
+            yield name, b" ".join(line.removesuffix(b"\n") for line in lines).decode("ascii")
+        elif name in _KNOWN:
+            yield name, None if step.arg is None else step.arg.reader(stream)
+        else:
+            raise Forbidden(f"the step {name}")
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -130,7 +130,8 @@ def from_openretina(
     ------
     RetinaCodecError
         If the model has another structure, something needed is neither given nor in
-        ``data_info``, or the rates depend on frames before the history (a recurrent core does).
+        ``data_info``, or the rates depend on frames before the history, as those of a recurrent
+        core may.
 
     References
     ----------
@@ -256,7 +257,7 @@ def _measure(network: CoreReadoutNetwork, history: int | None) -> tuple[int, int
     if length < needed or (first == 0 and needed >= frames):
         raise RetinaCodecError(
             f"the history must hold the {needed} frames or more that the last bin depends on; got "
-            f"{history=}. A recurrent core sees the whole past and cannot be cut into windows."
+            f"{history=}. A recurrent core that sees the whole past cannot be cut into windows."
         )
     with torch.no_grad():
         cut, whole = network(probe[:, -length:]), rates[:, -1]

@@ -18,28 +18,13 @@ from retina_codec.networks.checkpoint_files import DAMAGES, read_checkpoint
 from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
 from retina_codec.networks.published_layers import LayeredNetwork
 from retina_codec.networks.published_layouts import Settings, brief, fill, layouts, read_settings
+from retina_codec.recordings.maheswaranathan_tables import PUBLISHED_CELLS, PUBLISHED_CENTERS
 from retina_codec.storage import sha256_of
 
 __all__ = ["grab_locations", "read_published"]
 
 FRAME_RATE = 100.0  # Hz, of every published recording
 LARGEST_WEIGHT = 1e9
-CELLS = {
-    "15-10-07": (0, 1, 2, 3, 4),
-    "15-11-21a": (6, 10, 12, 13),
-    "15-11-21b": (0, 1, 3, 5, 8, 9, 13, 14, 16, 17, 18, 20, 21, 22, 23, 24, 25),
-    "16-01-07": (0, 2, 7, 10, 11, 12, 31),
-    "16-01-08": (0, 3, 7, 9, 11),
-    "16-05-31": (2, 3, 4, 14, 16, 18, 20, 25, 27),
-}
-CENTERS = {  # row and column of each of these cells, px
-    "15-10-07": ((21, 18), (24, 20), (22, 18), (27, 18), (31, 20)),
-    "15-11-21a": ((37, 3), (39, 6), (20, 15), (41, 2)),
-    "15-11-21b": (
-        *((16, 13), (20, 12), (19, 7), (19, 3), (21, 7), (22, 6), (21, 7), (25, 3), (23, 6)),
-        *((26, 4), (24, 6), (26, 7), (27, 9), (26, 9), (27, 11), (26, 13), (24, 10)),
-    ),
-}
 RECORDED = ("exp_name", "exp_num", "seed", "epoch", "lossfxn", "test_pearson")
 RETINA_CNN = {  # layer of the file: module of RetinaCNN
     0: ("conv1", "convolution", "stack"),
@@ -189,7 +174,7 @@ def _cells(
     count = int(hyps.get("n_units") or stored[last].shape[0])
     named = _setting(checkpoint, hyps, "cells", "all")
     dataset = brief(_setting(checkpoint, hyps, "dataset", ""))
-    known = CELLS.get(dataset, ())
+    known = PUBLISHED_CELLS.get(dataset, ())
     if isinstance(named, list | tuple) and len(named) == count:
         return tuple(int(cell) for cell in named), []
     if len(known) == count:
@@ -239,12 +224,12 @@ def _locations(
     ]
     if centers is None:
         dataset = brief(_setting(checkpoint, hyps, "dataset", ""))
-        if dataset not in CENTERS:
+        if dataset not in PUBLISHED_CENTERS:
             raise RetinaCodecError(
-                f"it must hold the centers of its cells, or be of {', '.join(CENTERS)}; it is of "
-                f"{dataset or 'no experiment'}."
+                f"it must hold the centers of its cells, or be of {', '.join(PUBLISHED_CENTERS)}; "
+                f"it is of {dataset or 'no experiment'}."
             )
-        table = dict(zip(CELLS[dataset], CENTERS[dataset], strict=True))
+        table = dict(zip(PUBLISHED_CELLS[dataset], PUBLISHED_CENTERS[dataset], strict=True))
         centers = [table[cell] for cell in cells]
         doubts.append(f"centers of the cells: not in the file, from the list of {dataset}")
     pairs = [[int(row), int(column)] for row, column in centers]

@@ -155,7 +155,7 @@ class LayeredNetwork(nn.Module):
         unknown = sorted({str(layer.get("kind")) for layer in sequence} - set(KINDS))
         if unknown:
             raise RetinaCodecError(
-                f"every layer must be one of {sorted(KINDS)}; got {', '.join(unknown)}."
+                f"got layers {', '.join(unknown)[:80]}; every one must be of {', '.join(KINDS)}."
             )
         self.cells = tuple(cells)
         self.cell_types = tuple(cell_types or ("unknown",) * len(self.cells))
