@@ -1,6 +1,7 @@
 """Published checkpoints: every layout equals a slow second implementation of its formulas."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -319,3 +320,15 @@ def test_layers_of_a_config_must_be_known(tmp_path):
     file.write_text(json.dumps(config))
     with pytest.raises(rc.RetinaCodecError, match="must be 'RetinaCNN' or 'layers'"):
         rc.load_network(tmp_path / "ours")
+
+
+def test_the_page_says_what_runs(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    write(small_checkpoint(), tmp_path / "15-10-07_naturalscene.pt")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "networks.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "(2, 4, 9) ('conv1', 'conv2', 'conv3')" in printed
+    assert "where cells are read" in printed
