@@ -69,7 +69,8 @@ class FrameClock:
         if parts == 1:
             return self
         step = np.append(np.diff(self.onsets), 1.0 / self.rate)
-        step = np.minimum(step, (1 + LATEST) / self.rate)  # a pause is not part of a frame
+        pause = step * self.rate > 1 + LATEST  # is not part of the frame before it
+        step = np.where(pause, 1.0 / self.rate, step)
         within = np.arange(parts) / parts
         onsets = (self.onsets[:, None] + step[:, None] * within).ravel()
         index = np.arange(self.onsets.size) if self.index is None else self.index
@@ -176,13 +177,12 @@ def clock_from_times(
     turns = np.rint(step / period).astype(np.int64)
     far = np.abs(step / period - turns) > LATEST  # no whole number of frames
     pause = (turns > MOST_DROPPED) | (far & (turns > 1))
-    rate, late = _line(onsets, turns, pause, period)
-    period = 1.0 / rate
+    period, rate, late = _line(onsets, turns, pause, period)
     report = _report(
         float(onsets[0]),
         float(late.std()),
         float(np.abs(late).max()),
-        (rate / nominal - 1) * 1e6 if nominal else np.nan,
+        (1.0 / period / nominal - 1) * 1e6 if nominal else np.nan,
         int((turns[~pause & (turns > 1)] - 1).sum()),
         int((turns[~pause] == 0).sum()),
         int(pause.sum()),
@@ -270,8 +270,8 @@ def clock_from_intervals(
 
 def _line(
     onsets: Floats, turns: Numbers, pause: npt.NDArray[np.bool_], period: float
-) -> tuple[float, Floats]:
-    """Rate (Hz) by least squares over the parts between pauses, and deviations from it (s)."""
+) -> tuple[float, float, Floats]:
+    """Period (s) by least squares over the parts between pauses, its rate (Hz), deviations (s)."""
     parts = []
     for part in np.split(np.arange(onsets.size), np.flatnonzero(pause) + 1):
         number = np.concatenate([[0], np.cumsum(turns[part[:-1]])]).astype(np.float64)
@@ -287,8 +287,8 @@ def _line(
     for digits in range(1, 16):
         short = float(f"{rate:.{digits}g}")
         if abs(short / rate - 1) <= max(SURE, 2 * error):
-            return short, late
-    return rate, late
+            return period, short, late
+    return period, rate, late
 
 
 def _report(

@@ -25,6 +25,7 @@ from retina_codec.recordings.nwb_splits import (
     Interval,
     Run,
     find_runs,
+    joined_frames,
     periods_of,
     read_intervals,
 )
@@ -242,7 +243,7 @@ def _runs(
         mine = [entry for entry in intervals or [] if entry.split == split]
         if not mine:
             mine = [Interval(split, -1, float(clock.onsets[0]), clock.stop)]
-        found = find_runs(mine, clock, path, reading)
+        found = find_runs(joined_frames(mine, movie.period), clock, path, reading)
         if split == "test" and len(found) == 1 and isinstance(movie.frames, IndexedFrames):
             found = _presentations(movie, found[0], reading)
         if split == "test" and len(found) > 1:

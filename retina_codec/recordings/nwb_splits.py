@@ -19,7 +19,7 @@ from retina_codec.recordings.nwb_session import EDGE_SLACK
 from retina_codec.recordings.nwb_tree import Node, texts
 from retina_codec.recordings.nwb_units import column
 
-__all__ = ["Interval", "Run", "find_runs", "periods_of", "read_intervals"]
+__all__ = ["Interval", "Run", "find_runs", "joined_frames", "periods_of", "read_intervals"]
 
 SPLITS = ("train", "test")
 OVERHANG = 1.0  # s that an interval may reach beyond its frames, with a doubt: labs round up
@@ -151,6 +151,31 @@ def find_runs(
     return runs
 
 
+def joined_frames(intervals: Sequence[Interval], period: float) -> list[Interval]:
+    """Join intervals of single frames that touch: tables with one row per frame or picture.
+
+    Parameters
+    ----------
+    intervals : sequence of Interval
+        Of one split, in order of time.
+    period : float
+        s, how long one frame or picture was shown.
+
+    Returns
+    -------
+    list of Interval
+        Longer intervals stay apart: they are presentations.
+    """
+    joined: list[Interval] = []
+    for entry in intervals:
+        single = entry.stop - entry.start < 1.5 * period
+        if joined and single and abs(entry.start - joined[-1].stop) < 0.5 * period:
+            joined[-1] = Interval(entry.split, entry.repeat, joined[-1].start, entry.stop)
+        else:
+            joined.append(entry)
+    return joined
+
+
 def _check_steps(clock: FrameClock, first: int, last: int, path: str) -> None:
     """Refuse a dropped, doubled or late frame within a run."""
     step = np.diff(clock.onsets[first:last]) * clock.rate
@@ -249,7 +274,7 @@ def _given(
 def _by_values(
     wanted: Mapping[str, Any], tables: dict[str, Node], path: str, options: NwbOptions
 ) -> list[tuple[float, float]]:
-    """Spans of the rows that have these values; rows of single frames that touch are joined."""
+    """Spans of the rows that have these values."""
     fitting = [table for table in tables.values() if all(table.get(n) is not None for n in wanted)]
     if options.table is not None:
         fitting = [tables[options.table]]
@@ -270,16 +295,7 @@ def _by_values(
             raise RetinaCodecError(
                 f"{path}: no interval of {table.path} has {name} = {value!r}; it has {seen}"
             )
-    rows = sorted(zip(starts[keep].tolist(), stops[keep].tolist(), strict=True))
-    lengths = np.array([stop - start for start, stop in rows])
-    spans = [list(rows[0])]
-    for (start, stop), length in zip(rows[1:], lengths[1:], strict=True):
-        touches = abs(start - spans[-1][1]) < 0.5 * float(np.median(lengths))
-        if touches and len(rows) > 20 and length < 1.5 * float(np.median(lengths)):
-            spans[-1][1] = stop  # one row per frame or picture
-        else:
-            spans.append([start, stop])
-    return [(start, stop) for start, stop in spans]
+    return sorted(zip(starts[keep].tolist(), stops[keep].tolist(), strict=True))
 
 
 def _matches(entry: Any, wanted: Any) -> bool:

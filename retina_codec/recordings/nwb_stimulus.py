@@ -52,6 +52,8 @@ class Stimulus:
         Of intensity.
     pixel_size : float
         µm, NaN where unknown.
+    period : float
+        s, how long one frame or picture was shown, as a rule.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Stimulus:
     clock: FrameClock
     unit: str
     pixel_size: float
+    period: float
 
 
 def find_stimulus(
@@ -97,7 +100,8 @@ def find_stimulus(
         frames = _series_frames(node, path, where, options, reading)
         clock = _series_clock(node, frames.shape[0], where, root, options)
         shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
-        stimulus = Stimulus(name, shown, clock, _unit(node), _pixel_size(node, frames.shape))
+        pixels = _pixel_size(node, frames.shape)
+        stimulus = Stimulus(name, shown, clock, _unit(node), pixels, 1 / clock.rate)
     clock = stimulus.clock.divided(options.bins_per_frame)
     if clock is not stimulus.clock:
         repeated = np.repeat(np.arange(stimulus.frames.shape[0]), options.bins_per_frame)
@@ -344,7 +348,8 @@ def _from_index(
     shown = index if clock.index is None else np.where(clock.index < 0, -1, index[clock.index])
     frames = IndexedFrames(base, shown, blank=options.blank)
     frames.encoding = f"indices into {source.path} ({base.encoding})"
-    return Stimulus(node.name, frames, clock, _unit(source), _pixel_size(source, base.shape))
+    pixels = _pixel_size(source, base.shape)
+    return Stimulus(node.name, frames, clock, _unit(source), pixels, 1 / clock.rate)
 
 
 def _index_clock(
@@ -406,7 +411,8 @@ def _from_presentations(
         f"presentations of {table.template.path} by the column {table.column!r} ({base.encoding})"
     )
     pixels = _pixel_size(table.template, base.shape)
-    return Stimulus(table.name, frames, clock, _unit(table.template), pixels)
+    period = float(np.median(table.stops - table.starts))
+    return Stimulus(table.name, frames, clock, _unit(table.template), pixels, period)
 
 
 def _unit(node: Node) -> str:
