@@ -111,7 +111,7 @@ def _read_file(
             except RetinaCodecError as error:
                 if stimuli is not None:
                     raise
-                left_out.append(str(error))
+                left_out.append(str(error).removeprefix(f"{place}: "))
                 continue
             count = node.sizes["interneuron"]
             attrs = {"units": "s", "source": CLOCK.format(frame_rate)}
@@ -121,7 +121,7 @@ def _read_file(
                 type=("interneuron", [kind] * count),
             )
         if not nodes:
-            raise RetinaCodecError("; ".join(left_out))
+            raise RetinaCodecError(f"{place}: {'; '.join(left_out)}")
     about = {"source": f"Maheswaranathan et al. 2023, {place.name}", "frame_rate": frame_rate}
     if left_out:
         about["left_out"] = "; ".join(left_out)
@@ -134,7 +134,8 @@ def _read_stimulus(group: Any, name: str, where: str) -> xr.Dataset:
     frames = dataset_of(group, "stimuli", ", ".join(dims), where)
     stored = dataset_of(group, "detrended_membrane_potential", "interneuron, time", where)
     notes: dict[str, str] = {}
-    potential = fit_length(read_array(stored), frames.shape[0], f"{where}: potential", notes)
+    what = f"{where}/detrended_membrane_potential"
+    potential = fit_length(read_array(stored), frames.shape[0], what, notes)
     movie = xr.DataArray(lazy_dataset(frames), dims=dims).expand_dims(
         [dim for dim in ("y", "x") if dim not in dims]
     )

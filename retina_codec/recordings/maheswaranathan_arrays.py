@@ -157,7 +157,9 @@ def dataset_of(group: Any, name: str, dims: str, where: str) -> Any:
     return found
 
 
-def fit_length(values: Numbers, frames: int, what: str, notes: dict[str, str]) -> Numbers:
+def fit_length(
+    values: Numbers, frames: int, what: str, notes: dict[str, str], *, said: str | None = None
+) -> Numbers:
     """Cut the one sample that some responses have beyond the movie; along the last dim.
 
     Parameters
@@ -169,6 +171,8 @@ def fit_length(values: Numbers, frames: int, what: str, notes: dict[str, str]) -
         Name of the array, for the note and the message.
     notes : dict
         Gets an entry ``cut``.
+    said : str, optional
+        Another name for the note, for one of many arrays.
 
     Returns
     -------
@@ -182,8 +186,10 @@ def fit_length(values: Numbers, frames: int, what: str, notes: dict[str, str]) -
     """
     length = values.shape[-1]
     if length == frames + 1:
-        said = notes.get("cut", "the last sample, beyond the movie, is left out of: ")
-        notes["cut"] = said + ("" if said.endswith(": ") else ", ") + what
+        name = _in_file(said or what)
+        before = notes.get("cut", "the last sample, beyond the movie, is left out of: ")
+        if name not in before.split(": ")[1].split(", "):
+            notes["cut"] = before + ("" if before.endswith(": ") else ", ") + name
         return values[..., :frames]
     if length != frames:
         raise RetinaCodecError(
@@ -219,7 +225,7 @@ def start_of(group: Any, frames: int, blocks: int, where: str, notes: dict[str, 
         Not about 100 Hz, or a time that is off by more than a tenth of a frame.
     """
     if member(group, "time") is None:
-        _add(notes, "clock", f"{where} stores no time: 100 Hz from 0 s")
+        _add(notes, "clock", f"{_in_file(where)} stores no time: 100 Hz from 0 s")
         return 0.0
     time = read_array(dataset_of(group, "time", "time", where)).astype(np.float64)
     time = fit_length(time, frames, f"{where}/time", notes)
@@ -242,13 +248,20 @@ def start_of(group: Any, frames: int, blocks: int, where: str, notes: dict[str, 
         )
     off = np.abs(time - time[0] - np.arange(frames) / FRAME_RATE)
     if jumps.size:
-        _add(notes, "clock", f"{where}: {jumps.size} gaps between blocks are closed")
+        _add(notes, "clock", f"{_in_file(where)}: {jumps.size} gaps between blocks are closed")
     elif off.max() > 1e-6:
         _add(
-            notes, "clock", f"{where}: exactly 100 Hz; stored times are up to {off.max():.2g} s off"
+            notes,
+            "clock",
+            f"{_in_file(where)}: exactly 100 Hz; stored times are up to {off.max():.2g} s off",
         )
     return float(time[0])
 
 
 def _add(notes: dict[str, str], key: str, text: str) -> None:
     notes[key] = f"{notes[key]}; {text}" if key in notes else text
+
+
+def _in_file(where: str) -> str:
+    """Name of an array without the path of its file, which means nothing elsewhere."""
+    return where.rsplit(": ", 1)[-1]

@@ -155,7 +155,7 @@ def read_repeats(
             values = None
             if name is not None:
                 values = read_array(dataset_of(stored, name, "repeat, time", where))
-                values = fit_length(values, frames, f"{where}/{name}", notes)
+                values = fit_length(values, frames, f"{where}/{name}", notes, said=where)
             per_cell.append(values)
     most = max((len(values) for values in per_cell if values is not None), default=0)
     if most == 0:
