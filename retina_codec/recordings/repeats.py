@@ -13,6 +13,8 @@ S = var_t(m) - N mean_t(1 / n) (signal power).
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,7 @@ __all__ = ["noise_ceiling", "reliability", "signal_variance_fraction"]
 
 Floats = npt.NDArray[np.float64]
 DEFINED = 0.5  # share of the splits that must have a correlation
+ROUNDING = 1e-12  # of the sum of squares: less variance is none
 
 
 def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
@@ -154,18 +157,20 @@ def _reliability(rates: Floats, splits: int, seed: int) -> tuple[float, float]:
     count = len(rates)
     if count < 2:
         return np.nan, np.nan
-    value = _split_half(rates, count, splits, seed)
+    moments = _Moments.of(rates)
+    value = _split_half(moments, count, splits, seed)
     if count < 3:
         return value, np.nan
-    without = [_split_half(np.delete(rates, i, axis=0), count, splits, seed) for i in range(count)]
+    without = [_split_half(moments.without(i), count, splits, seed) for i in range(count)]
     spread = np.square(np.array(without) - np.mean(without)).sum()
     return value, float(np.sqrt((count - 1) / count * spread))
 
 
-def _split_half(rates: Floats, target: int, splits: int, seed: int) -> float:
+def _split_half(moments: "_Moments", target: int, splits: int, seed: int) -> float:
     """Mean correlation between halves, carried to ``target`` repeats."""
-    half = len(rates) // 2
-    shared, power = _half_covariances(rates, *_halves(len(rates), splits, seed))
+    count = moments.varies.size
+    half = count // 2
+    shared, power = moments.of_halves(*_halves(count, splits, seed))
     defined = power > 0  # not where a half is constant, or shares no bins with the other
     if defined.mean() < DEFINED:
         return np.nan
@@ -176,29 +181,71 @@ def _split_half(rates: Floats, target: int, splits: int, seed: int) -> float:
     return longer * correlation / (1 + (longer - 1) * correlation)
 
 
-def _half_covariances(rates: Floats, first: Floats, second: Floats) -> tuple[Floats, Floats]:
-    """Covariance of the means of two halves, and product of their variances; (split) each."""
-    varies = np.nanmax(rates, axis=1) > np.nanmin(rates, axis=1)  # exactly, not but for rounding
-    alive = ((first @ varies) > 0) & ((second @ varies) > 0)
-    if np.isfinite(rates).all():  # all follows from the covariance between repeats
-        matrix = np.atleast_2d(np.cov(rates))
-        shared = np.einsum("nr,rs,ns->n", first, matrix, second)
-        own = [np.einsum("nr,rs,ns->n", part, matrix, part) for part in (first, second)]
-        return shared, np.where(alive, own[0] * own[1], 0.0)
-    seen = np.isfinite(rates).astype(np.float64)
-    filled = np.where(seen > 0, rates, 0.0)
-    counts = [part @ seen for part in (first, second)]  # (split, time)
-    both = (counts[0] > 0) & (counts[1] > 0)
-    number = np.maximum(both.sum(axis=1), 1)[:, None]
-    centred = []
-    for part, count in zip((first, second), counts, strict=True):
-        mean = np.where(both, part @ filled / np.maximum(count, 1), 0.0)
-        centred.append(np.where(both, mean - mean.sum(axis=1, keepdims=True) / number, 0.0))
-    one, other = centred
-    power = (one**2).sum(axis=1) * (other**2).sum(axis=1)
-    return (one * other).sum(axis=1), np.where(alive, power, 0.0)
+@dataclass(frozen=True)
+class _Moments:
+    """Sums over the bins that the same repeats have: the mean of any half follows from them.
+
+    There are as many groups of bins as patterns of missing repeats, one where nothing is missing.
+    """
+
+    seen: Floats  # (group, repeat), 1 or 0
+    number: Floats  # (group) bins
+    total: Floats  # (group, repeat) sum of rates
+    product: Floats  # (group, repeat, repeat) sum of products of rates
+    varies: npt.NDArray[np.bool_]  # (repeat)
+
+    @classmethod
+    def of(cls, rates: Floats) -> "_Moments":
+        centred = rates - np.nanmean(rates)  # the same for all repeats: correlations do not change
+        patterns, group = np.ones((len(rates), 1), dtype=bool), np.zeros(rates.shape[1], dtype=int)
+        if not np.isfinite(rates).all():
+            patterns, group = np.unique(np.isfinite(rates), axis=1, return_inverse=True)
+        filled = np.where(np.isfinite(rates), centred, 0.0)
+        parts = [filled[:, group == number] for number in range(patterns.shape[1])]
+        return cls(
+            seen=patterns.T.astype(np.float64),
+            number=np.array([part.shape[1] for part in parts], dtype=np.float64),
+            total=np.array([part.sum(axis=1) for part in parts]),
+            product=np.array([part @ part.T for part in parts]),
+            varies=np.nanmax(rates, axis=1) > np.nanmin(rates, axis=1),
+        )
+
+    def without(self, repeat: int) -> "_Moments":
+        """Leave one repeat out."""
+        kept = np.arange(self.varies.size) != repeat
+        return _Moments(
+            self.seen[:, kept],
+            self.number,
+            self.total[:, kept],
+            self.product[:, kept][:, :, kept],
+            self.varies[kept],
+        )
+
+    def of_halves(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
+        """Covariance of the means of two halves, and product of their variances; (split) each."""
+        counts = [self.seen @ part.T for part in (first, second)]  # (group, split)
+        both = (counts[0] > 0) & (counts[1] > 0)
+        bins = np.maximum(self.number @ both, 1.0)
+        weights, means = [], []
+        for part, count in zip((first, second), counts, strict=True):
+            share = both / np.maximum(count, 1.0)
+            weight = share[:, :, None] * part * self.seen[:, None, :]  # (group, split, repeat)
+            weights.append(weight)
+            means.append(np.einsum("gnr,gr->n", weight, self.total) / bins)
+        rotated = [weight @ self.product for weight in weights]
+        shared = (rotated[0] * weights[1]).sum(axis=(0, 2)) - bins * means[0] * means[1]
+        power = np.ones(bins.size)
+        for part, weight, turned, mean in zip(
+            (first, second), weights, rotated, means, strict=True
+        ):
+            raw = (turned * weight).sum(axis=(0, 2))
+            own = raw - bins * mean**2
+            constant = (part @ self.varies == 0) | (own <= ROUNDING * raw)
+            power = power * np.where(constant, 0.0, own)
+        return shared, power
 
 
+@cache
 def _halves(count: int, splits: int, seed: int) -> tuple[Floats, Floats]:
     """Pairs of disjoint halves as rows of 0 and 1, (split, repeat) each."""
     half = count // 2
