@@ -88,8 +88,8 @@ def find_stimulus(
     RetinaCodecError
         None, several without a name, or one that cannot be read without a guess.
     """
-    found, others = _candidates(root)
-    name = _choose(found, others, name, path, options.frames is not None)
+    found, others = _candidates(root, options.frames is not None)
+    name = _choose(found, others, name, path)
     node = found[name]
     where = f"{path}: stimulus {name!r}"
     if isinstance(node, Presentations):
@@ -112,21 +112,31 @@ def find_stimulus(
     return stimulus
 
 
-def _candidates(root: Node) -> tuple[dict[str, Node | Presentations], list[str]]:
-    """List what may be the movie, by name; and what stands there and is none."""
+def _candidates(root: Node, timed: bool) -> tuple[dict[str, Node | Presentations], list[str]]:
+    """List what may be the movie, by name; and what stands there and is none.
+
+    Where the user gives the frames (``timed``), anything with times may be.
+    """
     found: dict[str, Node | Presentations] = {}
     others: list[str] = []
     shown = root.get("stimulus/presentation")
     for node in shown.members() if shown is not None and not shown.is_array else ():
-        if _is_index(node) or _is_movie(node):
+        has_times = node.get("timestamps") is not None or node.get("starting_time") is not None
+        if _is_index(node) or _is_movie(node) or (timed and has_times):
             found[node.name] = node
         else:
             others.append(node.name)
-    indexed = any(isinstance(node, Node) and _is_index(node) for node in found.values())
-    if not indexed:  # an index series is the better account of the same pictures
-        for table in find_presentations(root):
+    sources = [_source(node) for node in found.values() if isinstance(node, Node)]
+    indexed = {source.path for source in sources if source is not None}
+    for table in find_presentations(root):
+        if table.template.path not in indexed:  # an index series is the better account
             found.setdefault(table.name, table)
     return found, others
+
+
+def _source(node: Node) -> Node | None:
+    """What an index series points to."""
+    return node.get("indexed_images") or node.get("indexed_timeseries")
 
 
 def _is_index(node: Node) -> bool:
@@ -147,10 +157,8 @@ def _is_movie(node: Node) -> bool:
     return node.get("external_file") is not None or _recipe(node) is not None
 
 
-def _choose(
-    found: dict[str, Any], others: list[str], name: str | None, path: str, given: bool
-) -> str:
-    if not found and not (given and name in others):
+def _choose(found: dict[str, Any], others: list[str], name: str | None, path: str) -> str:
+    if not found:
         has = f"it has {', '.join(sorted(others))}" if others else "it has none"
         raise RetinaCodecError(
             f"{path} must have a stimulus that is an image series, an index series, or a table of "
@@ -327,8 +335,7 @@ def _given_times(given: Any, root: Node, where: str) -> Floats:
 def _from_index(
     root: Node, node: Node, where: str, options: NwbOptions, reading: Reading
 ) -> Stimulus:
-    source = node.get("indexed_images") or node.get("indexed_timeseries")
-    data = node.get("data")
+    source, data = _source(node), node.get("data")
     if source is None or data is None or not is_template(source):
         raise RetinaCodecError(f"{where} must point to pictures that are in the file")
     base = template_frames(source, where, options, reading)
