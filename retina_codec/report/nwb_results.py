@@ -79,6 +79,11 @@ def export_results(
     import h5py
 
     layers = _layers_with_modes(results)
+    if not Path(session).is_file():
+        raise RetinaCodecError(
+            f"the session must be an NWB file (HDF5) on this machine; there is none at {session}. "
+            "Download it first, or correct the path."
+        )
     with hdf5_input(session, "an NWB session file (HDF5)") as file:
         units = read_units(file, os.fspath(session))
         if child(file, f"processing/{MODULE}") is not None:

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from nwbinspector import Importance, inspect_nwbfile
 from pynwb import NWBHDF5IO
 
 from retina_codec.recordings.nwb import write_nwb
@@ -97,6 +98,10 @@ def test_smoothed_repeats_need_spike_times_and_stand_in_order_of_time(parts, tmp
     np.testing.assert_array_equal(found["test_rate"][0], recording["test/rate"])
     np.testing.assert_array_equal(found["test_spike_count"][0], recording["test/spike_count"])
     assert notes_of(tmp_path / "session.nwb")["spikes"] == "exact times"
+    messages = list(inspect_nwbfile(nwbfile_path=tmp_path / "session.nwb"))
+    assert messages
+    serious = [m for m in messages if m.importance != Importance.BEST_PRACTICE_SUGGESTION]
+    assert [f"{m.check_function_name}: {m.message}" for m in serious] == []
 
 
 def test_rates_and_counts_that_disagree_are_both_kept(parts, tmp_path):

@@ -16,7 +16,7 @@ from retina_codec.report.nwb_results import MODULE, export_results, import_resul
 from tests.report.small_session import inspected, write_session
 from tests.small import CELLS, small_network, small_recording
 
-SETTINGS = {"steps": 4, "modes": 6, "active": 2, "clusters": range(2, 4), "progress": False}
+SETTINGS = {"steps": 2, "modes": 3, "active": 1, "clusters": range(2, 4), "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def analyzed(tmp_path_factory):
     """A session on disk, and the results of its analysis as the command line leaves them."""
     network = small_network()
     path = tmp_path_factory.mktemp("session") / "session.nwb"
-    write_nwb(small_recording(network, bins=240), path)
+    write_nwb(small_recording(network, bins=200), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     found = analyze(
         read_nwb(path),
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_nothing(results, session, tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["session.nwb"]
 
 
-def test_files_without_results_are_refused(session, tmp_path):
+def test_files_without_results_are_refused(results, session, tmp_path):
     with pytest.raises(
         RetinaCodecError, match=rf"must have the processing module {MODULE}; it has"
     ):
@@ -252,3 +252,8 @@ def test_files_without_results_are_refused(session, tmp_path):
         import_results(tmp_path / "page.nwb")
     with pytest.raises(RetinaCodecError, match="no file is there"):
         import_results(tmp_path / "nowhere.nwb")
+    for place in (tmp_path / "nowhere.nwb", "https://example.org/session.nwb", tmp_path):
+        with pytest.raises(
+            RetinaCodecError, match=r"on this machine; there is none at .* Download"
+        ):
+            export_results(results, place, tmp_path / "out.nwb")
