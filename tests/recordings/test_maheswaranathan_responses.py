@@ -112,3 +112,14 @@ def test_spikes_out_of_order_are_sorted_and_said(tmp_path):
     assert "1 cells were not in order of time" in recording.attrs["spikes"]
     assert 2 not in spikes["spike_cell"]
     assert "not certain" in recording.attrs["spikes"]  # cell 2 lost its spikes
+
+
+def test_a_spike_on_the_edge_of_a_bin_belongs_to_the_bin_that_begins(tmp_path):
+    path = write_published(tmp_path / PLACE)
+    with h5py.File(path, "a") as file:
+        binned = file["train/response/binned"][()]
+        assert (np.floor(0.29 * 100), binned.max() > 1) == (28, True)  # why there is some slack
+        for cell, counts in enumerate(binned.astype(int)):
+            del file[f"spikes/cell{cell + 1:02d}"]
+            file[f"spikes/cell{cell + 1:02d}"] = np.repeat(np.arange(120) / 100, counts)
+    assert read_maheswaranathan(path).attrs["spikes"].startswith("the clock of /train")
