@@ -8,9 +8,10 @@ Notation: Δ the width of a bin, K the integral of the kernel from −∞. A spi
 (K(right − s) − K(left − s)) / Δ to the rate of the bin [left, right): the mean of the kernel there.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ Kernel = Literal["gaussian", "boxcar", "exponential"]
 Floats = npt.NDArray[np.float64]
 
 WHOLE = 1e-2  # of a spike: rates were stored in 32 bits
+CROSSED = 0.02  # share of the spikes that a jittering clock may put into a neighbouring bin
 EDGE_SLACK = 1e-6  # of a bin, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
 
 
@@ -78,7 +80,8 @@ def smooth_rates(
     ----------
     recording : xr.DataTree
         A valid recording. Exact times are taken from ``/spikes`` (``spike_time`` (spike) in s and
-        ``spike_cell`` (spike)) where it exists; otherwise the spikes of a bin stand at its middle.
+        ``spike_cell`` (spike)) for each spike train whose counts they are; otherwise the spikes of
+        a bin stand at its middle.
     kernel : {"gaussian", "boxcar", "exponential"}
         The exponential looks back: a spike raises the rate of its own and of later bins.
     width : float
@@ -89,8 +92,9 @@ def smooth_rates(
     -------
     xr.DataTree
         A valid recording with new ``rate`` and ``type_rate`` (Hz) in each split and new rates of
-        each repeat; the test rate is the mean over repeats. ``kernel`` and ``width`` stand in the
-        attributes of each rate. Counts and all else are kept, but for ``/quality``, which was
+        each repeat; the test rate is the mean over repeats. ``kernel``, ``width`` and
+        ``exact_times``, for how many spike trains these were used, stand in the attributes of each
+        rate. Counts and all else are kept, but for ``/quality``, which was
         measured on other rates. The input is not modified.
 
     Raises
@@ -101,10 +105,10 @@ def smooth_rates(
 
     Notes
     -----
-    Every presentation is smoothed alone. At its edges and beside bins that are NaN the divisor is
-    below 1: the rate is the weighted mean over the bins that were observed, so a constant rate
-    stays constant, and the number of spikes is only kept away from edges. A bin that is NaN stays
-    NaN, and spikes in it count nowhere.
+    Every presentation, and every block of a split that was joined, is smoothed alone. At its edges
+    and beside bins that are NaN the divisor is below 1: the rate is the weighted mean over the bins
+    that were observed, so a constant rate stays constant, and the number of spikes is only kept
+    away from edges. A bin that is NaN stays NaN, and spikes in it count nowhere.
     """
     if kernel not in _SHAPES:
         raise RetinaCodecError(f"kernel must be one of {', '.join(_SHAPES)}; got {kernel!r}")
@@ -114,12 +118,13 @@ def smooth_rates(
     attrs = {"units": "Hz", "kernel": kernel, "width": float(width)}
     has_train, has_repeats = "train" in recording.children, "repeats" in recording["test"].children
     own = recording.attrs
+    paths = (["train"] if has_train else []) + ["test/repeats" if has_repeats else "test"]
+    done = {path: _smooth(recording, path, kernel, width) for path in paths}
+    test = recording["test"].to_dataset().drop_vars("rate") if has_repeats else done["test"]
     smoothed = make_recording(
-        train=_smooth(recording, "train", kernel, width) if has_train else None,
-        test=recording["test"].to_dataset().drop_vars("rate")
-        if has_repeats
-        else _smooth(recording, "test", kernel, width),
-        repeats=_smooth(recording, "test/repeats", kernel, width) if has_repeats else None,
+        train=done.get("train"),
+        test=test,
+        repeats=done.get("test/repeats"),
         frame_rate=own["frame_rate"],
         pixel_size=own["pixel_size"],
         session=own["session"],
@@ -127,12 +132,18 @@ def smooth_rates(
         source=own["source"],
         source_sha256=own["source_sha256"],
     )
+    times = {
+        path: {"exact_times": data["rate"].attrs["exact_times"]} for path, data in done.items()
+    }
+    if has_repeats:
+        times["test"] = times["test/repeats"]
     made = {node.path for node in smoothed.subtree}
     for path in ("train", "test", "test/repeats"):
         if f"/{path}" in made:
             for name in {"rate", "type_rate"} & set(smoothed[path].data_vars):
                 words = smoothed[path][name].attrs.get("long_name")
-                smoothed[path][name].attrs = attrs | ({"long_name": words} if words else {})
+                kept = {"long_name": words} if words else {}
+                smoothed[path][name].attrs = attrs | kept | times[path]
     smoothed.attrs = dict(recording.attrs)
     for node in recording.subtree:
         path = node.path.strip("/")
@@ -146,47 +157,112 @@ def _smooth(recording: xr.DataTree, path: str, kernel: str, width: float) -> xr.
     data = recording[path].to_dataset()
     frame_rate = float(recording.attrs["frame_rate"])
     rate = data["rate"]
-    start = data["start_time"].to_numpy() if "repeat" in rate.dims else data["time"].to_numpy()[:1]
-    values = rate.to_numpy().reshape(start.size, rate.sizes["time"], rate.sizes["cell"])
-    result = np.empty(values.shape, dtype=np.float32)
-    spikes = _spikes_by_cell(recording)
-    weights = _bin_weights(kernel, width * frame_rate, anywhere=spikes is not None)
-    for index, begin in enumerate(start):
-        for cell in range(values.shape[2]):
-            observed = np.isfinite(values[index, :, cell])
-            if spikes is None:
-                counts = _whole_counts(values[index, :, cell], frame_rate, path)
-                total = _filtered(counts, weights)
-            else:
-                places = (spikes[cell] - float(begin)) * frame_rate
-                total = _spread(places, observed, kernel, width * frame_rate)
-            share = _filtered(observed.astype(np.float64), weights)
-            smooth = np.full(observed.size, np.nan)
-            smooth[observed] = total[observed] / share[observed] * frame_rate
-            result[index, :, cell] = smooth
-    return data.assign(rate=(rate.dims, result.reshape(rate.shape), {"units": "Hz"}))
-
-
-def _spikes_by_cell(recording: xr.DataTree) -> list[Floats] | None:
-    """Spike times of every cell, s; None where they are not kept."""
-    if "spikes" not in recording.children:
-        return None
-    node = recording["spikes"].to_dataset()
-    times = node["spike_time"].to_numpy().astype(np.float64)
-    owners = node["spike_cell"].to_numpy()
-    return [times[owners == cell] for cell in recording["test/cell"].to_numpy()]
-
-
-def _whole_counts(rate: npt.NDArray[np.floating], frame_rate: float, path: str) -> Floats:
-    """Spikes per bin; a missing bin gives none, as it gives no weight."""
-    counts = rate.astype(np.float64) / frame_rate
-    whole = np.round(counts)
-    if np.nanmax(np.abs(counts - whole), initial=0.0) > WHOLE or np.nanmin(whole, initial=0.0) < 0:
+    repeated = "repeat" in rate.dims
+    starts = data["start_time"].to_numpy() if repeated else data["time"].to_numpy()[:1]
+    values = rate.to_numpy().reshape(starts.size, rate.sizes["time"], rate.sizes["cell"])
+    counts = _known_counts(data, values, frame_rate)
+    places = _places(recording, data, starts, frame_rate)
+    if counts is None and (places is None or not _add_up(recording, path, places)):
         raise RetinaCodecError(
             f"rates must be whole numbers of spikes per bin to be smoothed; those of /{path} are "
             "not, perhaps smoothed before. Start from the recording as it was measured."
         )
-    return np.where(np.isfinite(whole), whole, 0.0)
+    result = np.full(values.shape, np.nan, dtype=np.float32)
+    exact = 0
+    for index, cell in np.ndindex(starts.size, values.shape[2]):
+        known = None if counts is None else counts[index, :, cell]
+        own = None if places is None else places[index][cell]
+        if own is not None and known is not None and not _agree(own, known):
+            own = None
+        exact += own is not None
+        weights = _bin_weights(kernel, width * frame_rate, anywhere=own is not None)
+        for first, last in _pieces(data):
+            observed = np.isfinite(values[index, first:last, cell])
+            if own is not None:
+                total = _spread(own - first, observed, kernel, width * frame_rate)
+            elif known is not None:
+                total = _filtered(np.nan_to_num(known[first:last], nan=0.0), weights)
+            share = _filtered(observed.astype(np.float64), weights)
+            smooth = total[observed] / share[observed] * frame_rate
+            result[index, first:last, cell][observed] = smooth
+    trains = starts.size * values.shape[2]
+    attrs = {"units": "Hz", "exact_times": f"of {exact} of {trains} spike trains"}
+    return data.assign(rate=(rate.dims, result.reshape(rate.shape), attrs))
+
+
+def _known_counts(data: xr.Dataset, rates: npt.NDArray[Any], frame_rate: float) -> Floats | None:
+    """Spikes per bin, (presentation, time, cell), NaN where missing; None where not known."""
+    counts = rates.astype(np.float64) / frame_rate
+    whole = np.round(counts)
+    close = np.nanmax(np.abs(counts - whole), initial=0.0) <= WHOLE
+    if close and np.nanmin(whole, initial=0.0) >= 0:
+        return np.asarray(whole)
+    if "repeat" in data["rate"].dims or "kernel" not in data["rate"].attrs:
+        return None
+    return np.asarray(data["spike_count"].to_numpy()[None], dtype=np.float64)
+
+
+def _places(
+    recording: xr.DataTree, data: xr.Dataset, starts: npt.NDArray[Any], frame_rate: float
+) -> list[list[Floats]] | None:
+    """Exact times in bins from the start, per presentation and cell; None where they are not kept.
+
+    A split that was joined from blocks says in ``session_time`` when each bin was.
+    """
+    if "spikes" not in recording.children:
+        return None
+    node = recording["spikes"].to_dataset()
+    times, owners = node["spike_time"].to_numpy().astype(np.float64), node["spike_cell"].to_numpy()
+    spikes = [times[owners == cell] for cell in recording["test/cell"].to_numpy()]
+    bins = data.sizes["time"]
+    if "session_time" not in data.coords:
+        return [[_inside((each - start) * frame_rate, bins) for each in spikes] for start in starts]
+    onsets = data["session_time"].to_numpy()
+    slack = EDGE_SLACK / frame_rate
+    found = []
+    for each in spikes:
+        home = np.searchsorted(onsets - slack, each, side="right") - 1
+        kept = home >= 0
+        within = (each[kept] - onsets[home[kept]]) * frame_rate
+        found.append((home[kept] + within)[within < 1 - EDGE_SLACK])
+    return [found]
+
+
+def _inside(places: Floats, bins: int) -> Floats:
+    return places[(places >= -EDGE_SLACK) & (places < bins - EDGE_SLACK)]
+
+
+def _binned(places: Floats, bins: int) -> npt.NDArray[np.int64]:
+    home = np.floor(places + EDGE_SLACK).astype(np.int64)
+    return np.bincount(home, minlength=bins)
+
+
+def _agree(places: Floats, counts: Floats) -> bool:
+    """Say whether exact times are those of the counts, but for a few that crossed an edge."""
+    seen = np.isfinite(counts)
+    difference = np.abs(_binned(places, counts.size)[seen] - counts[seen]).sum()
+    return bool(difference <= 2 * CROSSED * counts[seen].sum())
+
+
+def _add_up(recording: xr.DataTree, path: str, places: list[list[Floats]]) -> bool:
+    """Say whether exact times of repeats sum to the counts of the test split."""
+    total = recording["test/spike_count"].to_numpy()
+    cells = range(total.shape[1])
+    bins = len(total)
+    return path == "test/repeats" and all(
+        _agree(np.concatenate([each[cell] for each in places]), total[:bins, cell].astype(float))
+        for cell in cells
+    )
+
+
+def _pieces(data: xr.Dataset) -> list[tuple[int, int]]:
+    """First bins of the blocks that a split was joined from, and the bins after their last."""
+    bins = data.sizes["time"]
+    edges = np.array([], dtype=int)
+    if "block" in data.coords and data["block"].dims == ("time",):
+        edges = np.flatnonzero(np.diff(data["block"].to_numpy())) + 1
+    bounds = [0, *edges.tolist(), bins]
+    return list(itertools.pairwise(bounds))
 
 
 def _spread(

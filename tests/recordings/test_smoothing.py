@@ -56,12 +56,37 @@ def test_counts_agree_with_a_fine_sum_over_spikes(kernel):
     np.testing.assert_allclose(rate, expected, atol=2e-3 * expected.max())
 
 
+def counted(recording, times):
+    """Exact times and the counts that go with them, in every presentation; NaN bins stay."""
+    recording = with_spikes(recording, times)
+    for path, starts in _starts(recording).items():
+        data = recording[path].to_dataset()
+        rates = data["rate"].values.reshape(len(starts), -1, len(CELLS)).copy()
+        edges = np.arange(rates.shape[1] + 1) / RATE - 1e-9
+        for index, start in enumerate(starts):
+            for column, cell in enumerate(CELLS):
+                found = np.histogram(np.asarray(times.get(cell, [])) - start, edges)[0] * RATE
+                rates[index, :, column] = np.where(
+                    np.isfinite(rates[index, :, column]), found, np.nan
+                )
+        recording[path].dataset = data.assign(
+            rate=(data["rate"].dims, rates.reshape(data["rate"].shape), {"units": "Hz"})
+        ).drop_vars([name for name in data.coords if name not in recording[path].dataset.coords])
+    return recording
+
+
+def _starts(recording):
+    starts = {"train": recording["train/time"].values[:1]}
+    return starts | {"test/repeats": recording["test/repeats/start_time"].values}
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_exact_times_agree_with_a_fine_sum_in_every_presentation(kernel, parts):
-    parts = make_parts(train_frames=60, test_frames=60, repeats=2)
-    recording = make_recording(**parts)
+def test_exact_times_agree_with_a_fine_sum_in_every_presentation(kernel):
+    recording = make_recording(**make_parts(train_frames=60, test_frames=60, repeats=2))
     times = {3: [0.5112, 0.5177, 0.7731], 7: [1.2 + 0.6433], 20: [2.4 + 0.5049, 2.4 + 0.60011]}
-    smoothed = smooth_rates(with_spikes(recording, times), kernel=kernel, width=WIDTHS[kernel])
+    smoothed = smooth_rates(counted(recording, times), kernel=kernel, width=WIDTHS[kernel])
+    assert smoothed["train/rate"].attrs["exact_times"] == "of 3 of 3 spike trains"
+    assert smoothed["test/rate"].attrs["exact_times"] == "of 6 of 6 spike trains"
     shown = {0.0: smoothed["train/rate"].values}
     for number, start in enumerate((1.2, 2.4)):
         shown[start] = smoothed["test/repeats/rate"].values[number]
@@ -72,6 +97,38 @@ def test_exact_times_agree_with_a_fine_sum_in_every_presentation(kernel, parts):
             away = slice(12, 48)  # of the edges
             found = rates[away, column]
             np.testing.assert_allclose(found, expected[away], atol=0.01 * max(1, expected.max()))
+
+
+def test_exact_times_on_another_clock_are_not_used(recording):
+    late = {cell: 1000.0 + np.arange(5.0) for cell in CELLS}  # no spike where counts have them
+    smoothed = smooth_rates(with_spikes(recording, late), width=0.03)
+    assert smoothed["train/rate"].attrs["exact_times"] == "of 0 of 3 spike trains"
+    plain = smooth_rates(recording, width=0.03)
+    for path in ("train/rate", "test/rate", "test/repeats/rate"):
+        np.testing.assert_array_equal(smoothed[path], plain[path])
+
+
+def test_blocks_that_were_joined_are_smoothed_apart_by_the_session_clock(parts):
+    train = parts["train"].drop_vars("spike_count")
+    blocks = np.repeat([0, 1], [20, 17])
+    session = np.arange(37) / RATE + np.repeat([0, 50], [20, 17])
+    counts = np.zeros((37, 3))
+    counts[[19, 20, 30], 0] = 1
+    train = train.assign(rate=(("time", "cell"), counts * RATE))
+    train = train.assign_coords(block=("time", blocks), session_time=("time", session))
+    recording = make_recording(**{**parts, "train": train})
+    apart = smooth_rates(recording, width=0.03)["train/rate"].values[:, 0]
+    for first, last in ((0, 20), (20, 37)):
+        alone = np.zeros(37)
+        alone[: last - first] = counts[first:last, 0]
+        alone[last - first :] = np.nan
+        expected = train_rate(one_train(alone), width=0.03)[: last - first]
+        np.testing.assert_allclose(apart[first:last], expected, rtol=1e-5)
+    middles = session[[19, 20, 30]] + 0.5 / RATE
+    exact = smooth_rates(with_spikes(recording, {3: middles}), width=0.03)["train/rate"]
+    assert exact.attrs["exact_times"] == "of 3 of 3 spike trains"
+    np.testing.assert_allclose(exact[5:15, 0], apart[5:15], atol=1e-4)
+    np.testing.assert_allclose(exact.values[25:33, 0].sum(), apart[25:33].sum(), rtol=0.05)
 
 
 def test_a_boxcar_of_whole_bins_is_a_running_mean():
@@ -102,7 +159,8 @@ def test_a_constant_rate_stays_constant_at_edges_and_gaps(kernel):
 def test_dense_exact_times_give_their_rate_also_at_edges(kernel):
     recording = one_train(np.full(100, 20.0))
     times = (np.arange(2000 * 20) + 0.5) / 20_000  # 20 kHz, all over train
-    smoothed = smooth_rates(with_spikes(recording, {3: times}), kernel=kernel, width=0.004)
+    smoothed = smooth_rates(counted(recording, {3: times}), kernel=kernel, width=0.004)
+    assert smoothed["train/rate"].attrs["exact_times"] == "of 3 of 3 spike trains"
     np.testing.assert_allclose(smoothed["train/rate"][:, 0], 20_000, rtol=1e-3)
 
 
@@ -111,7 +169,7 @@ def test_spikes_in_missing_bins_and_outside_of_presentations_count_nowhere():
     counts[50:60] = np.nan
     recording = one_train(counts)
     cell = {3: [1.1, -0.001, 17.0]}  # bin 55 is missing
-    smoothed = smooth_rates(with_spikes(recording, cell), width=0.1)
+    smoothed = smooth_rates(counted(recording, cell), width=0.1)
     rate = smoothed["train/rate"].values[:, 0]
     np.testing.assert_array_equal(np.isnan(rate), np.isnan(counts))
     assert np.nansum(rate) == 0
@@ -166,10 +224,19 @@ def test_rates_that_are_no_counts_are_not_smoothed_again(recording):
     smoothed = smooth_rates(recording, width=0.03)
     with pytest.raises(RetinaCodecError, match="perhaps smoothed before"):
         smooth_rates(smoothed)
-    times = {cell: [0.1, 0.2] for cell in CELLS}
-    once = smooth_rates(with_spikes(recording, times), kernel="boxcar")
-    again = smooth_rates(with_spikes(smoothed, times), kernel="boxcar")  # exact times are kept
-    xr.testing.assert_identical(once, again)
+    times = {cell: [0.11, 0.21, 0.75, 1.25] for cell in CELLS}
+    first = counted(recording, times)
+    total = (first["test/repeats/rate"].sum("repeat") / RATE).assign_attrs(units="count")
+    first["test"].dataset = first["test"].to_dataset().assign(spike_count=total.astype("i4"))
+    first["train"]["spike_count"].values[:] = first["train/rate"].values / RATE
+    once = smooth_rates(first, kernel="boxcar")
+    again = smooth_rates(smooth_rates(first, width=0.03), kernel="boxcar")  # exact times are kept
+    for path in ("train/rate", "test/rate", "test/repeats/rate"):
+        xr.testing.assert_identical(once[path], again[path])
+    wrong = smooth_rates(first, width=0.03)
+    wrong["spikes"] = xr.DataTree(wrong["spikes"].to_dataset().isel(spike=slice(3)))
+    with pytest.raises(RetinaCodecError, match="perhaps smoothed before"):
+        smooth_rates(wrong)
 
 
 @pytest.mark.parametrize(
