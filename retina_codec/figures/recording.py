@@ -181,8 +181,9 @@ def _draw_rasters(
     else:
         values = test["spike_count"][:bins, shown].values[None].astype(np.float64)
         what = "one presentation"
-    smooth = "kernel" in test["rate"].attrs
-    unit = "smoothed rate × bin" if smooth else "spikes per bin"
+    whole = np.abs(values - np.round(values))
+    smooth = "kernel" in test["rate"].attrs or np.nanmax(whole, initial=0.0) > 0.01
+    unit = "rate × bin, smoothed" if smooth else "spikes per bin"
     title = f"Responses to it, {what}: {unit}, black is {LARGEST_BIN} or more"
     title += ", pink: not recorded" if np.isnan(values).any() else ""
     draw_title(area, "", title)

@@ -245,13 +245,11 @@ def _agree(places: Floats, counts: Floats) -> bool:
 
 
 def _add_up(recording: xr.DataTree, path: str, places: list[list[Floats]]) -> bool:
-    """Say whether exact times of repeats sum to the counts of the test split."""
-    total = recording["test/spike_count"].to_numpy()
-    cells = range(total.shape[1])
-    bins = len(total)
-    return path == "test/repeats" and all(
-        _agree(np.concatenate([each[cell] for each in places]), total[:bins, cell].astype(float))
-        for cell in cells
+    """Say whether exact times sum over presentations to the counts of their split."""
+    total = recording[path.split("/")[0]].to_dataset()["spike_count"].to_numpy()
+    return all(
+        _agree(np.concatenate([each[cell] for each in places]), counts.astype(np.float64))
+        for cell, counts in enumerate(total.T)
     )
 
 

@@ -257,6 +257,8 @@ def test_words_tell_clock_session_flags_and_what_was_not_measured():
         assert expected in words
     words = words_of(drawn("smoothed")[1])
     assert "rates are smoothed: gaussian, 20 ms" in words
+    assert "rate × bin, smoothed" in words
+    assert "spikes per bin" not in words
 
 
 def test_a_drift_is_told_in_parts_per_million_and_long_times_in_seconds():

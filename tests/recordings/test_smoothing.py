@@ -233,6 +233,12 @@ def test_rates_that_are_no_counts_are_not_smoothed_again(recording):
     again = smooth_rates(smooth_rates(first, width=0.03), kernel="boxcar")  # exact times are kept
     for path in ("train/rate", "test/rate", "test/repeats/rate"):
         xr.testing.assert_identical(once[path], again[path])
+    unnamed = smooth_rates(first, width=0.03)
+    for path in ("train", "test", "test/repeats"):  # as a file may forget
+        unnamed[path]["rate"].attrs = {"units": "Hz"}
+    np.testing.assert_array_equal(
+        smooth_rates(unnamed, kernel="boxcar")["train/rate"], once["train/rate"]
+    )
     wrong = smooth_rates(first, width=0.03)
     wrong["spikes"] = xr.DataTree(wrong["spikes"].to_dataset().isel(spike=slice(3)))
     with pytest.raises(RetinaCodecError, match="perhaps smoothed before"):
