@@ -120,10 +120,7 @@ def _walk(group: Any, name: str, depth: int) -> Any:
         if kind == h5py.h5l.TYPE_SOFT:
             here = _walk(here, os.fsdecode(links.get_val(key)), depth + 1)
         elif kind == h5py.h5l.TYPE_EXTERNAL:
-            _may_follow(here, os.fsdecode(links.get_val(key)[0]))
-            here = here.get(part)
-            if here is not None:  # what it names may again point elsewhere
-                here = _walk(here.file, here.name, depth + 1)
+            here = _other_file(here, *map(os.fsdecode, links.get_val(key)), depth=depth)
         else:
             here = here[part]
         if here is None:
@@ -131,6 +128,20 @@ def _walk(group: Any, name: str, depth: int) -> Any:
     if isinstance(here, h5py.Dataset):
         _check_storage(here)
     return here
+
+
+def _other_file(owner: Any, name: str, path: str, *, depth: int) -> Any:
+    """Open what an external link names; links in that file are looked at in turn."""
+    import h5py
+
+    _may_follow(owner, name)
+    place = Path(owner.file.filename).parent / name
+    if not place.is_file():
+        raise RetinaCodecError(
+            f"{owner.file.filename} points to {name!r}, and no file is there. Copy it beside, or "
+            "under the same folder as before."
+        )
+    return _walk(h5py.File(place, "r"), path, depth + 1)
 
 
 def _may_follow(owner: Any, name: str) -> None:

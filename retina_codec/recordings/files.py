@@ -3,15 +3,17 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_input import is_address
 from retina_codec.recordings.maheswaranathan import SUFFIXES as PUBLISHED
 from retina_codec.recordings.maheswaranathan import read_maheswaranathan
 from retina_codec.recordings.nwb import read_nwb, write_nwb
+from retina_codec.recordings.nwb_tree import is_nwb_zarr
 from retina_codec.recordings.schema import validate_recording
 from retina_codec.storage import open_tree, save_tree
 
@@ -26,11 +28,13 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
     Parameters
     ----------
     path : path
-        ``.nwb``, ``.nc`` or ``.zarr``; ``.h5``, ``.hdf5`` or the folder of an experiment, as
-        published by Maheswaranathan et al. 2023.
+        ``.nwb`` (HDF5, or a Zarr folder as hdmf-zarr writes), also at an address (``https://``,
+        ``s3://``); ``.nc`` or ``.zarr`` of our own; ``.h5``, ``.hdf5`` or the folder of an
+        experiment, as published by Maheswaranathan et al. 2023.
     **options
-        Keyword options of the format's reader: `retina_codec.recordings.nwb.read_nwb`,
-        `retina_codec.recordings.maheswaranathan.read_maheswaranathan`; none for the others.
+        What the file leaves open: keyword options of the format's reader,
+        `retina_codec.recordings.nwb.read_nwb` or
+        `retina_codec.recordings.maheswaranathan.read_maheswaranathan`; none for our own formats.
 
     Returns
     -------
@@ -43,18 +47,35 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
         Nothing at ``path``, an unknown suffix, an unreadable file, or one without a recording;
         an option that this format does not have.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in PUBLISHED and not Path(path).is_dir():
-        suffix = _suffix(path)
+    reader = _reader(path)
+    _check_options(options, reader, path)
+    return reader(path, **options)
+
+
+def _reader(path: str | os.PathLike[str]) -> Callable[..., xr.DataTree]:
+    """Choose the reader of a format, by suffix and by what stands in a folder."""
+    suffix = PurePath(os.fspath(path).rstrip("/")).suffix.lower()
+    if is_address(path):
+        if suffix not in (".nwb", ".zarr"):
+            raise RetinaCodecError(
+                f"only NWB files are read at an address; got {os.fspath(path)!r}. Download it."
+            )
+        return read_nwb
+    folder = Path(path).is_dir()
+    if suffix not in (*SUFFIXES, *PUBLISHED) and not folder:
+        _suffix(path)
     if not Path(path).exists():
         raise RetinaCodecError(f"there must be a recording at {path}; nothing is there")
-    if suffix not in SUFFIXES:
-        _check_options(options, read_maheswaranathan, path)
-        return read_maheswaranathan(path, **options)
-    if suffix == ".nwb":
-        _check_options(options, read_nwb, path)
-        return read_nwb(path, **options)
-    _check_options(options, None, path)
+    if folder:
+        if is_nwb_zarr(path):
+            return read_nwb
+        return _read_ours if suffix == ".zarr" else read_maheswaranathan
+    if suffix in PUBLISHED:
+        return read_maheswaranathan
+    return read_nwb if suffix == ".nwb" else _read_ours
+
+
+def _read_ours(path: str | os.PathLike[str]) -> xr.DataTree:
     recording = open_tree(path)
     try:
         validate_recording(recording)
@@ -97,15 +118,20 @@ def convert(
     destination: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    **options: Any,
 ) -> None:
     """Write a recording in another format, block by block.
 
     Parameters
     ----------
-    source, destination : path
+    source : path
+        Whatever `open_recording` opens.
+    destination : path
         ``.nwb``, ``.nc`` or ``.zarr``.
     overwrite : bool
         Replace what is at ``destination``.
+    **options
+        Of `open_recording`.
 
     Raises
     ------
@@ -113,9 +139,9 @@ def convert(
         As `open_recording` and `save_recording`, or both paths are the same.
     """
     _suffix(destination)
-    if Path(source).resolve() == Path(destination).resolve():
+    if not is_address(source) and Path(source).resolve() == Path(destination).resolve():
         raise RetinaCodecError(f"source and destination must differ; both are {source}")
-    recording = open_recording(source)
+    recording = open_recording(source, **options)
     try:
         save_recording(recording, destination, overwrite=overwrite)
     finally:
@@ -123,12 +149,10 @@ def convert(
 
 
 def _check_options(
-    options: Mapping[str, Any], reader: Callable[..., Any] | None, path: str | os.PathLike[str]
+    options: Mapping[str, Any], reader: Callable[..., Any], path: str | os.PathLike[str]
 ) -> None:
-    valid: list[str] = []
-    if reader is not None:
-        parameters = inspect.signature(reader).parameters.values()
-        valid = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    parameters = inspect.signature(reader).parameters.values()
+    valid = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for name in options:
         if name not in valid:
             raise RetinaCodecError(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import check_size, child, hdf5_input, inside_folder, read_array
+from retina_codec.hdf5_input import check_size, child, hdf5_input, read_array
 
 __all__ = [
     "FRAME_RATE",
@@ -109,7 +109,7 @@ def lazy_dataset(dataset: Any) -> Any:
 
 
 def member(group: Any, name: str) -> Any:
-    """Return a member, or None, as `child` does; several links in a row may not leave either.
+    """Return a member as `child` does; None where there is no group to begin with.
 
     Parameters
     ----------
@@ -120,15 +120,11 @@ def member(group: Any, name: str) -> Any:
     Raises
     ------
     RetinaCodecError
-        As `child`, or what is found stands in a file outside the folder.
+        As `child`.
     """
     import h5py
 
-    found = child(group, name) if isinstance(group, h5py.Group) else None
-    if found is not None:
-        owner = group.file.filename
-        inside_folder(Path(found.file.filename).resolve(), Path(owner).parent, owner)
-    return found
+    return child(group, name) if isinstance(group, h5py.Group) else None
 
 
 def names_of(group: Any) -> list[str]:

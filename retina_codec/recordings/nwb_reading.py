@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
@@ -20,7 +21,7 @@ from retina_codec.recordings.nwb_extras import NO_LONG_NAME, REPEATS_RATE
 from retina_codec.recordings.nwb_interneurons import read_interneurons
 from retina_codec.recordings.nwb_notes import dataset_from_notes
 from retina_codec.recordings.nwb_options import NwbOptions, Reading
-from retina_codec.recordings.nwb_session import NOTES_KEY, Floats, bin_spikes
+from retina_codec.recordings.nwb_session import NOTES_KEY, bin_spikes
 from retina_codec.recordings.nwb_splits import (
     Interval,
     Run,
@@ -169,9 +170,10 @@ def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> 
         part = _frames(movie, found, cells, rate, notes)
         counts = [_counts(cells, movie, run) for run in found]
         if split == "train" or (len(found) == 1 and found[0].repeat < 0):
-            joined = np.concatenate(counts)
-            dtype = np.int32 if np.isfinite(joined).all() else np.float32
-            part["spike_count"] = (("time", "cell"), joined.astype(dtype), {"units": "count"})
+            joined = counts[0] if len(counts) == 1 else np.concatenate(counts)
+            if joined.dtype.kind == "f" and np.isfinite(joined).all():
+                joined = joined.astype(np.int32)
+            part["spike_count"] = (("time", "cell"), joined, {"units": "count"})
         else:
             parts["repeats"] = _repeats(root, found, counts, rate)
         parts[split] = _with_extras(root, part, split)
@@ -349,19 +351,21 @@ def _frames(
     return part
 
 
-def _counts(cells: Cells, movie: Stimulus, run: Run) -> Floats:
+def _counts(cells: Cells, movie: Stimulus, run: Run) -> npt.NDArray[Any]:
     """Spikes in the bins of a run, (time, cell)."""
     onsets = movie.clock.onsets[run.first : run.last].copy()
     onsets[0] = run.start
     return bin_spikes(cells.trains, cells.observed, onsets, movie.clock.rate)
 
 
-def _repeats(root: Node, runs: list[Run], counts: list[Floats], rate: float) -> xr.Dataset:
+def _repeats(
+    root: Node, runs: list[Run], counts: list[npt.NDArray[Any]], rate: float
+) -> xr.Dataset:
     """Rates of all presentations; one that was cut short ends in NaN."""
     longest = max(map(len, counts))
     rates = np.full((len(counts), longest, counts[0].shape[1]), np.nan, dtype=np.float32)
     for index, count in enumerate(counts):
-        rates[index, : len(count)] = count * rate
+        rates[index, : len(count)] = count.astype(np.float64) * rate
     attrs: dict[str, Any] = {"units": "Hz"}
     kept = root.get(f"processing/misc/{REPEATS_RATE}/data")
     if kept is not None and kept.shape == (rates.shape[0] * longest, rates.shape[2]):

@@ -7,6 +7,7 @@ here.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -207,7 +208,7 @@ def bin_spikes(
     observed: Sequence[Floats] | None,
     times: Floats,
     frame_rate: float,
-) -> Floats:
+) -> npt.NDArray[Any]:
     """Count spikes in the bins of regular frames: bin t is [time_t, time_t + 1/frame_rate).
 
     Parameters
@@ -224,11 +225,11 @@ def bin_spikes(
     Returns
     -------
     numpy.ndarray, (time, cell)
-        Count per bin, NaN where missing.
+        Count per bin; float32, NaN where missing, where there are observation intervals.
     """
     width = 1.0 / frame_rate
     edges = np.append(times, times[-1] + width) - EDGE_SLACK * width
-    counts = np.empty((times.size, len(spikes)))
+    counts = np.empty((times.size, len(spikes)), np.int32 if observed is None else np.float32)
     for cell, train in enumerate(spikes):
         counts[:, cell] = np.histogram(train[(train >= edges[0]) & (train < edges[-1])], edges)[0]
         if observed is None:

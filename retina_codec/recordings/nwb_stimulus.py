@@ -94,14 +94,15 @@ def find_stimulus(
     where = f"{path}: stimulus {name!r}"
     if isinstance(node, Presentations):
         stimulus = _from_presentations(node, where, options, reading)
-    elif _is_index(node):
+    elif options.frames is None and _is_index(node):
         stimulus = _from_index(root, node, where, options, reading)
     else:
         frames = _series_frames(node, path, where, options, reading)
         clock = _series_clock(node, frames.shape[0], where, root, options)
         shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
         pixels = _pixel_size(node, frames.shape)
-        stimulus = Stimulus(name, shown, clock, _unit(node), pixels, 1 / clock.rate)
+        unit = "n/a" if options.frames is not None else _unit(node)
+        stimulus = Stimulus(name, shown, clock, unit, pixels, 1 / clock.rate)
     clock = stimulus.clock.divided(options.bins_per_frame)
     if clock is not stimulus.clock:
         repeated = np.repeat(np.arange(stimulus.frames.shape[0]), options.bins_per_frame)
@@ -122,7 +123,7 @@ def _candidates(root: Node, timed: bool) -> tuple[dict[str, Node | Presentations
     shown = root.get("stimulus/presentation")
     for node in shown.members() if shown is not None and not shown.is_array else ():
         has_times = node.get("timestamps") is not None or node.get("starting_time") is not None
-        if _is_index(node) or _is_movie(node) or (timed and has_times):
+        if (timed and has_times) or _is_index(node) or _is_movie(node):
             found[node.name] = node
         else:
             others.append(node.name)
@@ -135,7 +136,7 @@ def _candidates(root: Node, timed: bool) -> tuple[dict[str, Node | Presentations
 
 
 def _source(node: Node) -> Node | None:
-    """What an index series points to."""
+    """Return what an index series points to."""
     return node.get("indexed_images") or node.get("indexed_timeseries")
 
 

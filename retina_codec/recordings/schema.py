@@ -171,10 +171,10 @@ def _complete_split(split: xr.Dataset, name: str, frame_rate: float) -> xr.Datas
         )
     split = split.set_coords([entry for entry in ALONG_CELL if entry in split.variables])
     if "rate" not in split:
-        split = split.assign(rate=_labelled(split["spike_count"] * frame_rate, np.float32, "Hz"))
+        split = split.assign(rate=_rate_of(split["spike_count"], frame_rate))
     if "spike_count" not in split:
         split = split.assign(spike_count=_counts(split["rate"] / frame_rate))
-    if split["spike_count"].dtype.kind in "iu":
+    if split["spike_count"].dtype.kind in "iu" and split["spike_count"].dtype != np.int32:
         split = split.assign(spike_count=split["spike_count"].astype(np.int32))
     for dim in ("y", "x", "cell"):
         if dim in split.dims and dim not in split.coords:
@@ -249,6 +249,17 @@ def _counts(values: xr.DataArray) -> xr.DataArray:
     """Whole numbers; kept as floats with NaN where a bin is missing."""
     rounded = values.round()
     return _labelled(rounded, np.float32 if bool(rounded.isnull().any()) else np.int32, "count")
+
+
+def _rate_of(counts: xr.DataArray, frame_rate: float) -> xr.DataArray:
+    """Count · frame_rate, rounded once to float32; no array of doubles in between."""
+    if not counts.variable._in_memory:
+        return _labelled(counts * frame_rate, np.float32, "Hz")
+    rate = np.empty(counts.shape, np.float32)
+    np.multiply(counts.values, frame_rate, out=rate, dtype=np.float64, casting="same_kind")
+    labelled = counts.copy(data=rate)
+    labelled.attrs = {"units": "Hz"}
+    return labelled
 
 
 def _labelled(values: xr.DataArray, dtype: npt.DTypeLike, unit: str) -> xr.DataArray:
