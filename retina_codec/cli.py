@@ -1,4 +1,4 @@
-"""The command line: ``retina-codec demo | analyze | fit | convert | report``.
+"""The command line: ``retina-codec demo | analyze | fit | report | convert | look | export``.
 
 Why this file exists: one command takes a recording to a report. It is not a place for science: it
 reads arguments, calls public functions, writes the outputs whole or not at all, and turns every
@@ -12,13 +12,20 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from retina_codec.cli_options import analysis_options, device_option, out_option
+from retina_codec.cli_options import (
+    analysis_options,
+    device_option,
+    opening_options,
+    out_option,
+)
+from retina_codec.cli_recordings import convert, export, look
 from retina_codec.errors import RetinaCodecError
+from retina_codec.hdf5_input import is_address
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -121,12 +128,12 @@ def _shipped_network() -> Path:
 @commands.command(
     epilog="Example: retina-codec analyze session.nwb --network models/insilico --out results"
 )
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recording")
 @click.option(
     "--network",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of a network fitted to this recording.",
+    help="Network fitted to this recording: a folder, or a published .pt file.",
 )
 @out_option("Folder for results.nc, report.html and figures/.")
 @click.option(
@@ -136,16 +143,25 @@ def _shipped_network() -> Path:
     show_default=True,
     help="Part of the recording to explain.",
 )
+@opening_options
 @analysis_options
-def analyze(recording: Path, network: Path, out: Path, overwrite: bool, **settings: Any) -> None:
-    """Explain a network's responses to RECORDING (.nwb, .nc or .zarr)."""
+def analyze(
+    recording: str,
+    network: Path,
+    out: Path,
+    overwrite: bool,
+    opening: dict[str, Any],
+    **settings: Any,
+) -> None:
+    """Explain a network's responses to RECORDING (any format that `convert` reads)."""
     from retina_codec.networks.checkpoints import load_network
     from retina_codec.recordings.files import open_recording
     from retina_codec.storage import new_output
 
     model = load_network(network)
-    session = open_recording(recording)
-    with new_output(out, overwrite=overwrite, inputs=[recording, network]) as partial:
+    session = open_recording(recording, **opening)
+    inputs: list[str | Path] = [network] if is_address(recording) else [network, recording]
+    with new_output(out, overwrite=overwrite, inputs=inputs) as partial:
         partial.mkdir()
         _analyze_into(partial, session, recording, model, network, settings)
     _say_where(out)
@@ -154,7 +170,7 @@ def analyze(recording: Path, network: Path, out: Path, overwrite: bool, **settin
 def _analyze_into(
     folder: Path,
     session: "xr.DataTree",
-    session_path: Path,
+    session_path: str | Path,
     network: Any,
     network_path: Path,
     settings: dict[str, Any],
@@ -171,8 +187,8 @@ def _analyze_into(
         **settings,
         provenance={
             "command": click.get_current_context().obj["command"],
-            "recording_file": session_path.name,
-            "recording_sha256": sha256_of(session_path),
+            "recording_file": PurePath(session_path).name,
+            "recording_sha256": "" if is_address(session_path) else sha256_of(session_path),
             "network_folder": network_path.resolve().name,
         },
     )
@@ -205,7 +221,7 @@ def _say_where(out: Path) -> None:
 
 
 @commands.command(epilog="Example: retina-codec fit session.nwb --out models/session")
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recording")
 @out_option("Folder for the network (weights, configuration, card).")
 @click.option(
     "--epochs",
@@ -248,11 +264,13 @@ def _say_where(out: Path) -> None:
     help="Sizes of the three layers' kernels in px; odd.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the fit.")
+@opening_options
 @device_option
 def fit(
-    recording: Path,
+    recording: str,
     out: Path,
     overwrite: bool,
+    opening: dict[str, Any],
     epochs: int,
     windows_per_epoch: int | None,
     resume: Path | None,
@@ -268,9 +286,10 @@ def fit(
     from retina_codec.networks.training import TrainingSettings, fit_network
     from retina_codec.recordings.files import open_recording
 
-    _refuse_output(out, overwrite, inputs=[recording])
-    session = open_recording(recording)
-    log.info("fit a network to %s", recording.name)
+    name = PurePath(recording).name
+    _refuse_output(out, overwrite, inputs=[] if is_address(recording) else [Path(recording)])
+    session = open_recording(recording, **opening)
+    log.info("fit a network to %s", name)
     settings = TrainingSettings(epochs=epochs, windows_per_epoch=windows_per_epoch, seed=seed)
     network = fit_network(
         session,
@@ -285,22 +304,13 @@ def fit(
     if "test" in session.children:
         log.info("predict the test split")
         quality = prediction_quality(network, session, device=device)
-    card = network_card(network, quality, title=f"A network fitted to {recording.name}")
+    card = network_card(network, quality, title=f"A network fitted to {name}")
     save_network(network, out, card=card, overwrite=overwrite)
     log.info("done: retina-codec analyze %s --network %s --out results", recording, out)
 
 
-@commands.command(epilog="Example: retina-codec convert session.nwb session.zarr")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Replace the destination if it exists.")
-def convert(source: Path, destination: Path, overwrite: bool) -> None:
-    """Convert a recording between .nwb, .nc and .zarr, by suffix."""
-    from retina_codec.recordings.files import convert as run
-
-    log.info("convert %s to %s", source.name, destination.name)
-    run(source, destination, overwrite=overwrite)
-    log.info("done: %s", destination)
+for _command in (convert, look, export):
+    commands.add_command(_command)
 
 
 @commands.command(epilog="Example: retina-codec report demo/results.nc --out report.html")

@@ -3,6 +3,7 @@
 Why this file exists: a setting has one name, one default and one help text wherever it appears.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["analysis_options", "device_option", "out_option"]
+__all__ = ["analysis_options", "device_option", "opening_options", "out_option"]
 
 
 def out_option(what: str) -> Callable[[Any], Any]:
@@ -73,6 +74,37 @@ def analysis_options(command: Any) -> Any:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def opening_options(command: Any) -> Any:
+    """Add ``--set NAME=VALUE``: what a recording's file leaves open, for `open_recording`."""
+    return click.option(
+        "--set",
+        "opening",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_read_settings,
+        help=(
+            "How to open the recording, where its file leaves something open; repeat for more. "
+            "VALUE is JSON or plain text: --set stimulus=movie --set 'splits={\"test\": [0, 60]}'. "
+            "docs/recordings.md lists the names."
+        ),
+    )(command)
+
+
+def _read_settings(
+    _context: click.Context, _option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise RetinaCodecError(f"--set must be NAME=VALUE; got {word!r}.")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def device_option(command: Any) -> Any:

@@ -21,6 +21,16 @@ __all__ = ["check_size", "child", "hdf5_input", "inside_folder", "is_address", "
 ALWAYS_READ = 2**24  # bytes; no claim below this is worth a doubt
 MOST_PACKED = 200  # bytes in memory per byte on disk; spike times and tables stay far below
 REMOTE_BLOCK = 2**22  # bytes fetched at a time
+DAMAGE = (  # what h5py and numpy raise where a file is not what it says
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
 LONGEST_CHAIN = 32  # of soft links
 
 
@@ -56,17 +66,9 @@ def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iter
             yield stack.enter_context(h5py.File(source, "r"))
     except RetinaCodecError:
         raise
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        NotImplementedError,
-        MemoryError,
-    ) as error:
+    except Exception as error:
+        if not remote and not isinstance(error, DAMAGE):  # of an address, anything may fail
+            raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise RetinaCodecError(
             f"{path} must be {what} that can be read; it is not ({reason}). It may be damaged or "
@@ -83,7 +85,8 @@ def _remote(path: str | os.PathLike[str]) -> Any:
     """Open an address for reading by parts; nothing is downloaded whole."""
     import fsspec
 
-    return fsspec.open(os.fspath(path), "rb", block_size=REMOTE_BLOCK).open()
+    system, place = fsspec.core.url_to_fs(os.fspath(path))
+    return system.open(place, "rb", block_size=REMOTE_BLOCK)
 
 
 def child(group: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "retina_codec"
 
 # A room may use itself and every room before it.
 ROOMS = [
-    {"errors", "hdf5_output", "progress"},
+    {"errors", "hdf5_input", "hdf5_output", "progress"},
     {"storage"},
     {"recordings"},
     {"networks"},
@@ -26,6 +26,7 @@ ROOMS = [
     {"figures"},
     {"report"},
     {"cli_options"},
+    {"cli_recordings"},
     {"cli"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
@@ -42,8 +43,10 @@ PUBLIC = {
     "IntegratedGradients",
     "Normalisation",
     "Probability",
+    "RecordingWarning",
     "RetinaCNN",
     "RetinaCodecError",
+    "SeededFrames",
     "SmoothGrad",
     "SparseAutoencoder",
     "Sum",
@@ -57,19 +60,28 @@ PUBLIC = {
     "contribute",
     "convert",
     "decompose",
+    "export_results",
+    "find_leakage",
     "find_pathways",
     "fit_network",
+    "from_openretina",
+    "import_results",
     "input_map",
     "load_network",
     "make_recording",
+    "measure_quality",
     "open_recording",
     "open_tree",
+    "plot_recording",
     "predict_rates",
+    "read_interneurons",
     "receptive_fields",
+    "register_generator",
     "save_network",
     "save_recording",
     "save_tree",
     "simulate_retina",
+    "smooth_rates",
     "validate_recording",
     "write_report",
 }
@@ -179,7 +191,9 @@ def test_pages_name_only_what_exists(page):
     assert named <= verbs
 
 
-@pytest.mark.parametrize("command", ["demo", "analyze", "fit", "convert", "report"])
+@pytest.mark.parametrize(
+    "command", ["demo", "analyze", "fit", "convert", "report", "look", "export"]
+)
 def test_commands_in_the_readme_parse(command):
     from retina_codec.cli import commands
 

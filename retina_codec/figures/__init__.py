@@ -9,6 +9,7 @@ from retina_codec.figures.network_and_target import network_and_target
 from retina_codec.figures.pathways import mode_matrices
 from retina_codec.figures.quality import quality_checks
 from retina_codec.figures.receptive_fields import irf_combinations
+from retina_codec.figures.recording import plot_recording
 
 __all__ = [
     "contribution_heat_maps",
@@ -16,5 +17,6 @@ __all__ = [
     "irf_combinations",
     "mode_matrices",
     "network_and_target",
+    "plot_recording",
     "quality_checks",
 ]

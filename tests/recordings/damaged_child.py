@@ -10,10 +10,31 @@ import numpy as np
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.maheswaranathan import read_maheswaranathan
+from retina_codec.recordings.nwb_reading import read_nwb
+
+
+def read_session(path):
+    """The same for an NWB file with one movie and one units table, all of it test."""
+    recording = read_nwb(path)
+    frames = recording["test/stimulus"][:5].to_numpy()
+    times = recording["spikes/spike_time"].to_numpy()
+    with h5py.File(path, "r") as file:
+        data = file["stimulus/presentation/movie/data"]
+        factor = data.attrs.get("conversion", 1.0), data.attrs.get("offset", 0.0)
+        stored = data[:5] if factor == (1.0, 0.0) else data[:5] * factor[0] + factor[1]
+        trains = np.split(file["units/spike_times"][()], file["units/spike_times_index"][:-1])
+    same = np.array_equal(frames, stored.astype(frames.dtype), equal_nan=True)
+    return (
+        "read"
+        if same and np.array_equal(times, np.concatenate(list(map(np.sort, trains))))
+        else "wrong"
+    )
 
 
 def read_all(path):
     """Open, read the first frames, and compare with what h5py says is stored."""
+    if path.endswith(".nwb"):
+        return read_session(path)
     recording = read_maheswaranathan(path)
     for split in ("train", "test"):
         if split not in recording.children:

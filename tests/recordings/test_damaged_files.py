@@ -9,6 +9,7 @@ import pytest
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.maheswaranathan import read_maheswaranathan
+from tests.recordings.nwb_files import RATE, movie, write
 from tests.recordings.published_files import write_published
 from tests.recordings.watchdog import outcomes
 
@@ -16,13 +17,8 @@ LONGEST = 10.0  # s for one file
 MOST = 2**30  # bytes resident
 
 
-def damaged(folder, count, seed):
-    """Damage copies of three files: old and new HDF5 layout, compressed and plain.
-
-    In turn: a cut, one flipped byte per kilobyte, one to four flipped bytes, and the same among
-    the first kilobytes, where the structure is.
-    """
-    random = np.random.default_rng(seed)
+def published(folder, seed):
+    """Three files: old and new HDF5 layout, compressed and plain."""
     small = {"train_frames": 60, "test_frames": 45, "cells": 3, "seed": seed}
     packed = {"compression": "gzip", "chunks": (20, 8, 9)}
     old = write_published(folder / "old" / "a.h5", size=(8, 9), **packed, **small)
@@ -30,10 +26,40 @@ def damaged(folder, count, seed):
     with h5py.File(old) as source, h5py.File(folder / "new.h5", "w", libver="latest") as file:
         for name in source:
             source.copy(name, file)
-    contents = [np.fromfile(path, np.uint8) for path in (old, plain, folder / "new.h5")]
+    return [old, plain, folder / "new.h5"]
+
+
+def sessions(folder, seed):
+    """Two NWB files of others: frames by rate and by timestamps, in whole and in small chunks."""
+    random = np.random.default_rng(seed)
+    spikes = {cell: np.sort(random.uniform(0, 1.2, 40)).tolist() for cell in (3, 1, 2)}
+    timed = movie(timestamps=np.arange(60) / RATE)
+
+    def chunk(file):
+        place = "stimulus/presentation/movie/data"
+        attributes, frames = dict(file[place].attrs), file[place][()]
+        del file[place]
+        stored = file.create_dataset(place, data=frames, chunks=(7, 4, 3), compression="gzip")
+        stored.attrs.update(attributes)
+
+    columns = {"cell_type": ["ON", "OFF", "ON"]}
+    one = write(folder / "one.nwb", spikes=spikes, columns=columns)
+    two = write(folder / "two.nwb", stimulus=timed, spikes=spikes, mend=chunk)
+    return [one, two]
+
+
+def damaged(folder, count, seed, make=published):
+    """Damage copies of files.
+
+    In turn: a cut, one flipped byte per kilobyte, one to four flipped bytes, and the same among
+    the first kilobytes, where the structure is.
+    """
+    random = np.random.default_rng(seed)
+    sound = make(folder, seed)
+    contents = [np.fromfile(path, np.uint8) for path in sound]
     paths = []
     for number in range(count):
-        data = contents[number % 3].copy()
+        data = contents[number % len(contents)].copy()
         flips, end = random.integers(1, 5), data.size
         match number % 4:
             case 0:
@@ -45,7 +71,7 @@ def damaged(folder, count, seed):
                 end = 2**13
         places = random.integers(0, end, flips)
         data[places] ^= random.integers(1, 256, flips).astype(np.uint8)
-        paths.append(folder / f"damaged{number}" / "a.h5")
+        paths.append(folder / f"damaged{number}" / f"a{sound[0].suffix}")
         paths[-1].parent.mkdir()
         data.tofile(paths[-1])
     return paths
@@ -69,6 +95,15 @@ def test_damaged_files_are_refused_or_read_right(tmp_path):
 @pytest.mark.slow
 def test_many_damaged_files_are_refused_or_read_right(tmp_path):
     check(outcomes(damaged(tmp_path, 250, seed=1), limit=LONGEST), 250)
+
+
+def test_damaged_sessions_are_refused_or_read_right(tmp_path):
+    check(outcomes(damaged(tmp_path, 60, seed=2, make=sessions), limit=LONGEST), 60)
+
+
+@pytest.mark.slow
+def test_many_damaged_sessions_are_refused_or_read_right(tmp_path):
+    check(outcomes(damaged(tmp_path, 250, seed=3, make=sessions), limit=LONGEST), 250)
 
 
 @pytest.fixture

@@ -124,9 +124,25 @@ def test_types_from_a_file_keyed_by_unit_id(tmp_path, suffix):
 # What pynwb would not write
 
 
+def bomb(file):
+    """Claims 80 GB of spikes and stores none."""
+    attributes = dict(file["units/spike_times"].attrs)
+    del file["units/spike_times"]
+    shape = {"shape": (10**10,), "dtype": "f8", "chunks": (10**5,), "compression": "gzip"}
+    file.create_dataset("units/spike_times", **shape).attrs.update(attributes)
+
+
+def frame_bomb(file):
+    place = "stimulus/presentation/movie/data"
+    del file[place]
+    file.create_dataset(place, (10**9, 50, 50), "f4", chunks=(100, 50, 50), compression="gzip")
+
+
 @pytest.mark.parametrize(
     ("mend", "message"),
     [
+        (bomb, "spike_times claims 80000000000 bytes and stores 0"),
+        (frame_bomb, "data claims 10000000000000 bytes and stores 0"),
         (
             replace("units/spike_times_index", np.array([4, 5, 99], "u8")),
             "must rise to .* 5; it ends at 99",
