@@ -30,3 +30,21 @@ def rank_one_by_svd(field: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     if np.corrcoef(spatial, peak)[0, 1] < 0:
         temporal, spatial = -temporal, -spatial
     return spatial.reshape(field.shape[1:]), temporal, size[0] ** 2 / (size**2).sum()
+
+
+def split_field_by_units(
+    below: Callable[[torch.Tensor], torch.Tensor],
+    above: Callable[[torch.Tensor], torch.Tensor],
+    window: torch.Tensor,
+    shares: torch.Tensor,
+) -> np.ndarray:
+    """Sum over units, one at a time: (cell, part, lag, y, x), shares (part, unit). Use float64."""
+    rows = torch.autograd.functional.jacobian(lambda w: below(w[None])[0], window)
+    units = below(window[None])[0].detach()
+    slopes = torch.autograd.functional.jacobian(lambda h: above(h[None])[0], units)
+    total = np.zeros((len(slopes), len(shares), *window.shape))
+    for unit in range(len(units)):
+        for cell, part in np.ndindex(len(slopes), len(shares)):
+            weight = float(shares[part, unit] * slopes[cell, unit])
+            total[cell, part] += weight * rows[unit].numpy()
+    return total
