@@ -6,8 +6,7 @@ method: those are classes with ``fit(features)``, one file each (``autoencoder``
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.scorecard import scorecard
+from retina_codec.modes.settings import settings_of
 
 __all__ = ["DecompositionMethod", "FittedModes", "decompose"]
 
@@ -34,10 +34,10 @@ class FittedModes(Protocol):
         """How long the kept state was trained."""
 
     def encode(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode) >= 0."""
+        """Return loadings (sample, mode), >= 0 (but for `PCA`)."""
 
     def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode) >= 0 straight from the encoder network."""
+        """Return loadings (sample, mode) straight from the encoder network."""
 
 
 class DecompositionMethod(Protocol):
@@ -89,8 +89,9 @@ def decompose(
     -------
     xr.DataTree
         A copy with ``/layers/<name>/modes``: ``dictionary`` (mode, sign, channel), unit length,
-        dimensionless, inhibitory entries <= 0; ``loading`` (time, mode), >= 0, unit of the
-        contributions; ``scale`` (), the standard deviation used; ``active`` (time, mode), where
+        dimensionless, inhibitory entries <= 0 if the method is sign consistent; ``loading`` (time,
+        mode), >= 0 (but for `PCA`), unit of the contributions; ``scale`` (), the standard
+        deviation used; ``active`` (time, mode), where the size of
         the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time.
         Modes that never load in the fitted part are dropped; the others stand in order of the
         sum they explain there, largest first. Pathways and receptive fields of earlier modes are
@@ -203,8 +204,8 @@ def _modes_of(
     )
     dictionary = fitted.dictionary.cpu().numpy().reshape(-1, *values.shape[1:])
 
-    explained = loading[split == "fit"].sum(0) * np.abs(dictionary).sum((1, 2))
-    alive = (loading[split == "fit"] > ACTIVE * scale).any(0)
+    explained = np.abs(loading[split == "fit"]).sum(0) * np.abs(dictionary).sum((1, 2))
+    alive = (np.abs(loading[split == "fit"]) > ACTIVE * scale).any(0)
     order = np.argsort(-explained, kind="stable")
     order = order[alive[order]]
     if len(order) == 0:
@@ -223,20 +224,11 @@ def _modes_of(
                 {"units": "1", "long_name": "modes, unit length"},
             ),
             "loading": ((dim, "mode"), loading, {"units": units, "long_name": "loading"}),
-            "active": ((dim, "mode"), loading > ACTIVE * scale, {"units": "1"}),
+            "active": ((dim, "mode"), np.abs(loading) > ACTIVE * scale, {"units": "1"}),
             "scale": ((), scale, {"units": units, "long_name": "global standard deviation"}),
         },
         coords=coords,
-        attrs=_settings(method) | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
+        attrs=settings_of(method) | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
     )
     raw = modes["loading"].copy(data=unpolished[:, order])
     return modes.assign(scorecard(contribution, modes, unpolished=raw).data_vars)
-
-
-def _settings(method: DecompositionMethod) -> dict[str, Any]:
-    """Name the method and its parameters as attributes that every file format can hold."""
-    fields: dict[str, Any] = (
-        asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
-    )
-    plain = {key: int(value) if isinstance(value, bool) else value for key, value in fields.items()}
-    return {"method": type(method).__name__} | plain

@@ -7,34 +7,62 @@ heavy-tailed, and with the published rates a small data set can end with almost 
 
 import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.modes.settings import at_least, between
 from retina_codec.progress import progress_bar
 
 __all__ = ["GatedAutoencoder"]
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "retina": {"sign_consistent": False},  # the rest is the default
+    "images": {
+        "modes_per_feature": 3,
+        "dictionary_penalty": 5e-5,
+        "learning_rate": 5e-5,
+        "decay": 0.5,
+        "plateau": 10,
+        "epochs": 300,
+    },
+}
 
 
 class GatedNetwork(nn.Module):
     """Encoder with gates and a dictionary; see `GatedAutoencoder` for the formula."""
 
-    def __init__(self, features: int, modes: int, threshold: float, dropout: float) -> None:
+    def __init__(
+        self,
+        features: int,
+        modes: int,
+        threshold: float,
+        dropout: float,
+        *,
+        hidden: int | None = None,
+        non_negative: bool = True,
+    ) -> None:
         super().__init__()
+        width = features if hidden is None else hidden
         block = [
             part
-            for _ in range(2)
+            for before in (features, width)
             for part in (
-                nn.Linear(features, features),
+                nn.Linear(before, width),
                 nn.Dropout(dropout),
                 nn.ReLU(),
-                nn.LayerNorm(features),
+                nn.LayerNorm(width),
             )
         ]
-        self.encoder = nn.Sequential(*block, nn.Linear(features, modes, bias=False), nn.Sigmoid())
-        self.dictionary = nn.Parameter(torch.rand(modes, features) / features**0.5)
+        self.encoder = nn.Sequential(*block, nn.Linear(width, modes, bias=False), nn.Sigmoid())
+        start = torch.rand(modes, features)
+        if non_negative:
+            start = start / features**0.5
+        else:
+            start = (2 * start - 1) * (6 / (modes + features)) ** 0.5
+        self.dictionary = nn.Parameter(start)
         self.threshold = threshold
 
     def gates(self, samples: Tensor) -> Tensor:
@@ -75,21 +103,29 @@ class GatedAutoencoder:
 
     s = sigmoid(W f(f(x))), f = LayerNorm ∘ ReLU ∘ Dropout ∘ Linear; z = s where s >= threshold,
     else 0; x̂ = z D; loss = mean (x − x̂)² + loading_penalty · mean |z| + dictionary_penalty ·
-    mean |D|. The defaults are the published ones for the retina, where ``modes`` is 10 × features.
-    The returned dictionary has rows of unit length and the loadings carry their lengths.
+    mean |D|. The defaults are the published ones for the retina, but for the signs, which were free
+    there; `published` gives both published settings. The returned dictionary has rows of unit
+    length and the loadings carry their lengths.
 
     Parameters
     ----------
-    modes : int
+    modes : int, optional
+        ``modes_per_feature`` × features when left out.
+    modes_per_feature : int
     seed : int
     sign_consistent : bool
         True: D >= 0 after inhibitory features are turned positive. False: free.
+    hidden : int, optional
+        Width H of the encoder's two layers; the number of features when left out.
     threshold : float
     loading_penalty, dictionary_penalty : float
     learning_rate : float
-        Of Adam; × ``decay`` every ``decay_every`` epochs.
+        Of Adam; × ``decay`` every ``decay_every`` epochs, or on a plateau.
     decay : float
     decay_every : int
+    plateau : int
+        0: the rate falls as ``decay_every`` says. Otherwise it falls after this many epochs in
+        which the training loss did not improve, and ``decay_every`` is not used.
     epochs : int
     batch_size : int
     dropout : float
@@ -98,18 +134,21 @@ class GatedAutoencoder:
 
     References
     ----------
-    Melander et al. 2026, sparse autoencoder and its retina settings.
+    Melander et al. 2026, sparse autoencoder and its settings.
     """
 
-    modes: int = 160
+    modes: int | None = None
+    modes_per_feature: int = 10
     seed: int = 0
     sign_consistent: bool = True
+    hidden: int | None = None
     threshold: float = 0.9
     loading_penalty: float = 0.0
     dictionary_penalty: float = 1e-4
     learning_rate: float = 1e-5
     decay: float = 0.98
     decay_every: int = 25
+    plateau: int = 0
     epochs: int = 800
     batch_size: int = 128
     dropout: float = 0.05
@@ -117,16 +156,40 @@ class GatedAutoencoder:
 
     def __post_init__(self) -> None:
         """Check the numbers once, at the door."""
-        for name in ("modes", "epochs", "batch_size", "decay_every"):
-            if getattr(self, name) < 1:
-                raise RetinaCodecError(f"{name} must be >= 1; got {name}={getattr(self, name)}.")
+        at_least(self, 1, "modes", "modes_per_feature", "hidden", "epochs", "batch_size")
+        at_least(self, 1, "decay_every")
+        at_least(self, 0, "plateau", "loading_penalty", "dictionary_penalty")
         if not 0 <= self.dropout < 1:
             raise RetinaCodecError(f"dropout must be >= 0 and below 1; got {self.dropout=}.")
-        for name in ("threshold", "validation"):
-            if not 0 < getattr(self, name) < 1:
-                raise RetinaCodecError(
-                    f"{name} must lie between 0 and 1; got {name}={getattr(self, name)}."
-                )
+        between(self, 0, 1, "threshold", "validation")
+
+    @classmethod
+    def published(cls, setting: str, *, seed: int = 0) -> "GatedAutoencoder":
+        """Return the settings of the paper.
+
+        Parameters
+        ----------
+        setting : str
+            ``"retina"``: threshold 0.9, 10 modes per feature, Adam 1e-5 (× 0.98 every 25 epochs),
+            800 epochs, dictionary penalty 1e-4, both signs side by side with free modes.
+            ``"images"``: threshold 0.9, 3 modes per feature, Adam 5e-5 (halved after 10 epochs
+            without improvement), 300 epochs, dictionary penalty 5e-5.
+        seed : int
+
+        Returns
+        -------
+        GatedAutoencoder
+
+        Raises
+        ------
+        RetinaCodecError
+            If there is no such setting.
+        """
+        if setting not in PUBLISHED:
+            raise RetinaCodecError(
+                f"setting must be one of {', '.join(map(repr, PUBLISHED))}; got {setting!r}."
+            )
+        return cls(seed=seed, **PUBLISHED[setting])
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedGates:
         """Train by gradient and keep the state of the best epoch.
@@ -148,8 +211,15 @@ class GatedAutoencoder:
             )
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
             torch.manual_seed(self.seed)
-            network = GatedNetwork(features.shape[1], self.modes, self.threshold, self.dropout)
-            network = network.to(features.device)
+            width = features.shape[1]
+            network = GatedNetwork(
+                width,
+                self.modes_per_feature * width if self.modes is None else self.modes,
+                self.threshold,
+                self.dropout,
+                hidden=self.hidden,
+                non_negative=self.sign_consistent,
+            ).to(features.device)
             kept, epoch = self._train(network, features[:train], features[train:], progress)
         network.load_state_dict(kept)
         network.eval().requires_grad_(False)
@@ -163,11 +233,14 @@ class GatedAutoencoder:
         self, network: GatedNetwork, train: Tensor, judge: Tensor, progress: bool | None
     ) -> tuple[dict[str, Tensor], int]:
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.StepLR(optimizer, self.decay_every, self.decay)
+        scheduler = torch.optim.lr_scheduler
+        steady = scheduler.StepLR(optimizer, self.decay_every, self.decay)
+        falling = scheduler.ReduceLROnPlateau(optimizer, factor=self.decay, patience=self.plateau)
         best, kept, kept_epoch = float("inf"), copy.deepcopy(network.state_dict()), 0
         epochs = range(1, self.epochs + 1)
         for epoch in progress_bar(epochs, description="gated modes", progress=progress):
             network.train()
+            total = 0.0
             for batch in torch.split(torch.randperm(len(train)), self.batch_size):
                 samples = train[batch.to(train.device)]
                 gate, rebuilt = network(samples)
@@ -177,10 +250,14 @@ class GatedAutoencoder:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                total += float(loss.detach())
                 if self.sign_consistent:
                     with torch.no_grad():
                         network.dictionary.clamp_(min=0)
-            schedule.step()
+            if self.plateau:
+                falling.step(total)
+            else:
+                steady.step()
             network.eval()
             with torch.no_grad():
                 error = float((judge - network(judge)[1]).square().mean())

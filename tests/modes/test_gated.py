@@ -69,6 +69,8 @@ def test_training_helps_and_keeps_the_best_epoch(features, fitted):
         {"dropout": 0.0},
         {"validation": 0.4},
         {"sign_consistent": False},
+        {"hidden": 5},
+        {"modes": None, "modes_per_feature": 2},
     ],
 )
 def test_every_setting_counts(features, change):
@@ -80,6 +82,54 @@ def test_every_setting_counts(features, change):
     assert one.dictionary.shape != two.dictionary.shape or not torch.equal(
         one.dictionary, two.dictionary
     )
+
+
+def test_rate_falls_when_the_loss_stays(features):
+    few = QUICK | {"epochs": 8, "learning_rate": 1e-2, "decay": 1e-4}
+    steady, falling = (
+        GatedAutoencoder(**few, plateau=epochs).fit(features[:200], progress=False)
+        for epochs in (0, 1)
+    )
+    assert not torch.equal(steady.dictionary, falling.dictionary)
+
+
+def test_number_of_modes_follows_the_features(features):
+    fitted = GatedAutoencoder(epochs=1, modes_per_feature=3).fit(features, progress=False)
+    assert fitted.dictionary.shape == (48, 16)
+    wide = GatedAutoencoder(epochs=1, hidden=7).fit(features, progress=False)
+    assert wide.dictionary.shape == (160, 16)
+    assert [tuple(wide.network.encoder[i].weight.shape) for i in (0, 4, 8)] == [
+        (7, 16),
+        (7, 7),
+        (160, 7),
+    ]
+
+
+def test_published_settings():
+    retina, images = (GatedAutoencoder.published(name, seed=4) for name in ("retina", "images"))
+    for method, expected in (
+        (retina, (10, 1e-5, 800, 1e-4, 0.98, 25, 0)),
+        (images, (3, 5e-5, 300, 5e-5, 0.5, 25, 10)),
+    ):
+        assert (method.threshold, method.batch_size, method.dropout, method.seed) == (
+            0.9,
+            128,
+            0.05,
+            4,
+        )
+        assert method.modes is None
+        assert method.hidden is None
+        assert (
+            method.modes_per_feature,
+            method.learning_rate,
+            method.epochs,
+            method.dictionary_penalty,
+            method.decay,
+            method.decay_every,
+            method.plateau,
+        ) == expected
+    with pytest.raises(RetinaCodecError, match="one of 'retina', 'images'; got 'mouse'"):
+        GatedAutoencoder.published("mouse")
 
 
 def test_callers_random_state_stays(features):

@@ -95,3 +95,20 @@ def adjusted_rand(one, other):
     both = sum(one[i] == one[j] and other[i] == other[j] for i, j in pairs)
     expected = same_one * same_other / len(pairs)
     return (both - expected) / ((same_one + same_other) / 2 - expected)
+
+
+def top_k_loading(sample, state, active):
+    """The ``active`` largest of ReLU(x W + b), from a network's weights by name."""
+    loading = np.maximum(sample @ state["weight"] + state["bias"], 0)
+    for mode in np.argsort(-loading)[active:]:
+        loading[mode] = 0
+    return loading
+
+
+def batch_top_k(samples, state, active):
+    """The ``active`` × samples largest of ReLU(X W + b) together."""
+    loading = np.maximum(samples @ state["weight"] + state["bias"], 0)
+    places = np.argsort(-loading, axis=None)[: active * len(samples)]
+    kept = np.zeros(loading.size)
+    kept[places] = loading.ravel()[places]
+    return kept.reshape(loading.shape)
