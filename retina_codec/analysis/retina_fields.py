@@ -72,6 +72,9 @@ class RetinaFields:
         self.corners = plain.readout.locations
         size, second = self._third.shape[-1], self._second.weight.shape[-1]
         self._sight = (size + second - 1, size)  # of a cell in the first and the second layer
+        self._second_grid = self._sight[0] + self._sight[0] % 2
+        middle = torch.fft.rfft2(self._second.weight.detach(), s=(self._second_grid,) * 2)
+        self._second_kernels = middle.flatten(2).permute(2, 0, 1).contiguous()  # (f, d, c)
         kernels = self._first.weight.detach()  # (c, l, k, k)
         self.side = self._sight[0] + kernels.shape[-1] - 1
         self._grid = self.side + self.side % 2
@@ -133,11 +136,20 @@ class RetinaFields:
             if shares is not None and layer == "conv2":
                 gradient = gradient * self._patches_of_parts(shares, self._sight[1])
             flat = gradient.flatten(0, 2)
-            down = nn.functional.conv_transpose2d(flat, self._second.weight.detach())
+            down = self._below_second(flat)
             down = down.reshape(*gradient.shape[:3], *down.shape[1:]) * seen.first[:, :, None]
             if shares is not None and layer == "conv1":
                 down = down * self._patches_of_parts(shares, self._sight[0])
             return down
+
+    def _below_second(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose of the second convolution, ``(b, d, k, k)`` to ``(b, c, s, s)``."""
+        grid, side = self._second_grid, self._sight[0]
+        spectrum = torch.fft.rfft2(gradient, s=(grid, grid)).flatten(2).permute(2, 0, 1)
+        product = torch.bmm(spectrum, self._second_kernels).permute(1, 2, 0)  # (b, c, f)
+        product = product.reshape(*product.shape[:2], grid, grid // 2 + 1)
+        maps: torch.Tensor = torch.fft.irfft2(product, s=(grid, grid))
+        return maps[..., :side, :side]
 
     def fields(self, gradient: torch.Tensor) -> torch.Tensor:
         """Go on to the stimulus: ``(..., c, s, s)`` to whole fields ``(..., l, y, x)`` in sight."""
