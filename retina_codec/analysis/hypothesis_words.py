@@ -1,0 +1,152 @@
+"""Hypotheses in words and as tables for people and other programs.
+
+Why this file exists: a statement must be readable without the arrays. The numbers come from
+hypotheses.py; nothing is computed here but means over cells.
+"""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["describe", "hypotheses_to_table"]
+
+
+def describe(hypotheses: xr.Dataset) -> list[str]:
+    """Say every hypothesis in one or two sentences.
+
+    Parameters
+    ----------
+    hypotheses : xr.Dataset
+        From `hypothesize`.
+
+    Returns
+    -------
+    list of str
+    """
+    return [_sentence(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
+
+
+def _sentence(row: xr.Dataset) -> str:
+    name = str(row["interneuron"].values)
+    channels = f"{row['layer'].item()} channels {row['channels'].item()}"
+    if name:
+        who = f"Silencing {name}s ({channels}, {row['polarity'].item()}, r = {row['match']:.2f})"
+    else:
+        who = f"Silencing the neurons that are like {channels} ({row['polarity'].item()})"
+    change, affected = row["change"].values, row["affected"].values.astype(bool)
+    parts = []
+    for word, chosen in (("lowers", change < 0), ("raises", change > 0)):
+        cells = row["cell"].values[affected & chosen]
+        if cells.size:
+            mean = abs(float(change[affected & chosen].mean()))
+            noun = "cell" if cells.size == 1 else "cells"
+            parts.append(f"{word} the rate of {noun} {_list(cells)} by {mean:.1f} Hz on average")
+    rest = row["cell"].values[~affected]
+    if not parts:
+        return f"{who} changes no cell by more than {row.attrs['threshold']:.0%} of its rate."
+    end = f"; it leaves {_list(rest)} alone" if rest.size else ""
+    return f"{who} {' and '.join(parts)}{end}."
+
+
+def _list(cells: Any) -> str:
+    return ", ".join(str(cell) for cell in cells)
+
+
+def hypotheses_to_table(
+    hypotheses: xr.Dataset, path: str | os.PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """Turn hypotheses into one dict per row, and write them as CSV or JSON.
+
+    Parameters
+    ----------
+    hypotheses : xr.Dataset
+        From `hypothesize`.
+    path : path, optional
+        Ends in ".csv" or ".json"; an existing file is replaced only once the new one is whole.
+
+    Returns
+    -------
+    list of dict
+        In order of rank: numbers and texts by the names of the dataset; ``cells`` with ``cell``,
+        ``type``, ``rate``, ``change``, ``change_low``, ``change_high`` (Hz), ``affected`` and
+        ``cell_repeats`` each; ``stimuli`` with d² by name. None stands for NaN and for infinity,
+        which JSON does not have. In CSV one line per hypothesis, with ``affected_cells`` and
+        ``changes`` as text in place of the nested ones.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the path has another ending.
+    """
+    rows = [_row(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
+    if path is None:
+        return rows
+    place = Path(path)
+    if place.suffix not in (".csv", ".json"):
+        raise RetinaCodecError(
+            f"a table of hypotheses is written to .csv or .json; got {place.name!r}."
+        )
+    beside = place.with_name(f".{place.name}.part")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            if place.suffix == ".json":
+                json.dump(rows, file, ensure_ascii=False, indent=1, allow_nan=False)
+            else:
+                flat = [_flat(row) for row in rows]
+                writer = csv.DictWriter(file, list(flat[0]) if flat else [])
+                writer.writeheader()
+                writer.writerows(flat)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+    return rows
+
+
+def _row(row: xr.Dataset) -> dict[str, Any]:
+    plain = {"rank": int(row["hypothesis"]) + 1, "statement": row["statement"].item()}
+    plain |= {
+        str(name): _plain(values.item())
+        for name, values in row.data_vars.items()
+        if values.ndim == 0 and name != "statement"
+    }
+    names = ("rate", "change", "change_low", "change_high", "affected", "cell_repeats")
+    plain["cells"] = [
+        {
+            "cell": _plain(row["cell"].values[i]),
+            "type": str(row["type"].values[i]),
+            **{name: _plain(row[name].values[i]) for name in names},
+        }
+        for i in range(row.sizes["cell"])
+    ]
+    plain["stimuli"] = {
+        str(name): _plain(value)
+        for name, value in zip(
+            row["stimulus"].values, row["stimulus_detectability"].values, strict=True
+        )
+    }
+    return plain
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    cells = row["cells"]
+    flat = {key: value for key, value in row.items() if key not in ("cells", "stimuli")}
+    flat["affected_cells"] = _list(cell["cell"] for cell in cells if cell["affected"])
+    flat["changes"] = "; ".join(
+        f"{c['cell']}: {c['change']:.3g} ({c['change_low']:.3g} to {c['change_high']:.3g}) Hz"
+        for c in cells
+    )
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Python's own value, None for a number that JSON does not have."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,160 @@
+"""From modes and pathways to channels that can be silenced together.
+
+Why this file exists: a mode is a list of weights; an experiment needs to know which channels to
+cut. Modes of one layer that name the same channels make the same statement and are joined.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.silencing import LAYERS, Silencing
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["Statement", "gather_statements", "named_channels"]
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass
+class Statement:
+    """Channels of one layer, how much each counts, and the modes and pathways that name them."""
+
+    silencing: Silencing
+    weight: Floats  # (channel named,), sums to 1
+    modes: list[int] = field(default_factory=list)
+    pathways: list[int] = field(default_factory=list)
+
+    @property
+    def labels(self) -> list[str]:
+        """Return the channels as "conv1/3"."""
+        return [f"{self.silencing.layer}/{channel}" for channel in self.silencing.channels]
+
+
+def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
+    """Channels that a mode names, and the weight of each.
+
+    ``n_c = √(Σ_sign D[sign, c]²)``; named are the channels with ``n_c ≥ share · max n``, weighted
+    by n over the sum of n of those named.
+
+    Parameters
+    ----------
+    dictionary : array (sign, channel)
+    share : float
+        In (0, 1].
+
+    Returns
+    -------
+    tuple of int
+        In rising order; empty for a mode of zeros.
+    array (channel named,)
+    """
+    norm = np.sqrt((np.asarray(dictionary, dtype=np.float64) ** 2).sum(axis=0))
+    if not norm.max() > 0:
+        return (), np.zeros(0)
+    chosen = np.flatnonzero(norm >= share * norm.max())
+    return tuple(int(channel) for channel in chosen), norm[chosen] / norm[chosen].sum()
+
+
+def gather_statements(
+    modes: xr.DataTree,
+    pathways: xr.DataTree | None,
+    *,
+    share: float,
+    kinds: Mapping[str, str] | None = None,
+) -> list[Statement]:
+    """Collect the distinct sets of channels that modes and pathways name.
+
+    A pathway names channels as a mode does, with the dictionary
+    ``Σ_mode max(0, mean over its cells of r[cell, mode]) · D_mode / ‖D_mode‖``.
+
+    Parameters
+    ----------
+    modes : xr.DataTree
+        With ``/layers/<name>/modes``; layers other than the first two convolutions are left out.
+    pathways : xr.DataTree, optional
+        With ``/layers/<name>/pathways`` (`find_pathways`).
+    share : float
+        See `named_channels`.
+    kinds : mapping of str to str, optional
+        Interneuron of each channel ("conv1/3"). An experiment silences one kind at a time, so
+        channels of different kinds that one mode names become one statement each.
+
+    Returns
+    -------
+    list of Statement
+        In order of layer and first mode.
+
+    Raises
+    ------
+    RetinaCodecError
+        If share lies outside (0, 1], or no layer has modes.
+    """
+    if not 0 < share <= 1:
+        raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")
+    nodes = modes["layers"].children if "layers" in modes.children else {}
+    chosen = [name for name in LAYERS if name in nodes and "modes" in nodes[name].children]
+    if not chosen:
+        raise RetinaCodecError(
+            f"hypotheses need modes of {' or '.join(LAYERS)}; found layers "
+            f"{list(nodes) or 'none'} without. Run decompose() first."
+        )
+    found: dict[tuple[str, tuple[int, ...]], Statement] = {}
+    for layer in chosen:
+        dictionary = nodes[layer]["modes"].to_dataset()["dictionary"]
+        for number, values in _modes(dictionary):
+            for statement in _add(found, layer, values, share, kinds):
+                statement.modes.append(number)
+        for number, values in _pathways(dictionary, _table(pathways, layer)):
+            for statement in _add(found, layer, values, share, kinds):
+                statement.pathways.append(number)
+    if not found:
+        raise RetinaCodecError("every mode is zero; there is nothing to silence. Fit them again.")
+    return list(found.values())
+
+
+def _add(
+    found: dict[tuple[str, tuple[int, ...]], Statement],
+    layer: str,
+    values: Floats,
+    share: float,
+    kinds: Mapping[str, str] | None,
+) -> Iterable[Statement]:
+    """Return the statements of these weights, new or known."""
+    channels, weight = named_channels(values, share)
+    of_channel = [kinds.get(f"{layer}/{channel}", "") if kinds else "" for channel in channels]
+    for kind in dict.fromkeys(of_channel):
+        kept = [i for i, name in enumerate(of_channel) if name == kind]
+        group = tuple(channels[i] for i in kept)
+        part = weight[kept] / weight[kept].sum()
+        yield found.setdefault((layer, group), Statement(Silencing(layer, group), part))
+
+
+def _modes(dictionary: xr.DataArray) -> Iterable[tuple[int, Floats]]:
+    values = dictionary.transpose("mode", "sign", "channel")
+    yield from zip(values["mode"].values.tolist(), values.values, strict=True)
+
+
+def _table(pathways: xr.DataTree | None, layer: str) -> xr.Dataset:
+    """Correlations and groups of a layer, empty where there are none."""
+    node = pathways
+    for name in ("layers", layer, "pathways"):
+        node = None if node is None else node.children.get(name)
+    return xr.Dataset() if node is None else node.to_dataset()
+
+
+def _pathways(dictionary: xr.DataArray, table: xr.Dataset) -> Iterable[tuple[int, Floats]]:
+    """Weights of every pathway, (sign, channel)."""
+    if "pathway" not in table:
+        return
+    correlation = table["correlation"].sel(mode=dictionary["mode"].values)
+    values = dictionary.transpose("mode", "sign", "channel").values.astype(np.float64)
+    norm = np.sqrt((values**2).sum(axis=(1, 2), keepdims=True))
+    scaled = values / np.where(norm > 0, norm, 1.0)
+    for number in np.unique(table["pathway"].values):
+        r = correlation.transpose("cell", "mode").values[table["pathway"].values == number]
+        weight = np.maximum(r.mean(axis=0), 0.0)
+        yield int(number), np.einsum("m,msc->sc", weight, scaled)
