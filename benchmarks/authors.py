@@ -14,7 +14,7 @@ import types
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_scope"]
+__all__ = ["load_autoencoder", "load_scope"]
 
 
 def load_scope(reference: str | Path) -> tuple[Any, Any]:
@@ -29,6 +29,20 @@ def load_scope(reference: str | Path) -> tuple[Any, Any]:
     -------
     type, type
     """
+    _open_package(reference)
+    scope = importlib.import_module("bscope.scope")
+    inspector = importlib.import_module("bscope.inspector")
+    return scope.Scope, inspector.Inspector
+
+
+def load_autoencoder(reference: str | Path) -> Any:
+    """Return the class ``STSAE``, the autoencoder of the retina script."""
+    _open_package(reference)
+    return importlib.import_module("bscope.sae").STSAE
+
+
+def _open_package(reference: str | Path) -> None:
+    """Make ``bscope`` known without running its own ``__init__``."""
     package = Path(reference) / "bscope"
     if not (package / "scope.py").is_file():
         raise SystemExit(
@@ -44,6 +58,3 @@ def load_scope(reference: str | Path) -> tuple[Any, Any]:
     outer = types.ModuleType("bscope")
     outer.__path__ = [str(package)]
     sys.modules["bscope"] = outer
-    scope = importlib.import_module("bscope.scope")
-    inspector = importlib.import_module("bscope.inspector")
-    return scope.Scope, inspector.Inspector

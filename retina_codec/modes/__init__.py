@@ -8,6 +8,7 @@ from retina_codec.modes.gated import GatedAutoencoder
 from retina_codec.modes.linear import PCA, RawChannels
 from retina_codec.modes.methods import METHODS, method_of
 from retina_codec.modes.scorecard import explained_variance, scorecard
+from retina_codec.modes.scoring import score_modes, score_table
 from retina_codec.modes.topk import BatchTopKAutoencoder, TopKAutoencoder
 
 __all__ = [
@@ -24,5 +25,7 @@ __all__ = [
     "decompose",
     "explained_variance",
     "method_of",
+    "score_modes",
+    "score_table",
     "scorecard",
 ]

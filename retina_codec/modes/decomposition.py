@@ -17,7 +17,13 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.scorecard import scorecard
 from retina_codec.modes.settings import settings_of
 
-__all__ = ["DecompositionMethod", "FittedModes", "decompose"]
+__all__ = [
+    "DecompositionMethod",
+    "FittedModes",
+    "checked_contribution",
+    "decompose",
+    "modes_of",
+]
 
 ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
 
@@ -128,13 +134,13 @@ def decompose(
         layer = result["layers"].children[name]
         if "pathways" in layer.children:
             del layer["pathways"]
-        contribution = _checked_contribution(tree, name)
-        modes = _modes_of(contribution, method, held_out, gap, device, progress)
+        contribution = checked_contribution(tree, name)
+        modes = modes_of(contribution, method, held_out, gap, device, progress)
         result[f"layers/{name}/modes"] = xr.DataTree(modes)
     return result
 
 
-def _checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:
+def checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:
     """Return a layer's contributions in order (sample, sign, channel), all finite."""
     layer = tree[f"layers/{name}"].to_dataset()
     if "contribution" not in layer or not {"sign", "channel"} <= set(layer["contribution"].dims):
@@ -174,7 +180,7 @@ def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:
     return np.repeat(["fit", "gap", "held_out"], [first, gap, last])
 
 
-def _modes_of(
+def modes_of(
     contribution: xr.DataArray,
     method: DecompositionMethod,
     held_out: float,
@@ -182,7 +188,7 @@ def _modes_of(
     device: str | torch.device | None,
     progress: bool | None,
 ) -> xr.Dataset:
-    """Find and label the modes of one layer."""
+    """Find and label the modes of one layer; `decompose` says what they hold."""
     dim = str(contribution.dims[0])
     split = _split_labels(contribution.sizes[dim], held_out, gap)
     values = contribution.values.astype(np.float64)

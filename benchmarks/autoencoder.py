@@ -1,0 +1,193 @@
+"""Sparse autoencoders: the authors' training loop against this package.
+
+Both are given the same data at the published size, 6000 × 16 features and 160 modes: planted
+modes that are known, and contributions of a layer of the simulated retina's network. Both are
+fitted to the first part and judged on the last; each in a fresh process. Prints one JSON line.
+
+    python benchmarks/autoencoder.py --reference ~/bscope
+
+The authors' loop is written anew from the settings of their retina script, around their own
+network class. ``--workers 4`` reads batches through four processes, as the script does; none (the default)
+is faster at this size.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from authors import load_autoencoder
+from measure import measure, parser, report
+
+import retina_codec as rc
+from retina_codec.modes.stability import agreement, cosine, matched
+
+HERE = Path(__file__).resolve()
+HELD_OUT, GAP, MODES, ACTIVE = 0.25, 40, 160, 3
+
+Arrays = dict[str, np.ndarray]
+
+
+def planted(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return data (sample, feature) of 12 sparse modes, 2 % noise, and the modes."""
+    generator = np.random.default_rng(seed)
+    modes = generator.gamma(1.0, 1.0, (12, 16)) * (generator.random((12, 16)) < 0.35)
+    for mode in modes:
+        if (mode > 0).sum() < 2:
+            mode[generator.choice(16, 3, replace=False)] = generator.gamma(1.0, 1.0, 3) + 0.2
+    modes /= np.linalg.norm(modes, axis=1, keepdims=True)
+    loading = (generator.random((6000, 12)) < 0.12) * generator.lognormal(0, 1, (6000, 12))
+    clean = loading @ modes
+    return clean + 0.02 * clean.std() * generator.normal(size=clean.shape), modes
+
+
+def data_of(kind: str, seed: int, contributions: str) -> np.ndarray:
+    """Return the data, scaled by the standard deviation of the fitted part."""
+    if kind == "planted":
+        values = planted(seed)[0]
+    else:
+        layer = rc.open_tree(contributions, lazy=False)["layers/conv1"].to_dataset()
+        array = layer["contribution"].transpose("time", "sign", "channel").values.astype(float)
+        sign = np.array([-1.0, 1.0])[:, None]  # inhibitory first
+        values = (array * sign).reshape(len(array), -1)
+    return values / values[: fitted_count(len(values))].std()
+
+
+def fitted_count(samples: int) -> int:
+    """Return how many samples are fitted; the rest are left out or held out."""
+    return samples - round(HELD_OUT * samples) - GAP
+
+
+def theirs(
+    reference: str, kind: str, seed: int, contributions: str, epochs: int, workers: int
+) -> tuple[Callable[[], Arrays], Callable[[], Arrays]]:
+    """Prepare the authors' way: their network, their loop, their settings for the retina."""
+    build = load_autoencoder(reference)
+    values = torch.tensor(data_of(kind, seed, contributions), dtype=torch.float32)
+    train = values[: fitted_count(len(values))]
+
+    def run(count: int) -> Arrays:
+        torch.manual_seed(seed)
+        width = train.shape[1]
+        network = build(width, num_atoms=MODES, threshold=0.9, mlp_hidden_dim=width)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=25, gamma=0.98)
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(train),
+            batch_size=128,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+        )
+        for _ in range(count):
+            network.train()
+            for (batch,) in loader:
+                optimizer.zero_grad()
+                _, _, rebuilt = network(batch)
+                loss = torch.nn.functional.mse_loss(rebuilt, batch)
+                loss = loss + 1e-4 * network.dictionary.get_dictionary().abs().mean()
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+        network.eval()
+        with torch.no_grad():
+            _, loading, _ = network(values)
+        modes = network.dictionary.get_dictionary().detach()
+        return {"loading": loading.numpy(), "dictionary": modes.numpy()}
+
+    return lambda: run(1), lambda: run(epochs)
+
+
+def ours(
+    kind: str, seed: int, contributions: str
+) -> tuple[Callable[[], Arrays], Callable[[], Arrays]]:
+    """Prepare this package's default with as many modes."""
+    values = torch.tensor(data_of(kind, seed, contributions), dtype=torch.float32)
+    train = values[: fitted_count(len(values))]
+
+    def run(epochs: int) -> Arrays:
+        method = rc.SparseAutoencoder(modes=MODES, active=ACTIVE, seed=seed, epochs=epochs)
+        fitted = method.fit(train, progress=False)
+        return {
+            "loading": fitted.encode(values).numpy(),
+            "dictionary": fitted.dictionary.numpy(),
+        }
+
+    return lambda: run(1), lambda: run(rc.SparseAutoencoder().epochs)
+
+
+def judge(values: np.ndarray, found: Arrays, modes: np.ndarray | None) -> dict[str, Any]:
+    """Score a fit on held-out samples: R² per feature weighted by variance, sparsity, modes."""
+    fitted, last = fitted_count(len(values)), round(HELD_OUT * len(values))
+    held = values[-last:]
+    left = held - (found["loading"] @ found["dictionary"])[-last:]
+    loading = found["loading"] * np.linalg.norm(found["dictionary"], axis=1)
+    live = (loading[:fitted] > 0.01).any(0)
+    row = {
+        "r2": 1 - (left**2).sum() / ((held - held.mean(0)) ** 2).sum(),
+        "live_modes": int(live.sum()),
+        "mean_active": float((loading[-last:] > 0.01).sum(1).mean()),
+    }
+    if modes is not None:
+        likeness = matched(cosine(modes, found["dictionary"][live]))
+        row["recovered_of_12"] = int((likeness >= 0.95).sum())
+    return row
+
+
+def stability(values: np.ndarray, found: list[Arrays]) -> float:
+    """Return the mean matched cosine of modes that explain 95 %, over pairs of seeds."""
+    fitted = fitted_count(len(values))
+    share = [
+        np.abs(one["loading"][:fitted]).sum(0) * np.abs(one["dictionary"]).sum(1) for one in found
+    ]
+    pairs = [
+        agreement(cosine(a["dictionary"], b["dictionary"]), share[i], share[i + 1 + j]).leading
+        for i, a in enumerate(found)
+        for j, b in enumerate(found[i + 1 :])
+    ]
+    return float(np.mean(pairs))
+
+
+def compare(kind: str, options: Any) -> dict[str, Any]:
+    """Run both sides on one kind of data."""
+    shared = {"kind": kind, "seed": 0, "contributions": str(options.contributions or "")}
+    values, modes = data_of(**shared), planted(0)[1] if kind == "planted" else None
+    threads = {"threads": options.threads, "repeats": 1}
+    found = [measure(HERE, "ours", shared | {"seed": s}, **threads) for s in range(options.seeds)]
+    if kind == "planted":  # other seeds of the data are other data
+        found = found[:1]
+    row: dict[str, Any] = {"ours": judge(values, found[0][1], modes)}
+    seconds = sorted(one[0]["seconds"] for one in found)
+    row["ours"]["seconds"] = seconds[len(seconds) // 2]
+    if len(found) > 1:
+        row["ours"]["stability"] = stability(values, [one[1] for one in found])
+    settings = {
+        "reference": str(options.reference),
+        "epochs": options.epochs,
+        "workers": options.workers,
+    }
+    time, arrays = measure(HERE, "theirs", shared | settings, **threads)
+    row["theirs"] = judge(values, arrays, modes) | {"seconds": time["seconds"]}
+    row["times_faster"] = row["theirs"]["seconds"] / row["ours"]["seconds"]
+    return row
+
+
+def main() -> None:
+    """Print one JSON line."""
+    shared = parser(__doc__ or "")
+    shared.add_argument("--reference", type=Path, required=True, help="folder with bscope/")
+    shared.add_argument("--epochs", type=int, default=800, help="of the authors' loop")
+    shared.add_argument("--workers", type=int, default=0, help="of the authors' loop")
+    shared.add_argument("--seeds", type=int, default=3, help="of our fit to the retina")
+    shared.add_argument("--contributions", type=Path, help=".nc of `contribute`; the retina's fit")
+    options = shared.parse_args()
+    kinds = ["planted"] + (["retina"] if options.contributions else [])
+    report(
+        {"benchmark": "autoencoder", "samples": 6000, "modes": MODES, "epochs": options.epochs}
+        | {kind: compare(kind, options) for kind in kinds}
+    )
+
+
+if __name__ == "__main__":
+    main()
