@@ -199,7 +199,8 @@ def _rates(
             # the second layer is affine in the first: only what is cut passes through it again
             chosen = list(silencing.channels)
             lost = (_cut(first, silencing, rest) - first)[:, chosen]
-            step = torch.nn.functional.conv2d(lost, network.conv2.weight[:, chosen])
+            weight = network.get_parameter("conv2.weight")[:, chosen]
+            step = torch.nn.functional.conv2d(lost, weight)
             yield _from_second(network, torch.relu(before + gain * step))
         else:
             yield _from_second(network, _cut(second, silencing, rest))
