@@ -6,7 +6,7 @@ What it is not: evidence. `benchmarks/hypotheses.py` holds such statements again
 circuit is known.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from retina_codec.analysis.interneuron_matching import match_interneurons, name_
 from retina_codec.analysis.power import count_variability, detectability, repeats_needed
 from retina_codec.analysis.prediction import agreement
 from retina_codec.analysis.silencing import Baseline, silence_channels
-from retina_codec.analysis.statements import Statement, gather_statements
+from retina_codec.analysis.statements import Statement, gather_statements, whole_interneuron
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 
@@ -42,6 +42,7 @@ def hypothesize(
     power: float = 0.8,
     block: float = 1.0,
     bootstraps: int = 1000,
+    scope: Literal["interneuron", "mode"] = "interneuron",
     baseline: Baseline = "grey",
     stimulus_duration: float = 2.0,
     shifts: int = 24,
@@ -95,6 +96,10 @@ def hypothesize(
         s. Of the bootstrap, and the duration of the segment of the recording.
     bootstraps : int
         Resamples.
+    scope : {"interneuron", "mode"}
+        What is cut: all channels that resemble the named interneuron, in the layer where one
+        resembles it most, since an experiment silences the whole type; or only the channels that
+        the row names. The second wherever no interneuron is named.
     baseline : {"grey", "zero"}
         What silenced channels say, see `silence_channels`.
     stimulus_duration : float
@@ -109,7 +114,8 @@ def hypothesize(
     Returns
     -------
     xr.Dataset, dims (hypothesis), (hypothesis, cell), (hypothesis, stimulus)
-        ``statement`` in words; ``layer``, ``channels``, ``modes``, ``pathways`` as text;
+        ``statement`` in words; ``layer``, ``channels``, ``silenced``, ``modes``,
+        ``pathways`` as text;
         ``polarity``, ``peak_lag`` (s), ``biphasic_index``, ``width`` (px) of the leading channel;
         ``interneuron`` ("" if none matches), ``match``, ``match_p_value``, ``second_interneuron``,
         ``second_match``, ``place_y``, ``place_x`` (px, best unit of the best interneuron);
@@ -132,13 +138,19 @@ def hypothesize(
     Tibshirani 1993, An Introduction to the Bootstrap. Cover, Thomas 2006 (Gaussian channel).
     """
     _check(recording, split, threshold, significance, bootstraps)
+    if scope not in ("interneuron", "mode"):
+        raise RetinaCodecError(f"scope must be 'interneuron' or 'mode'; got {scope!r}.")
     part = recording.children[split]
     matches = _matches(network, recording, part, interneurons, shifts, device, progress)
     kinds = None if matches is None else name_channels(matches, significance)
     statements = gather_statements(modes, pathways, share=share, kinds=kinds)
     silencings = [statement.silencing for statement in statements]
+    if scope == "interneuron" and matches is not None and kinds is not None:
+        silencings = [whole_interneuron(s, matches, kinds) for s in statements]
     common: dict[str, Any] = {"baseline": baseline, "device": device, "progress": progress}
-    answer = silence_channels(network, part, silencings, block=block, **common)
+    different = list(dict.fromkeys(silencings))
+    answer = silence_channels(network, part, different, block=block, **common)
+    answer = answer.isel(silencing=[different.index(silencing) for silencing in silencings])
     before = answer["rate"].mean("time").values  # (cell,)
     after = answer["silenced_rate"].mean("time").values  # (hypothesis, cell)
     change, low, high, error = _bootstrap(
@@ -178,6 +190,7 @@ def hypothesize(
     of_rows: dict[str, Any] = {
         "layer": [s.silencing.layer for s in statements],
         "channels": [", ".join(map(str, s.silencing.channels)) for s in statements],
+        "silenced": [f"{s.layer}: {', '.join(map(str, s.channels))}" for s in silencings],
         "modes": [", ".join(map(str, s.modes)) for s in statements],
         "pathways": [", ".join(map(str, s.pathways)) for s in statements],
         **{str(k): v.sel(channel=leading).values for k, v in kernels.data_vars.items()},
@@ -226,6 +239,7 @@ def hypothesize(
             "threshold": threshold,
             "significance": significance,
             "power": power,
+            "scope": scope,
             "baseline": baseline,
             "block": block,
             "bootstraps": bootstraps,

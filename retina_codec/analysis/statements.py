@@ -14,7 +14,7 @@ import xarray as xr
 from retina_codec.analysis.silencing import LAYERS, Silencing
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["Statement", "gather_statements", "named_channels"]
+__all__ = ["Statement", "gather_statements", "named_channels", "whole_interneuron"]
 
 Floats = npt.NDArray[np.floating]
 
@@ -114,6 +114,35 @@ def gather_statements(
     if not found:
         raise RetinaCodecError("every mode is zero; there is nothing to silence. Fit them again.")
     return list(found.values())
+
+
+def whole_interneuron(
+    statement: Statement, matches: xr.Dataset, kinds: Mapping[str, str]
+) -> Silencing:
+    """All channels that resemble the interneuron of a statement, where the resemblance is largest.
+
+    Parameters
+    ----------
+    statement : Statement
+    matches : xr.Dataset
+        From `match_interneurons`.
+    kinds : mapping of str to str
+        From `name_channels`.
+
+    Returns
+    -------
+    Silencing
+        In the layer of the channel with the largest r among those of the same kind; that of the
+        statement itself if its channels resemble no interneuron.
+    """
+    kind = kinds.get(statement.labels[0], "")
+    if not kind:
+        return statement.silencing
+    alike = [channel for channel, name in kinds.items() if name == kind]
+    r = matches["type_correlation"].sel(channel=alike, interneuron_type=kind)
+    layer = str(r["layer"].values[int(r.values.argmax())])
+    number = r["number"].values[r["layer"].values == layer]
+    return Silencing(layer, tuple(sorted(int(channel) for channel in number)))
 
 
 def _add(
