@@ -337,7 +337,8 @@ def _magnitude(rate: Floats, centered: Floats) -> Floats:
     x = _centered(rate)
     norm = np.sqrt((x**2).sum(axis=0))[:, None]
     product: Floats = abs(x.T @ centered)
-    return np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
+    magnitude: Floats = np.divide(product, norm, out=np.zeros_like(product), where=norm > 0)
+    return magnitude
 
 
 def _cut(values: Floats, segments: int, length: int) -> Floats:

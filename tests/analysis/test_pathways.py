@@ -4,7 +4,9 @@ import xarray as xr
 from sklearn.metrics import silhouette_score
 
 from retina_codec import RetinaCodecError
+from retina_codec.analysis.nulls import SegmentPermutation
 from retina_codec.analysis.pathways import cluster_cells, find_pathways
+from retina_codec.analysis.statistics import significance
 from tests.reference.modes import adjusted_rand, silhouette
 
 TYPES = np.repeat(["OFF transient", "OFF sustained", "ON", "motion"], 4)
@@ -75,11 +77,11 @@ def test_standardising_gives_every_mode_one_vote(tree):
 def test_silhouette_slow_reference_and_sklearn():
     generator = np.random.default_rng(1)
     points = generator.normal(size=(9, 3))
-    groups, scores = cluster_cells(points, range(2, 9))
-    assert list(scores) == list(range(2, 9))
-    best = max(scores, key=scores.get)
-    np.testing.assert_allclose(scores[best], silhouette(points, groups))
-    np.testing.assert_allclose(scores[best], silhouette_score(points, groups))
+    for k in range(2, 9):
+        found = cluster_cells(points, [k])
+        groups, score = found["pathway"].values, found["silhouette"].values
+        np.testing.assert_allclose(score, silhouette(points, groups))
+        np.testing.assert_allclose(score, silhouette_score(points, groups))
 
 
 def test_agreement_slow_reference(tree):
@@ -134,7 +136,7 @@ def test_every_argument_counts(tree):
 
 def test_clusters_stop_below_the_number_of_cells():
     points = np.random.default_rng(3).normal(size=(5, 2))
-    assert list(cluster_cells(points, range(2, 9))[1]) == [2, 3, 4]
+    assert cluster_cells(points, range(2, 9))["k"].values.tolist() == [2, 3, 4]
     with pytest.raises(RetinaCodecError, match="clusters must hold a number from 2 to cells − 1"):
         cluster_cells(points[:2], range(2, 9))
 
@@ -142,8 +144,61 @@ def test_clusters_stop_below_the_number_of_cells():
 def test_seed_is_all_the_chance_there_is():
     points = np.random.default_rng(4).normal(size=(12, 3))
     first, again = (cluster_cells(points, range(2, 9), seed=1) for _ in range(2))
-    assert first[1] == again[1]
-    assert (first[0] == again[0]).all()
+    assert first.identical(again)
+
+
+def test_significance_and_intervals_stand_beside_the_correlations(tree):
+    null = SegmentPermutation(segments=6, draws=300)
+    found = find_pathways(tree, null=null, resamples=30, block=0.25, layers=["conv1"])
+    node = found["layers/conv1/pathways"].to_dataset()
+    loading, rate = tree["layers/conv1/modes/loading"], tree["responses/prediction"]
+    test = significance(rate, loading, null=null)
+    np.testing.assert_array_equal(node["p_value"], test["p_value"])
+    np.testing.assert_array_equal(node["q_value"], test["q_value"])
+    assert node["p_value"].attrs["null"] == "SegmentPermutation"
+    assert (node.attrs["block_bins"], node.attrs["resamples"]) == (24, 30)
+    inside = (node["correlation_lower"] <= node["correlation"]) & (
+        node["correlation"] <= node["correlation_upper"]
+    )
+    assert inside.mean() > 0.9
+    recorded = find_pathways(tree, rates="rate", null=null, resamples=30, block=0.25)
+    for name in ("correlation", "p_value", "q_value"):
+        np.testing.assert_array_equal(
+            node[f"recorded_{name}"], recorded[f"layers/conv1/pathways/{name}"]
+        )
+    assert "correlation_lower" not in find_pathways(tree, resamples=0)["layers/conv1/pathways"]
+
+
+def test_own_drive_describes_cells_where_it_is_known(tree):
+    number = np.unique(tree["responses/type"].values, return_inverse=True)[1] % 2
+    loading = np.full((16, 50, 10), 0.1) + np.random.default_rng(8).random((16, 50, 10)) / 10
+    loading[number == 1, :, :5] += 1.0
+    total = loading.sum(1)
+    own = xr.Dataset(
+        {
+            "own_loading": (("cell", "window", "mode"), loading),
+            "share": (("cell", "mode"), total / total.sum(1, keepdims=True)),
+        },
+        coords={
+            "cell": tree["responses/cell"].values,
+            "mode": np.arange(10),
+            "window_time": ("window", np.arange(50) / 10),
+        },
+    )
+    tree["layers/conv1/own"] = xr.DataTree(own)
+    found = find_pathways(tree, resamples=30)
+    node = found["layers/conv1/pathways"]
+    assert node.attrs["k"] == 2
+    np.testing.assert_array_equal(node["pathway"], (number != number[0]).astype(int))
+    np.testing.assert_allclose(node["confidence"], 1)
+    assert found["layers/conv2/pathways"].attrs["k"] == 4
+    plain = find_pathways(tree, description="correlation", resamples=0)
+    assert plain["layers/conv1/pathways"].attrs["k"] == 4
+    with pytest.raises(RetinaCodecError, match="layer 'conv2' must have own contributions"):
+        find_pathways(tree, description="own")
+    tree["layers/conv1/own"] = xr.DataTree(own.isel(mode=slice(1, None)))
+    with pytest.raises(RetinaCodecError, match="own contributions must be those of these cells"):
+        find_pathways(tree)
 
 
 def test_input_stays_as_it_was(tree):
