@@ -7,8 +7,8 @@ fitted to the first part and judged on the last; each in a fresh process. Prints
     python benchmarks/autoencoder.py --reference ~/bscope
 
 The authors' loop is written anew from the settings of their retina script, around their own
-network class. ``--workers 4`` reads batches through four processes, as the script does; none (the default)
-is faster at this size.
+network class. ``--workers 4`` reads batches through four processes, as the script does; the default
+reads them in the same process.
 """
 
 from collections.abc import Callable
