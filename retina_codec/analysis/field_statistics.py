@@ -209,11 +209,11 @@ def _frequent(
 
 def _compress(directions: Floats, fine: npt.NDArray[np.bool_]) -> Floats:
     """Write directions in the few axes that hold all but a thousandth of their variation."""
-    centered = directions - directions[fine].mean(0)
-    values, vectors = np.linalg.eigh(centered[fine].T @ centered[fine])
-    kept = np.cumsum(values[::-1].clip(0)) <= (1 - NEGLIGIBLE) * values.clip(0).sum()
-    count = min(int(kept.sum()) + 1, len(values))
-    return np.asarray(centered[fine] @ vectors[:, -count:], np.float64)
+    centered = directions[fine] - directions[fine].mean(0)
+    vectors, values, _ = np.linalg.svd(centered, full_matrices=False)
+    power = np.square(values)
+    count = int((np.cumsum(power) <= (1 - NEGLIGIBLE) * power.sum()).sum()) + 1
+    return np.asarray(vectors[:, :count] * values[:count], np.float64)
 
 
 def _effect(points: Floats, codes: npt.NDArray[np.intp], count: int) -> float:

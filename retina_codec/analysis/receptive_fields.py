@@ -17,7 +17,13 @@ import torch
 import xarray as xr
 from torch import nn
 
+from retina_codec.analysis.all_fields import all_fields
+from retina_codec.analysis.event_parts import can_split, event_parts
 from retina_codec.analysis.events import choose_events, combination_labels
+from retina_codec.analysis.field_measures import field_measures
+from retina_codec.analysis.field_statistics import combination_effect
+from retina_codec.analysis.retina_fields import RetinaFields
+from retina_codec.contributions.methods import Method
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
@@ -27,6 +33,7 @@ from retina_codec.recordings.windows import StimulusWindows
 __all__ = ["instantaneous_fields", "rank_one_parts", "receptive_fields"]
 
 GRADIENT_UNITS = "Hz per standard deviation of intensity"
+FEWEST_TIMES = 100  # for a comparison of combinations
 BATCH = 16  # events at a time: 16 windows of 40 × 50 × 50 and their gradients fit in any memory
 
 
@@ -122,10 +129,17 @@ def receptive_fields(
     combinations: int = 6,
     per_combination: int = 3,
     minimum_rate: float = 1.0,
+    parts: bool | None = None,
+    target: Any = None,
+    method: Method | None = None,
+    samples: int = 300,
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Compute the receptive fields of all cells at events chosen by their active modes.
+
+    Each field is split exactly into the parts of the active modes and a remainder, through the
+    chain rule at the layer (`mode_shares`, `split_fields`), and measured (`field_measures`).
 
     Parameters
     ----------
@@ -145,6 +159,14 @@ def receptive_fields(
         How many sets of active modes, and how many events of each at most.
     minimum_rate : float
         Hz; below it a cell is marked as not responding (its field is kept).
+    parts : bool, optional
+        Split the fields by mode. None: where the results hold contributions and modes, and say
+        how they were computed (those of `analyze` do).
+    target, method : optional
+        What `contribute` had, for parts where the results do not say.
+    samples : int
+        Number of times, evenly spaced, at which fields are compared between combinations
+        (`combination_effect`); 0: none. Only for a `RetinaCNN` and enough times.
     device : str or torch.device, optional
         Where to compute; the network's own device when left out.
     progress : bool, optional
@@ -157,14 +179,20 @@ def receptive_fields(
         (event, cell, lag), unit length; ``rank1`` (event, cell), share of the field that their
         product explains; ``mean`` (event, cell), removed before the split; ``prediction``
         (event, cell) Hz; ``responding`` (event, cell); ``scene`` (event, y, x), mean of the
-        window in standard deviations of intensity. Coordinates: ``time`` (s) and
+        window in standard deviations of intensity. The measures of `field_measures` (event,
+        cell), in px. With parts: ``part`` (event, cell, mode, y, x), the image of each mode's part
+        along the field's time course, ``remainder`` (event, cell, y, x): they add up to
+        ``spatial``; ``part_temporal`` and ``remainder_temporal`` add up to ``temporal``;
+        ``part_share`` and ``remainder_share`` to 1; ``identity_error`` (event, cell), how far the
+        sum is from the field. With samples: ``combination_<name>`` (cell), see
+        `combination_effect`. Coordinates: ``time`` (s) and
         ``combination`` ("0+4") along event, ``cell``, ``type``, ``lag`` (s).
 
     Raises
     ------
     RetinaCodecError
         If the layer has no modes, an event is no response time of the results, no time
-        qualifies, or the inputs do not fit the results.
+        qualifies, the inputs do not fit the results, or parts are asked for and cannot be made.
 
     References
     ----------
@@ -199,20 +227,19 @@ def receptive_fields(
         network = copy.deepcopy(network).to(here)  # the caller's network stays where it is
 
     read, lag = _reader(network, inputs, times, dtype)
-    parts: list[tuple[torch.Tensor, ...]] = []
+    pieces: list[tuple[torch.Tensor, ...]] = []
     batches = [positions[i : i + BATCH] for i in range(0, len(positions), BATCH)]
     for batch in progress_bar(batches, description="receptive fields", progress=progress):
         windows = read(batch).to(device=here, dtype=dtype)
-        fields = instantaneous_fields(network, windows)
+        fields = _fields(network, windows)
         if fields.shape[1] != rates.sizes["cell"]:
             raise RetinaCodecError(
                 f"network and results must hold the same cells; the network has "
                 f"{fields.shape[1]} outputs, the results {rates.sizes['cell']} cells."
             )
-        parts.append((*rank_one_parts(fields), windows.mean(dim=1)))
-    spatial, temporal, explained, mean, scene = (
-        torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)
-    )
+        pieces.append((*rank_one_parts(fields), windows.mean(dim=1)))
+    joined = [torch.cat(piece) for piece in zip(*pieces, strict=True)]
+    spatial, temporal, explained, mean, scene = (piece.cpu().numpy() for piece in joined)
 
     shown = prediction[positions]
     per_event = ("event", "cell")
@@ -255,7 +282,65 @@ def receptive_fields(
         ("scene", "standard deviation of intensity", "mean of the stimulus window"),
     ):
         dataset[name].attrs.update(units=units, long_name=long_name)
+    dataset = dataset.assign(field_measures(dataset).data_vars)
+    if can_split(modes, layer) if parts is None else parts:
+        split = event_parts(
+            network,
+            lambda where: read(where).to(device=here, dtype=dtype),
+            modes,
+            layer,
+            positions,
+            *joined[:2],
+            fields=instantaneous_fields,
+            target=target,
+            method=method,
+        )
+        dataset = dataset.assign_coords(mode=found["mode"].values).assign(split)
+        used = np.flatnonzero(active[positions].any(axis=0))
+        dataset = dataset.isel(mode=used)  # the others have no part in these events
+    if samples and isinstance(network, RetinaCNN):
+        labels = combination_labels(active, found["mode"].values.tolist())
+        effect = _effect(network, inputs, times, labels, samples, minimum_rate, progress)
+        dataset = dataset.assign(effect)
     return dataset
+
+
+def _fields(network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
+    """Return whole fields by the quickest exact way."""
+    if not isinstance(network, RetinaCNN):
+        return instantaneous_fields(network, windows)
+    structure = RetinaFields(network)
+    with torch.no_grad():
+        seen = structure.look(network.first_layer(windows))
+    return structure.place(structure.fields(structure.descend(seen)))[:, :, 0]
+
+
+def _effect(
+    network: RetinaCNN,
+    inputs: Any,
+    times: npt.NDArray[np.float64],
+    labels: list[str],
+    samples: int,
+    minimum_rate: float,
+    progress: bool | None,
+) -> dict[str, xr.DataArray]:
+    """Compare fields between combinations at evenly spaced times, if there are enough."""
+    every = max(1, len(times) // samples)
+    if len(times) // every < FEWEST_TIMES:
+        return {}
+    sampled = all_fields(network, inputs, every=every, progress=progress)
+    if len(sampled["time"]) != len(times[::every]):  # the results are of a part of the inputs
+        return {}
+    tested = combination_effect(
+        sampled, np.array(labels)[::every], minimum_rate=minimum_rate, progress=progress
+    )
+    settings = {k: v for k, v in tested.attrs.items() if k != "sampled_along"}
+    return {
+        f"combination_{name}": array.reset_coords(drop=True).assign_attrs(
+            settings | {"every": every} | array.attrs
+        )
+        for name, array in tested.data_vars.items()
+    }
 
 
 def _modes_of(tree: xr.DataTree, layer: str) -> tuple[xr.Dataset, xr.Dataset]:

@@ -1,17 +1,25 @@
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from torch import nn
 
+from retina_codec.analysis.all_fields import all_fields
+from retina_codec.analysis.events import combination_labels
+from retina_codec.analysis.field_statistics import combination_effect
 from retina_codec.analysis.receptive_fields import (
     instantaneous_fields,
     rank_one_parts,
     receptive_fields,
 )
+from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
 from retina_codec.errors import RetinaCodecError
+from retina_codec.modes import SparseAutoencoder, decompose
 from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
 from tests.reference.receptive_fields import finite_difference_fields, rank_one_by_svd
+from tests.small import small_network, small_recording
 
 HISTORY, SIDE, CELLS = 4, 9, 3
 
@@ -218,6 +226,107 @@ def test_fields_survive_the_file(network, session, tmp_path):
         xr.testing.assert_identical(back.load(), fields)
 
 
+@pytest.fixture(scope="module")
+def explained():
+    """Return a recording, its network and the modes of what it contributes."""
+    network = small_network()
+    split = small_recording(network, bins=400)["test"]
+    tree = contribute(
+        network, split, target=Surprisal(), method=IntegratedGradients(4), progress=False
+    )
+    method = SparseAutoencoder(modes=6, active=2, seed=0)
+    return network, split, decompose(tree, method, gap=HISTORY, progress=False)
+
+
+@pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
+def test_parts_and_remainder_add_up_to_every_field(explained, layer):
+    network, split, tree = explained
+    fields = receptive_fields(network, split, tree, layer=layer, samples=0, progress=False)
+    assert float(fields["identity_error"].max()) < 1e-5
+    # Time courses are eigenvectors in float32: where two eigenvalues are close, they err more.
+    for part, rest, whole, tolerance in (
+        ("part", "remainder", fields["spatial"], 1e-5),
+        ("part_temporal", "remainder_temporal", fields["temporal"], 2e-3),
+        ("part_share", "remainder_share", xr.ones_like(fields["rank1"]), 1e-5),
+    ):
+        total = fields[part].sum("mode", skipna=False) + fields[rest]
+        known = np.isfinite(total.values)
+        assert known.mean() > 0.9  # NaN only where a cell has no gradient
+        scale = float(np.abs(whole).max())
+        np.testing.assert_allclose(
+            total.values[known], whole.transpose(*total.dims).values[known], atol=tolerance * scale
+        )
+    # Modes that are not active at an event have no part in its fields; those that are have.
+    names = [[int(name) for name in label.split("+")] for label in fields["combination"].values]
+    for event, active in enumerate(names):
+        share = np.abs(fields["part_share"].isel(event=event)).max("cell")
+        assert (share.values > 0).tolist() == [mode in active for mode in fields["mode"].values]
+
+
+def test_parts_of_another_module_are_those_of_its_layer(explained):
+    network, split, tree = explained
+    events = tree["responses"]["time"].values[[40, 90]]
+    scale = network.normalisation
+    frames = (split["stimulus"].values.astype("f4") - scale.mean) / scale.std
+    count = len(tree["responses"]["time"])
+    history = network.history
+    windows = torch.as_tensor(np.stack([frames[i : i + history] for i in range(count)]))
+    bare = nn.Sequential(OrderedDict(conv2=nn.Identity(), rest=network))
+    with pytest.raises(RetinaCodecError, match="must be those of the results"):
+        receptive_fields(bare, windows, tree, events=events, parts=True, progress=False)
+    whole = receptive_fields(network, split, tree, events=events, samples=0, progress=False)
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv2 = network.conv2
+            self.inner = network
+
+        def forward(self, x):
+            return self.inner(x)
+
+    plain = receptive_fields(
+        Wrapped(),
+        windows,
+        tree,
+        events=events,
+        target=Surprisal(tree["responses"]["mean"].values, tree["responses"]["covariance"].values),
+        method=IntegratedGradients(4),
+        parts=True,
+        progress=False,
+    )
+    for name in ("part", "remainder", "part_share", "spatial"):
+        scale = float(np.abs(whole[name]).max())
+        np.testing.assert_allclose(plain[name], whole[name], atol=1e-4 * scale, err_msg=name)
+
+
+def test_parts_need_to_know_how_contributions_were_computed(explained):
+    network, split, tree = explained
+    unknown = tree.copy()
+    unknown.attrs = {}
+    assert "part" not in receptive_fields(network, split, unknown, samples=0, progress=False)
+    with pytest.raises(RetinaCodecError, match="Pass the target= and method="):
+        receptive_fields(network, split, unknown, parts=True, progress=False)
+    wrong = tree.copy(deep=True)
+    wrong["layers/conv2"]["contribution"] = 2 * wrong["layers/conv2"]["contribution"]
+    with pytest.raises(RetinaCodecError, match="at the events must be those of the results"):
+        receptive_fields(network, split, wrong, progress=False)
+
+
+def test_combinations_are_compared_at_even_times(explained):
+    network, split, tree = explained
+    fields = receptive_fields(network, split, tree, parts=False, samples=196, progress=False)
+    every = 2
+    sampled = all_fields(network, split, every=every, progress=False)
+    modes = tree["layers/conv2/modes"]
+    labels = combination_labels(modes["active"].values, modes["mode"].values.tolist())
+    expected = combination_effect(sampled, np.array(labels)[::every], progress=False)
+    np.testing.assert_array_equal(fields["combination_p_value"], expected["p_value"])
+    assert fields["combination_effect"].attrs["every"] == every
+    few = receptive_fields(network, split, tree, parts=False, samples=50, progress=False)
+    assert "combination_p_value" not in few
+
+
 def _other_layer(_network, split, tree):
     return _network, split, tree, {"layer": "conv7"}
 
@@ -270,7 +379,7 @@ def _too_many_cells(_network, _split, tree):
     [
         (_other_layer, r"layer='conv7', layers with modes: \['conv2'\]"),
         (_event_outside, r"response times of the results \(0.040 to 1.190 s\); got 99.000 s"),
-        (_bare_module, "only be cut into windows for a RetinaCNN"),
+        (_bare_module, "only be cut into windows for a network that knows"),
         (_no_event, "at least one event"),
         (_event_nan, "got nan s"),
         (_whole_recording, r"must have a stimulus.*recording\['test'\]"),
