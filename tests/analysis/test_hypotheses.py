@@ -67,11 +67,19 @@ def test_rows_say_what_modes_and_pathways_name(claims):
     assert by_name(claims, "conv2", "1")["pathways"] == ""
 
 
-@pytest.mark.parametrize(("layer", "channels"), ROWS)
-def test_changes_equal_the_slow_form(network, recording, claims, layer, channels):
+@pytest.fixture(scope="module")
+def slow(network, recording):
+    """Rates of whole blocks from the slow form, by channels; () is the whole network."""
     movie = recording["test/stimulus"]
-    cut = silenced_rates(network, movie, layer, channels, 1.0, "grey")[: BLOCKS * 100]
-    whole = silenced_rates(network, movie, layer, (), 1.0, "grey")[: BLOCKS * 100]
+    return {
+        channels: silenced_rates(network, movie, layer, channels, 1.0, "grey")[: BLOCKS * 100]
+        for layer, channels in [("conv1", ()), *ROWS]
+    }
+
+
+@pytest.mark.parametrize(("layer", "channels"), ROWS)
+def test_changes_equal_the_slow_form(slow, claims, layer, channels):
+    cut, whole = slow[channels], slow[()]
     row = by_name(claims, layer, ", ".join(map(str, channels)))
     expected = (cut - whole).mean(axis=0)
     np.testing.assert_allclose(row["change"], expected, rtol=1e-3, atol=1e-3)
@@ -82,14 +90,8 @@ def test_changes_equal_the_slow_form(network, recording, claims, layer, channels
 
 
 @pytest.mark.parametrize(("layer", "channels"), ROWS)
-def test_segment_and_repeats_follow_from_the_counts(network, recording, claims, layer, channels):
-    movie = recording["test/stimulus"]
-    blocks = [
-        silenced_rates(network, movie, layer, names, 1.0, "grey")[: BLOCKS * 100]
-        .reshape(BLOCKS, 100, -1)
-        .mean(axis=1)
-        for names in ((), channels)
-    ]
+def test_segment_and_repeats_follow_from_the_counts(recording, slow, claims, layer, channels):
+    blocks = [slow[key].reshape(BLOCKS, 100, -1).mean(axis=1) for key in ((), channels)]
     factor = count_variability(recording["test/repeats/rate"], 1.0, 100.0).values
     squared = (blocks[1] - blocks[0]) ** 2 / (factor * (blocks[0] + blocks[1]))  # 1 s
     row = by_name(claims, layer, ", ".join(map(str, channels)))
