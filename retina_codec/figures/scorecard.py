@@ -95,7 +95,7 @@ def _pareto(axes: Axes, scores: dict[str, xr.Dataset]) -> None:
             mec=color,
             mew=1.2,
         )
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.1 * max(float(score["mean_active"].max()) for score in scores.values()))
     axes.set_xlabel("modes active at a time (mean; ring: as decomposed)")
     axes.set_ylabel("R² on held-out times")
     axes.legend(loc="lower right")
