@@ -167,11 +167,18 @@ def summarize_parts(
         over the field's largest absolute value. NaN where a field is constant.
     """
     dims = (-3, -2, -1)
+    peak = fields.abs().amax(dims)
+    scale = torch.where(peak > 0, peak, 1.0)  # squares of small fields must not vanish
+    parts, fields = (
+        parts / scale[..., None, None, None, None],
+        fields / scale[..., None, None, None],
+    )
+    spatial = spatial / scale[..., None, None]
     centered = parts - parts.mean(dims, keepdim=True)
-    image = torch.einsum("enl,enplyx->enpyx", temporal, centered)
+    image = torch.einsum("enl,enplyx->enpyx", temporal, centered) * scale[..., None, None, None]
     size = spatial.square().sum((-2, -1))[..., None, None]
     course = torch.einsum("enplyx,enyx->enpl", centered, spatial) / size
     power = fields.square().sum(dims)[..., None]
     share = torch.einsum("enplyx,enlyx->enp", parts, fields) / power
-    missing = (parts.sum(2) - fields).abs().amax(dims)
-    return FieldParts(image, course, share, missing / fields.abs().amax(dims))
+    error = (parts.sum(2) - fields).abs().amax(dims) / fields.abs().amax(dims)
+    return FieldParts(image, course, share, error)

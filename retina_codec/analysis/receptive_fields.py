@@ -19,6 +19,7 @@ from torch import nn
 
 from retina_codec.analysis.all_fields import all_fields
 from retina_codec.analysis.event_parts import can_split, event_parts
+from retina_codec.analysis.event_windows import event_positions, event_reader
 from retina_codec.analysis.events import choose_events, combination_labels
 from retina_codec.analysis.field_measures import field_measures
 from retina_codec.analysis.field_statistics import combination_effect
@@ -26,9 +27,7 @@ from retina_codec.analysis.retina_fields import RetinaFields
 from retina_codec.contributions.methods import Method
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
-from retina_codec.recordings.windows import StimulusWindows
 
 __all__ = ["instantaneous_fields", "rank_one_parts", "receptive_fields"]
 
@@ -100,17 +99,20 @@ def rank_one_parts(
     """
     mean = fields.mean(dim=(-3, -2, -1))
     matrix = (fields - mean[..., None, None, None]).flatten(-2)  # (..., l, y·x)
-    values, vectors = torch.linalg.eigh(matrix @ matrix.mT)  # lags are few: l × l, not pixels
+    size = matrix.abs().amax(dim=(-2, -1))
+    scaled = matrix / torch.where(size > 0, size, 1.0)[..., None, None]  # squares must not vanish
+    values, vectors = torch.linalg.eigh(scaled @ scaled.mT)  # lags are few: l × l, not pixels
     temporal = vectors[..., -1]
     spatial = (temporal[..., None, :] @ matrix)[..., 0, :]
 
     peak = matrix.abs().amax(dim=-1).argmax(dim=-1)  # (...)
     index = peak[..., None, None].expand(*peak.shape, 1, matrix.shape[-1])
-    frame = matrix.gather(-2, index)[..., 0, :]
-    covariance = ((spatial - spatial.mean(-1, keepdim=True)) * frame).sum(-1)
+    frame = scaled.gather(-2, index)[..., 0, :]
+    image = (temporal[..., None, :] @ scaled)[..., 0, :]
+    covariance = ((image - image.mean(-1, keepdim=True)) * frame).sum(-1)
     sign = torch.where(covariance < 0, -1.0, 1.0).to(fields.dtype)
 
-    total = matrix.square().sum(dim=(-2, -1))
+    total = scaled.square().sum(dim=(-2, -1))
     constant = total == 0
     undefined = torch.full_like(total, torch.nan)
     explained = torch.where(constant, undefined, values[..., -1].clamp(min=0) / total)
@@ -218,7 +220,7 @@ def receptive_fields(
             minimum_rate=minimum_rate,
         )
     else:
-        positions = _positions(np.asarray(events, dtype=np.float64), times, "the results")
+        positions = event_positions(np.asarray(events, dtype=np.float64), times, "the results")
 
     parameter = next(network.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
@@ -226,7 +228,7 @@ def receptive_fields(
     if parameter is not None and parameter.device != here:
         network = copy.deepcopy(network).to(here)  # the caller's network stays where it is
 
-    read, lag = _reader(network, inputs, times, dtype)
+    read, lag = event_reader(network, inputs, times, dtype)
     pieces: list[tuple[torch.Tensor, ...]] = []
     batches = [positions[i : i + BATCH] for i in range(0, len(positions), BATCH)]
     for batch in progress_bar(batches, description="receptive fields", progress=progress):
@@ -359,73 +361,3 @@ def _modes_of(tree: xr.DataTree, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
             "Run contribute on a recording, or on a DataArray of windows (time, lag, y, x)."
         )
     return tree[f"layers/{layer}/modes"].to_dataset(), rates
-
-
-def _positions(
-    wanted: npt.NDArray[np.float64], times: npt.NDArray[np.float64], where: str
-) -> npt.NDArray[np.intp]:
-    """Find times among sorted times, within half a bin."""
-    if not wanted.size:
-        raise RetinaCodecError("events must hold at least one event; got none.")
-    tolerance = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 1e-6
-    after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
-    before = (after - 1).clip(0)
-    nearest = np.where(
-        np.abs(times[before] - wanted) <= np.abs(times[after] - wanted), before, after
-    )
-    missing = wanted[~(np.abs(times[nearest] - wanted) <= tolerance * (1 + 1e-6))]  # NaN too
-    if missing.size:
-        raise RetinaCodecError(
-            f"events must be response times of {where} ({times[0]:.3f} to {times[-1]:.3f} s); got "
-            f"{', '.join(f'{value:.3f}' for value in missing[:5])} s."
-        )
-    return np.asarray(nearest, dtype=np.intp)
-
-
-class _Windows:
-    """Windows that are already made, picked by their position in the results."""
-
-    def __init__(self, windows: torch.Tensor) -> None:
-        self.windows = windows
-
-    def __call__(self, positions: npt.NDArray[np.intp]) -> torch.Tensor:
-        return self.windows[torch.as_tensor(positions)]
-
-
-class _Stimulus:
-    """Windows cut from a stimulus movie at the times of the results."""
-
-    def __init__(self, windows: StimulusWindows, times: npt.NDArray[np.float64]) -> None:
-        self.windows, self.times = windows, times
-        self.available = np.asarray(windows.time.values, dtype=np.float64)
-
-    def __call__(self, positions: npt.NDArray[np.intp]) -> torch.Tensor:
-        indices = _positions(self.times[positions], self.available, "the inputs")
-        return self.windows.at(indices)
-
-
-def _reader(
-    network: nn.Module,
-    inputs: xr.Dataset | xr.DataTree | xr.DataArray | torch.Tensor,
-    times: npt.NDArray[np.float64],
-    dtype: torch.dtype,
-) -> tuple[_Windows | _Stimulus, npt.NDArray[np.float64]]:
-    """Return how to read windows at positions of the results, and the lags (s)."""
-    if isinstance(inputs, xr.Dataset | xr.DataTree):
-        _, windows = open_windows(network, inputs, dtype)
-        return _Stimulus(windows, times), np.asarray(windows.lag.values)
-    if isinstance(inputs, xr.DataArray) and set(inputs.dims) == {"time", "lag", "y", "x"}:
-        inputs = inputs.transpose("time", "lag", "y", "x")
-    if inputs.ndim != 4 or inputs.shape[0] != len(times):
-        raise RetinaCodecError(
-            "windows must be (time, lag, y, x) with one window for each time of the results "
-            f"({len(times)}); got shape {tuple(inputs.shape)}."
-        )
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    lag = np.arange(inputs.shape[1], 0, -1) * step
-    if isinstance(inputs, torch.Tensor):
-        tensor = inputs
-    else:
-        tensor = torch.as_tensor(inputs.values)
-        lag = inputs["lag"].values if "lag" in inputs.coords else lag
-    return _Windows(tensor), np.asarray(lag, dtype=np.float64)

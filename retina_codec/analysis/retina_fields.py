@@ -182,6 +182,9 @@ class RetinaFields:
         parts = []
         with torch.no_grad():
             for spectra in self._chunks(gradient):  # (b, f, 2, l)
+                size = spectra.abs().amax((1, 2, 3))
+                size = torch.where(size > 0, size, 1.0)  # squares of small fields must not vanish
+                spectra = spectra / size[:, None, None, None]
                 flat = spectra.flatten(1, 2)
                 gram = flat.mT @ flat
                 sums = spectra[:, 0, 0] / self._weight[0]  # (b, l), over pixels
@@ -198,6 +201,7 @@ class RetinaFields:
                 zero = total <= 0
                 explained = torch.where(zero, torch.nan, values.clamp(min=0) / total)
                 temporal = torch.where(zero[..., None], torch.nan, temporal)
+                image, mean = image * size[:, None, None, None], mean * size
                 parts.append((image, temporal, explained, mean))
         shape = gradient.shape[:-3]
         whole = (torch.cat(part) for part in zip(*parts, strict=True))

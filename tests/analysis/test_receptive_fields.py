@@ -154,6 +154,15 @@ def test_a_separable_field_comes_back_whole_with_the_sign_of_its_peak(polarity):
     torch.testing.assert_close(explained, torch.tensor(1.0))
 
 
+def test_very_small_fields_have_parts_like_others():
+    fields = torch.randn(3, 4, 5, 4)  # squares of 1e-25 are 0 in float32
+    expected = rank_one_parts(fields)
+    spatial, temporal, explained, _ = rank_one_parts(1e-25 * fields)
+    torch.testing.assert_close(1e25 * spatial, expected[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(temporal, expected[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(explained, expected[2], rtol=1e-4, atol=1e-4)
+
+
 def test_a_constant_field_has_no_time_course():
     spatial, temporal, explained, mean = rank_one_parts(torch.full((2, 4, 3, 3), 2.0))
     assert torch.isnan(temporal).all()
@@ -244,10 +253,11 @@ def test_parts_and_remainder_add_up_to_every_field(explained, layer):
     fields = receptive_fields(network, split, tree, layer=layer, samples=0, progress=False)
     assert float(fields["identity_error"].max()) < 1e-5
     # Time courses are eigenvectors in float32: where two eigenvalues are close, they err more.
+    # Shares of parts that nearly cancel are larger than 1, and so is their rounding.
     for part, rest, whole, tolerance in (
         ("part", "remainder", fields["spatial"], 1e-5),
         ("part_temporal", "remainder_temporal", fields["temporal"], 2e-3),
-        ("part_share", "remainder_share", xr.ones_like(fields["rank1"]), 1e-5),
+        ("part_share", "remainder_share", xr.ones_like(fields["rank1"]), 1e-4),
     ):
         total = fields[part].sum("mode", skipna=False) + fields[rest]
         known = np.isfinite(total.values)

@@ -103,6 +103,15 @@ def test_a_cell_without_gradient_has_no_time_course():
     assert torch.isfinite(found.temporal[:, [0, 1, 3, 4, 5]]).all()
 
 
+def test_very_small_gradients_have_products_like_others():
+    network = small_network()
+    structure, _, gradient = whole(network, torch.randn(2, HISTORY, 16, 16))
+    gradient = torch.randn_like(gradient)  # squares of 1e-25 are 0 in float32
+    plain, small = structure.products(gradient), structure.products(1e-25 * gradient)
+    torch.testing.assert_close(small.explained, plain.explained, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(1e25 * small.spatial, plain.spatial, rtol=1e-4, atol=1e-4)
+
+
 def test_chunks_do_not_show(monkeypatch):
     network = small_network().double()
     windows = torch.randn(5, HISTORY, 16, 16, dtype=torch.float64)
