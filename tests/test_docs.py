@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+
+from tests.recordings.nwb_files import movie, write
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
@@ -13,6 +16,10 @@ PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 @pytest.mark.parametrize("page", ["contributions.md"])
 def test_code_blocks_run_one_after_the_other(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
+    run_page(page, capsys)
+
+
+def run_page(page, capsys):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert blocks
@@ -23,6 +30,27 @@ def test_code_blocks_run_one_after_the_other(page, monkeypatch, capsys):
         for told in re.findall(r"print\(.*\)  # (.*)", block):
             assert told in printed, f"{page}, block {number} prints {printed!r}, not {told!r}"
     plt.close("all")
+
+
+def test_the_page_on_recordings_runs_on_a_session(tmp_path, monkeypatch, capsys):
+    """Its blocks, one after the other, beside a session of four cells with repeats."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (200, 8, 8), dtype=np.uint8)
+    shown = np.concatenate([frames, frames])
+    spikes = {cell: np.sort(random.uniform(0, 4, 200)).tolist() for cell in (12, 4, 7, 9)}
+
+    def fill(nwbfile):
+        nwbfile.add_trial_column("split", "train or test")
+        nwbfile.add_trial(0.0, 2.0, split="test")
+        nwbfile.add_trial(2.0, 4.0, split="test")
+
+    times = np.arange(400) / 100 + random.normal(0, 1e-4, 400)
+    write(
+        tmp_path / "session.nwb", fill, stimulus=movie(data=shown, timestamps=times), spikes=spikes
+    )
+    monkeypatch.chdir(tmp_path)
+    run_page("recordings.md", capsys)
+    assert (tmp_path / "overview.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("page", PAGES)

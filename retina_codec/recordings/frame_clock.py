@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.nwb_session import Floats
+from retina_codec.recordings.nwb_session import LATE, Floats
 
 __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
 
-LATEST = 0.25  # of a period: a frame farther from its turn is not where it should be
+LATEST = LATE  # of a period: a frame farther from its turn is not where it should be
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
 SURE = 1e-12  # relative: no rate is measured better than this
 BLANK = -1
@@ -51,6 +51,13 @@ class FrameClock:
     def stop(self) -> float:
         """End of the last bin, s."""
         return float(self.onsets[-1]) + 1.0 / self.rate
+
+    def stop_of(self, last: int) -> float:
+        """End of the bin before number ``last``, s: the next onset, where it comes in its turn."""
+        stop = float(self.onsets[last - 1]) + 1.0 / self.rate
+        if last < self.onsets.size and abs(self.onsets[last] - stop) * self.rate < LATEST:
+            return float(self.onsets[last])
+        return stop
 
     def divided(self, parts: int) -> "FrameClock":
         """Cut every bin into equal parts, all of which show its frame.

@@ -119,6 +119,7 @@ def _build(recording: xr.DataTree) -> Any:
     rows, columns = (recording["test"][dim].to_numpy().tolist() for dim in ("y", "x"))
     own = {**attrs, "y": rows, "x": columns, "cell_types": types, "date": "not known"}
     own["spikes"] = EVENLY if spikes is None else EXACT
+    own["joined_blocks"] = "train" in recording.children and "block" in recording["train"].coords
     if "clock" in recording.children:
         own["clock"] = dataset_to_notes(recording.children["clock"].to_dataset(inherit=False))
     notes = {NOTES_KEY: own}
@@ -196,7 +197,10 @@ def _chunk_iterator(recording: xr.DataTree, shown: list[Presentation], dtype: np
         def _get_data(self, selection: tuple[slice, ...]) -> npt.NDArray[Any]:
             first, last = selection[0].start, selection[0].stop
             pieces = [
-                movies[entry.split][max(first - start, 0) : last - start].to_numpy()
+                movies[entry.split][
+                    entry.first + max(first - start, 0) : entry.first
+                    + min(last - start, entry.frames)
+                ].to_numpy()
                 for entry, start in zip(shown, starts, strict=False)
                 if start < last and first < start + entry.frames
             ]

@@ -107,7 +107,10 @@ def add_further_values(nwbfile: Any, recording: xr.DataTree, shown: Sequence[Pre
 
 def _from_spikes(shown: Sequence[Presentation], frame_rate: float) -> dict[str, npt.NDArray[Any]]:
     """Return what a reader will make of the spikes of a split: its counts and rates."""
-    each = np.stack([entry.counts for entry in shown])  # (repeat, time, cell), NaN where missing
+    if shown[0].repeat < 0:  # blocks, one after the other
+        each = np.concatenate([entry.counts for entry in shown])[None]
+    else:
+        each = np.stack([entry.counts for entry in shown])  # (repeat, time, cell), NaN: missing
     missing = np.isnan(each).all(axis=0)
     total: Floats = np.where(missing, np.nan, np.nansum(each, axis=0))
     rates = (each * frame_rate).astype(np.float32).astype(np.float64)

@@ -8,6 +8,7 @@ gap, never truncates in silence. How the parts are found stands in the other nwb
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -21,7 +22,7 @@ from retina_codec.recordings.nwb_extras import NO_LONG_NAME, REPEATS_RATE
 from retina_codec.recordings.nwb_interneurons import read_interneurons
 from retina_codec.recordings.nwb_notes import dataset_from_notes
 from retina_codec.recordings.nwb_options import NwbOptions, Reading
-from retina_codec.recordings.nwb_session import NOTES_KEY, bin_spikes
+from retina_codec.recordings.nwb_session import EDGE_SLACK, NOTES_KEY, Floats, bin_spikes
 from retina_codec.recordings.nwb_splits import (
     Interval,
     Run,
@@ -32,7 +33,13 @@ from retina_codec.recordings.nwb_splits import (
 )
 from retina_codec.recordings.nwb_stimulus import Stimulus, find_stimulus
 from retina_codec.recordings.nwb_tree import Node, open_nwb
-from retina_codec.recordings.nwb_units import LATER, Cells, read_cells
+from retina_codec.recordings.nwb_units import (
+    LATER,
+    Cells,
+    leave_missing_bins,
+    leave_unobserved,
+    read_cells,
+)
 from retina_codec.recordings.schema import make_recording
 
 __all__ = ["read_nwb"]
@@ -157,25 +164,31 @@ def read_nwb(
 def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> xr.DataTree:
     notes = _notes(root)
     cells = read_cells(root, path, options, reading)
+    leave_unobserved(cells, reading)
     intervals = read_intervals(root, path, options, reading)
     movies = _movies(root, path, intervals, options, reading)
     _check_overlap(cells, movies, path)
     splits = [name for name in ("train", "test") if name in movies]
     rate = float(notes.get("frame_rate", movies["test"].clock.rate))
-    runs = _runs(movies, intervals, path, options, reading)
+    for movie in movies.values():  # our own files know the rate to the last digit
+        movie.clock = replace(movie.clock, rate=rate)
+    join_blocks = options.join_blocks or bool(notes.get("joined_blocks"))
+    runs = _runs(movies, intervals, path, join_blocks, reading)
     _check_same_movie(movies["test"], runs["test"], path, bool(notes))
     parts: dict[str, xr.Dataset | None] = {"train": None, "test": None, "repeats": None}
     for split in splits:
         movie, found = movies[split], runs[split]
         part = _frames(movie, found, cells, rate, notes)
         counts = [_counts(cells, movie, run) for run in found]
+        for run, counted in zip(found, counts, strict=True):
+            leave_missing_bins(cells, _onsets(movie, run), movie.clock.stop_of(run.last), counted)
         if split == "train" or (len(found) == 1 and found[0].repeat < 0):
             joined = counts[0] if len(counts) == 1 else np.concatenate(counts)
             if joined.dtype.kind == "f" and np.isfinite(joined).all():
                 joined = joined.astype(np.int32)
             part["spike_count"] = (("time", "cell"), joined, {"units": "count"})
         else:
-            parts["repeats"] = _repeats(root, found, counts, rate)
+            parts["repeats"] = _repeats(root, movie, found, counts, rate)
         parts[split] = _with_extras(root, part, split)
     pixels = float(notes.get("pixel_size", movies["test"].pixel_size))
     first = movies["test"].clock.onsets[runs["test"][0].first : runs["test"][0].last]
@@ -235,7 +248,7 @@ def _runs(
     movies: dict[str, Stimulus],
     intervals: list[Interval] | None,
     path: str,
-    options: NwbOptions,
+    join_blocks: bool,
     reading: Reading,
 ) -> dict[str, list[Run]]:
     """Bins of every split, presentations of the test movie apart."""
@@ -255,7 +268,7 @@ def _runs(
             ]
         if split == "train" and len(found) > 1:
             found = _joined(found, clock.rate)
-        if split == "train" and len(found) > 1 and not options.join_blocks:
+        if split == "train" and len(found) > 1 and not join_blocks:
             spans = "; ".join(
                 f"{run.start:.6g} to {clock.onsets[run.last - 1] + 1 / clock.rate:.6g} s"
                 for run in found[:8]
@@ -341,10 +354,11 @@ def _frames(
     part = xr.Dataset({"stimulus": (("time", "y", "x"), shown, {"units": movie.unit})}, coords)
     if len(blocks) > 1:
         number = np.repeat(np.arange(len(blocks)), [run.bins for run in blocks])
-        times = np.concatenate([movie.clock.onsets[run.first : run.last] for run in blocks])
-        part = part.assign_coords(
-            block=("time", number), session_time=("time", times, {"units": "s"})
-        )
+        part = part.assign_coords(block=("time", number))
+    if runs[0].repeat < 0:
+        times = np.concatenate([_onsets(movie, run) for run in blocks])
+        if len(blocks) > 1 or not _equal_steps(times, rate):
+            part = part.assign_coords(session_time=("time", times, {"units": "s"}))
     if cells.members is not None and "cell_types" in notes:
         part = part.assign_coords(cell_type=np.array(notes["cell_types"], dtype=str))
         part["type_membership"] = (("cell", "cell_type"), cells.members, {"units": "1"})
@@ -353,13 +367,24 @@ def _frames(
 
 def _counts(cells: Cells, movie: Stimulus, run: Run) -> npt.NDArray[Any]:
     """Spikes in the bins of a run, (time, cell)."""
+    edges = np.append(_onsets(movie, run), movie.clock.stop_of(run.last))
+    return bin_spikes(cells.trains, cells.observed, edges)
+
+
+def _onsets(movie: Stimulus, run: Run) -> Floats:
+    """Left edges of the bins of a run, s."""
     onsets = movie.clock.onsets[run.first : run.last].copy()
     onsets[0] = run.start
-    return bin_spikes(cells.trains, cells.observed, onsets, movie.clock.rate)
+    return onsets
+
+
+def _equal_steps(times: Floats, rate: float) -> bool:
+    even = times[0] + np.arange(times.size) / rate
+    return bool(np.abs(times - even).max() * rate < EDGE_SLACK)
 
 
 def _repeats(
-    root: Node, runs: list[Run], counts: list[npt.NDArray[Any]], rate: float
+    root: Node, movie: Stimulus, runs: list[Run], counts: list[npt.NDArray[Any]], rate: float
 ) -> xr.Dataset:
     """Rates of all presentations; one that was cut short ends in NaN."""
     longest = max(map(len, counts))
@@ -371,10 +396,13 @@ def _repeats(
     if kept is not None and kept.shape == (rates.shape[0] * longest, rates.shape[2]):
         rates = kept.read().reshape(rates.shape)
         attrs = _series_attributes(root, REPEATS_RATE)
-    return xr.Dataset(
-        {"rate": (("repeat", "time", "cell"), rates, attrs)},
-        coords={"start_time": ("repeat", [run.start for run in runs])},
-    )
+    coords: dict[str, Any] = {"start_time": ("repeat", [run.start for run in runs])}
+    if not all(_equal_steps(_onsets(movie, run), rate) for run in runs):
+        times = np.full(rates.shape[:2], np.nan)
+        for index, run in enumerate(runs):
+            times[index, : run.bins] = _onsets(movie, run)
+        coords["session_time"] = (("repeat", "time"), times, {"units": "s"})
+    return xr.Dataset({"rate": (("repeat", "time", "cell"), rates, attrs)}, coords=coords)
 
 
 def _with_extras(root: Node, part: xr.Dataset, split: str) -> xr.Dataset:
@@ -467,7 +495,7 @@ def _clock(cells: Cells, movies: dict[str, Stimulus], runs: dict[str, list[Run]]
     inside = np.zeros(len(cells.trains), dtype=np.int64)
     for split, movie in movies.items():
         for run in runs[split]:
-            stop = float(movie.clock.onsets[run.last - 1]) + 1 / movie.clock.rate
+            stop = movie.clock.stop_of(run.last)
             inside += [int(((t >= run.start) & (t < stop)).sum()) for t in cells.trains]
     outside = np.array([train.size for train in cells.trains]) - inside
     attrs = {"units": "count", "long_name": "spikes outside train and test"}

@@ -5,8 +5,8 @@ here.
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
 
 NOTES_KEY = "retina_codec"  # in the notes of a file: what NWB has no place for
 TOLERANCE = 1e-2  # of a frame, between two presentations that touch
+LATE = 0.25  # of a frame: what follows later is no next frame
 EDGE_SLACK = 1e-6  # of a frame, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +48,12 @@ class Presentation:
         Hz.
     counts : numpy.ndarray, (time, cell)
         Spikes per bin, NaN where a cell was not recorded.
+    onsets : numpy.ndarray, (time,), optional
+        s, of every frame; None: equal steps.
+    first : int
+        Number of the first frame in the movie of the split.
+    end : float, optional
+        s, of the last frame; None: 1/frame_rate after its onset.
     """
 
     split: str
@@ -54,6 +61,9 @@ class Presentation:
     start: float
     frame_rate: float
     counts: Floats
+    onsets: Floats | None = None
+    first: int = 0
+    end: float | None = None
 
     @property
     def frames(self) -> int:
@@ -63,7 +73,17 @@ class Presentation:
     @property
     def stop(self) -> float:
         """End of the last frame, s."""
-        return self.start + self.frames / self.frame_rate
+        return float(self.edges[-1])
+
+    @property
+    def edges(self) -> Floats:
+        """Onset of every frame and the end of the last, s, (time + 1,)."""
+        edges: Floats = self.start + np.arange(self.frames + 1) / self.frame_rate
+        if self.onsets is not None:
+            edges = np.append(self.onsets, self.onsets[-1] + 1.0 / self.frame_rate)
+        if self.end is not None:
+            edges[-1] = self.end
+        return edges
 
 
 def presentations_of(
@@ -91,33 +111,22 @@ def presentations_of(
         Two presentations overlap, there are only smoothed rates, or spike times and counts differ.
     """
     frame_rate = float(recording.attrs["frame_rate"])
-    parts: list[tuple[str, int, float, xr.DataArray, xr.DataArray]] = []
-    for split in ("train", "test"):
-        if split not in recording.children:
-            continue
-        node = recording[split].to_dataset()
-        start = float(node["time"][0])
-        if split == "test" and "repeats" in recording["test"].children:
-            repeats = recording["test/repeats"].to_dataset()
-            rates, starts = repeats["rate"], repeats["start_time"].to_numpy()
-            each = rates / frame_rate
-            parts += [(split, i, float(starts[i]), rates[i], each[i]) for i in range(len(rates))]
-        else:
-            parts.append((split, -1, start, node["rate"], node["spike_count"]))
     shown = []
-    for split, repeat, start, rate, counted in parts:
+    parts = sorted(_parts(recording, frame_rate), key=lambda part: part[0].start)
+    for number, (entry, rate, counted) in enumerate(parts):
         counts = _whole_counts(counted, rate, frame_rate)
+        entry = replace(entry, counts=np.empty(rate.shape) if counts is None else counts)
+        if number + 1 < len(parts):
+            entry = _until(entry, parts[number + 1][0].start)
         if spikes is not None:
-            times = start + np.arange(rate.shape[0]) / frame_rate
-            counts = _binned(spikes, times, frame_rate, counts, rate, split)
+            counts = _binned(spikes, entry.edges, counts, rate, entry.split)
         elif counts is None:
             raise RetinaCodecError(
                 "rates must be whole numbers of spikes per bin, or stand beside real counts, to be "
-                f"written as spikes; those of the {split} split are smoothed. Add spike_count (of "
-                "repeats: the node /spikes), or save the recording as .nc or .zarr."
+                f"written as spikes; those of the {entry.split} split are smoothed. Add "
+                "spike_count (of repeats: the node /spikes), or save the recording as .nc or .zarr."
             )
-        shown.append(Presentation(split, repeat, start, frame_rate, counts))
-    shown.sort(key=lambda entry: entry.start)
+        shown.append(replace(entry, counts=counts))
     for before, after in itertools.pairwise(shown):
         if (before.stop - after.start) * frame_rate > TOLERANCE:
             raise RetinaCodecError(
@@ -126,6 +135,50 @@ def presentations_of(
                 f"{after.start:.6g} s. Move the time coordinate or start_time."
             )
     return shown
+
+
+def _parts(
+    recording: xr.DataTree, frame_rate: float
+) -> Iterator[tuple[Presentation, xr.DataArray, xr.DataArray]]:
+    """Give every presentation, still without counts, with its rates and what was counted."""
+    nothing = np.empty((0, 0))
+    for split in ("train", "test"):
+        if split not in recording.children:
+            continue
+        node = recording[split].to_dataset()
+        if split == "test" and "repeats" in recording["test"].children:
+            repeats = recording["test/repeats"].to_dataset()
+            starts = repeats["start_time"].to_numpy()
+            for number, rate in enumerate(repeats["rate"]):
+                onsets = None
+                if "session_time" in repeats.coords:
+                    onsets = _whole_clock(repeats["session_time"][number].to_numpy(), frame_rate)
+                start = float(starts[number])
+                entry = Presentation(split, number, start, frame_rate, nothing, onsets)
+                yield entry, rate, rate / frame_rate
+            continue
+        times = node["session_time"].to_numpy() if "session_time" in node.coords else None
+        cuts = [0, node.sizes["time"]]
+        if "block" in node.coords and times is not None:
+            cuts = [0, *(np.flatnonzero(np.diff(node["block"].to_numpy())) + 1), cuts[1]]
+        for first, last in itertools.pairwise(map(int, cuts)):
+            onsets = None if times is None else times[first:last]
+            start = float(node["time"][0] if onsets is None else onsets[0])
+            entry = Presentation(split, -1, start, frame_rate, nothing, onsets, first)
+            yield entry, node["rate"][first:last], node["spike_count"][first:last]
+
+
+def _until(entry: Presentation, start: float) -> Presentation:
+    """End with the onset that follows, where it comes in its turn but not to the point."""
+    off = abs(start - entry.stop) * entry.frame_rate
+    return replace(entry, end=start) if EDGE_SLACK < off < LATE else entry
+
+
+def _whole_clock(onsets: Floats, frame_rate: float) -> Floats:
+    """Go on in equal steps where a presentation was cut short."""
+    last = int(np.flatnonzero(np.isfinite(onsets))[-1])
+    further = onsets[last] + np.arange(1, onsets.size - last) / frame_rate
+    return np.append(onsets[: last + 1], further)
 
 
 def join_session(shown: Sequence[Presentation]) -> tuple[float, Floats | None]:
@@ -141,17 +194,17 @@ def join_session(shown: Sequence[Presentation]) -> tuple[float, Floats | None]:
     start : float
         s, time of the first frame.
     timestamps : numpy.ndarray or None
-        s, one per frame where there are gaps between presentations; None without gaps, where the
-        frame rate says it all.
+        s, one per frame where there are gaps between presentations, or steps that are not equal;
+        None otherwise, where the frame rate says it all.
     """
     gaps = [
         (after.start - before.stop) * before.frame_rate
         for before, after in itertools.pairwise(shown)
     ]
-    if not gaps or max(gaps) <= TOLERANCE:
+    equal = all(entry.onsets is None for entry in shown)
+    if equal and max(gaps, default=0.0) <= TOLERANCE:
         return shown[0].start, None
-    each = [entry.start + np.arange(entry.frames) / entry.frame_rate for entry in shown]
-    return shown[0].start, np.concatenate(each)
+    return shown[0].start, np.concatenate([entry.edges[:-1] for entry in shown])
 
 
 def place_spikes(entry: Presentation, cell: int) -> Floats:
@@ -172,8 +225,12 @@ def place_spikes(entry: Presentation, cell: int) -> Floats:
     bins = np.repeat(np.arange(counts.size), counts)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     within = (np.arange(bins.size) - first + 0.5) / np.repeat(counts, counts)
-    spikes: Floats = entry.start + (bins + within) / entry.frame_rate
-    return spikes
+    if entry.onsets is None:
+        spikes: Floats = entry.start + (bins + within) / entry.frame_rate
+        return spikes
+    edges = entry.edges
+    placed: Floats = edges[bins] + within * np.diff(edges)[bins]
+    return placed
 
 
 def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
@@ -194,8 +251,8 @@ def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
     intervals: list[list[float]] = []
     for entry in shown:
         seen = np.concatenate([[False], np.isfinite(entry.counts[:, cell]), [False]])
-        edges = np.flatnonzero(np.diff(seen.astype(np.int8))).reshape(-1, 2)
-        for start, stop in entry.start + edges / entry.frame_rate:
+        runs = np.flatnonzero(np.diff(seen.astype(np.int8))).reshape(-1, 2)
+        for start, stop in entry.edges[runs]:
             if intervals and (start - intervals[-1][1]) * entry.frame_rate <= TOLERANCE:
                 intervals[-1][1] = float(stop)
             else:
@@ -206,10 +263,9 @@ def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
 def bin_spikes(
     spikes: Sequence[Floats],
     observed: Sequence[Floats] | None,
-    times: Floats,
-    frame_rate: float,
+    edges: Floats,
 ) -> npt.NDArray[Any]:
-    """Count spikes in the bins of regular frames: bin t is [time_t, time_t + 1/frame_rate).
+    """Count spikes in the bins of frames: bin t is [edge_t, edge_t+1).
 
     Parameters
     ----------
@@ -217,26 +273,23 @@ def bin_spikes(
         s, one array per cell.
     observed : sequence of (interval, 2) arrays, optional
         s; a bin whose middle lies in none of a cell's intervals is missing.
-    times : numpy.ndarray, (time,)
-        s, left edges.
-    frame_rate : float
-        Hz.
+    edges : numpy.ndarray, (time + 1,)
+        s, onsets and the end of the last bin.
 
     Returns
     -------
     numpy.ndarray, (time, cell)
         Count per bin; float32, NaN where missing, where there are observation intervals.
     """
-    width = 1.0 / frame_rate
-    edges = np.append(times, times[-1] + width) - EDGE_SLACK * width
-    counts = np.empty((times.size, len(spikes)), np.int32 if observed is None else np.float32)
+    middle = (edges[1:] + edges[:-1]) / 2
+    edges = edges - EDGE_SLACK * (edges[-1] - edges[0]) / middle.size
+    counts = np.empty((middle.size, len(spikes)), np.int32 if observed is None else np.float32)
     for cell, train in enumerate(spikes):
         counts[:, cell] = np.histogram(train[(train >= edges[0]) & (train < edges[-1])], edges)[0]
         if observed is None:
             continue
         intervals = np.asarray(observed[cell], dtype=np.float64).reshape(-1, 2)
         intervals = intervals[np.argsort(intervals[:, 0])]
-        middle = times + width / 2
         latest = np.searchsorted(intervals[:, 0], middle, side="right") - 1
         inside = latest >= 0
         inside[inside] = middle[inside] <= intervals[latest[inside], 1]
@@ -267,14 +320,13 @@ def _close(values: Floats, others: Floats) -> bool:
 
 def _binned(
     spikes: Sequence[Floats],
-    times: Floats,
-    frame_rate: float,
+    edges: Floats,
     counts: Floats | None,
     rate: xr.DataArray,
     split: str,
 ) -> Floats:
     """Count the spikes of one presentation and compare them with what was counted before."""
-    found = bin_spikes(spikes, None, times, frame_rate)
+    found = bin_spikes(spikes, None, edges)
     seen = np.isfinite(rate.to_numpy() if counts is None else counts)
     expected = found if counts is None else counts
     wrong = np.where(seen, found != expected, found > 0)
@@ -283,7 +335,7 @@ def _binned(
         told = f"{expected[bin_, cell]:g}" if seen[bin_, cell] else "not recorded (NaN)"
         raise RetinaCodecError(
             f"/spikes must give the counts of the {split} split; {int(wrong.sum())} bins differ, "
-            f"the first at {times[bin_]:.6g} s: cell {rate['cell'].to_numpy()[cell].item()!r} has "
+            f"the first at {edges[bin_]:.6g} s: cell {rate['cell'].to_numpy()[cell].item()!r} has "
             f"{found[bin_, cell]:g} spikes and a count of {told}. Correct one of them, or leave "
             "the spike times out: recording.drop_nodes('spikes')."
         )

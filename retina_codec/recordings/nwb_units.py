@@ -20,7 +20,14 @@ from retina_codec.recordings.nwb_options import NwbOptions, Reading
 from retina_codec.recordings.nwb_session import Floats
 from retina_codec.recordings.nwb_tree import Node, texts
 
-__all__ = ["Cells", "column", "read_cells", "types_from"]
+__all__ = [
+    "Cells",
+    "column",
+    "leave_missing_bins",
+    "leave_unobserved",
+    "read_cells",
+    "types_from",
+]
 
 TYPE_COLUMNS = ("cell_type", "celltype", "cell_class", "cell type")
 MAYBE_TYPES = ("type", "group", "class", "label", "cluster_type", "functional_type")
@@ -110,6 +117,48 @@ def read_cells(root: Node, path: str, options: NwbOptions, reading: Reading) -> 
         cells = cells.chosen(_chosen(options.cells, cells.names, rows, path))
     _mend_trains(cells, options.spike_time_unit, path, reading)
     return cells
+
+
+def leave_unobserved(cells: Cells, reading: Reading) -> None:
+    """Leave out spikes at times at which their cell was, by the file, not recorded."""
+    for number, (train, intervals) in enumerate(
+        zip(cells.trains, cells.observed or (), strict=False)
+    ):
+        rows = intervals[np.argsort(intervals[:, 0])]
+        latest = np.searchsorted(rows[:, 0], train, side="right") - 1
+        inside = latest >= 0
+        inside[inside] = train[inside] <= rows[latest[inside], 1]
+        if not inside.all():
+            reading.doubt(
+                f"unit {cells.names[number]} has {int((~inside).sum())} spikes outside its "
+                "obs_intervals; left out"
+            )
+            cells.trains[number] = train[inside]
+
+
+def leave_missing_bins(cells: Cells, onsets: Floats, stop: float, counts: npt.NDArray[Any]) -> None:
+    """Leave out spikes of bins that are missing because they were not observed to their middle.
+
+    Parameters
+    ----------
+    cells : Cells
+        Changed.
+    onsets : numpy.ndarray, (time,)
+        s.
+    stop : float
+        s, end of the last bin.
+    counts : numpy.ndarray, (time, cell)
+        NaN where missing.
+    """
+    if counts.dtype.kind != "f":
+        return
+    for number in np.flatnonzero(np.isnan(counts).any(axis=0)):
+        train = cells.trains[number]
+        place = np.searchsorted(onsets, train, side="right") - 1
+        within = (place >= 0) & (train < stop)
+        missing = np.zeros(train.size, dtype=bool)
+        missing[within] = np.isnan(counts[place[within], number])
+        cells.trains[number] = train[~missing]
 
 
 def column(table: Node, name: str, path: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:

@@ -25,6 +25,7 @@ UNITS = {
     "type_rate": "Hz",
     "spike_count": "count",
     "start_time": "s",
+    "session_time": "s",
     "center_y": "px",
     "center_x": "px",
 }
@@ -63,13 +64,14 @@ def make_recording(
     train : xr.Dataset or None
         ``stimulus`` (time, y, x) in raw intensities, may be lazy; ``spike_count`` (time, cell) in
         count or ``rate`` (time, cell) in Hz; coordinates ``time`` (s, left edges, session clock),
-        ``cell``, optionally ``type``, ``center_y``, ``center_x`` (px) along cell. Further
-        variables are kept.
+        ``cell``, optionally ``type``, ``center_y``, ``center_x`` (px) along cell; ``session_time``
+        (time) in s where bins are not at equal steps of the session clock. Further variables are
+        kept.
     test : xr.Dataset
         The same; counts and rates may be left out where ``repeats`` are given.
     repeats : xr.Dataset, optional
         ``rate`` (repeat, time, cell) in Hz, NaN where missing; optionally ``start_time`` (repeat)
-        in s, by default one presentation after another.
+        in s, by default one presentation after another, and ``session_time`` (repeat, time) in s.
     interneurons : xr.Dataset, optional
         ``potential`` (time, interneuron) during the first test presentation.
     frame_rate : float
@@ -109,7 +111,8 @@ def make_recording(
         test = _sum_repeats(test, repeats, frame_rate)
     nodes["/test"] = _complete_split(test, "test", frame_rate)
     if repeats is not None:
-        kept = [name for name in ("repeat", "start_time") if name in repeats.coords]
+        own = ("repeat", "start_time", "session_time")
+        kept = [name for name in own if name in repeats.coords]
         shared = [name for name in repeats.coords if name not in kept]
         nodes["/test/repeats"] = repeats.drop_vars(shared)
     if interneurons is not None:
@@ -230,7 +233,7 @@ def _complete_repeats(repeats: xr.Dataset, test: xr.Dataset) -> xr.Dataset:
 
 def _sum_repeats(test: xr.Dataset, repeats: xr.Dataset, frame_rate: float) -> xr.Dataset:
     """Sum of counts, mean of rates; a bin that no repeat shows stays NaN."""
-    rate = repeats["rate"].drop_vars(["repeat", "start_time"], errors="ignore")
+    rate = repeats["rate"].drop_vars(["repeat", "start_time", "session_time"], errors="ignore")
     words = "over the presentations of the test movie"
     named = {name: rate[name] for name in ("time", "cell") if name in rate.coords}
     test = test.assign_coords({name: v for name, v in named.items() if name not in test.coords})

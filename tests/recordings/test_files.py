@@ -1,14 +1,16 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.files import convert, open_recording, save_recording
 from retina_codec.recordings.windows import StimulusWindows
+from tests.recordings.nwb_files import FRAMES, movie, write
 from tests.recordings.published_files import write_published
 
 FORMATS = [".nc", ".zarr", ".nwb"]
@@ -134,3 +136,50 @@ def test_published_files_and_folders_go_to_their_reader(tmp_path):
         open_recording(tmp_path / "b.h5")
     with pytest.raises(RetinaCodecError, match="it holds neither"):
         open_recording(tmp_path)
+
+
+def foreign(path: Path) -> Path:
+    """A session of another lab: jittered frames, two repeats, exact spikes, an observation gap."""
+    random = np.random.default_rng(0)
+    shown = np.concatenate([FRAMES[:20], FRAMES[20:40], FRAMES[20:40]])
+    times = 3 + np.arange(60) / 50 + random.normal(0, 1e-4, 60)
+    spikes = {cell: np.sort(random.uniform(2.9, 4.4, 60)).tolist() for cell in (12, 4, 7)}
+
+    def fill(nwbfile: Any) -> None:
+        nwbfile.add_trial_column("split", "train or test")
+        for start, split in ((0, "train"), (20, "test"), (40, "test")):
+            stop = times[start + 20] if start < 40 else times[-1] + 0.02
+            nwbfile.add_trial(times[start], stop, split=split)
+
+    def observe(file: Any) -> None:
+        file["units/obs_intervals"] = [[2.9, 4.5], [2.9, 3.5], [3.8, 4.5], [2.9, 4.5]]
+        file["units/obs_intervals_index"] = np.array([1, 3, 4], dtype="u8")
+
+    movie_shown = movie(data=shown, timestamps=times)
+    columns = {"cell_type": ["ON", "", "OFF"]}
+    return write(path, fill, stimulus=movie_shown, spikes=spikes, columns=columns, mend=observe)
+
+
+def test_nwb_to_nc_and_back_keeps_all(tmp_path: Path) -> None:
+    """Frames, counts, rates, repeats, exact spikes, types, the clock and how it was read."""
+    foreign(tmp_path / "lab.nwb")
+    with pytest.warns(RecordingWarning, match=r"unit 4 has \d+ spikes outside its obs_intervals"):
+        first = open_recording(tmp_path / "lab.nwb")
+    with pytest.warns(RecordingWarning, match="left out"):
+        convert(tmp_path / "lab.nwb", tmp_path / "a.nc")
+    convert(tmp_path / "a.nc", tmp_path / "b.nwb")
+    convert(tmp_path / "b.nwb", tmp_path / "c.zarr")
+    convert(tmp_path / "c.zarr", tmp_path / "d.nwb")
+    assert np.isnan(first["test/repeats/rate"]).any()
+    for name in ("a.nc", "b.nwb", "c.zarr", "d.nwb"):
+        found = open_recording(tmp_path / name)
+        assert sorted(node.path for node in found.subtree) == sorted(n.path for n in first.subtree)
+        for node in first.subtree:
+            other = found[node.path].to_dataset(inherit=False)
+            xr.testing.assert_allclose(other, node.to_dataset(inherit=False), rtol=0, atol=1e-9)
+        for split in ("train", "test"):
+            expected = first[split].to_dataset()
+            for variable in ("stimulus", "spike_count", "rate"):
+                np.testing.assert_array_equal(found[f"{split}/{variable}"], expected[variable])
+        assert found.attrs["reading"] == first.attrs["reading"]
+        np.testing.assert_array_equal(found["spikes/spike_time"], first["spikes/spike_time"])

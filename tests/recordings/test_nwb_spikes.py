@@ -141,8 +141,7 @@ def test_pauses_with_spikes_were_observed_and_missing_bins_stay_missing():
     inside = (spikes[:, None] >= found[:, 0]) & (spikes[:, None] <= found[:, 1])
     assert inside.any(axis=1).all()
     for entry in (one, two):
-        times = entry.start + np.arange(3) / 10
-        np.testing.assert_array_equal(bin_spikes([spikes], [found], times, 10.0), entry.counts)
+        np.testing.assert_array_equal(bin_spikes([spikes], [found], entry.edges), entry.counts)
     quiet = np.array([1.15, 2.25])  # none in the pause: nothing is known of it
     found = observed_with_spikes(observed_intervals([one, two], 0), [one, two], quiet)
     np.testing.assert_allclose(found, observed_intervals([one, two], 0))

@@ -66,7 +66,11 @@ def test_outside_its_observation_a_rate_is_missing(tmp_path):
         units["obs_intervals"] = [[0.0, 0.4], [0.0, 0.2], [0.6, 1.2], [0.0, 1.2]]
         units["obs_intervals_index"] = np.array([1, 3, 4], dtype="u8")
 
-    rate = read_nwb(write(tmp_path / "a.nwb", mend=observe))["test/rate"].values
+    path = write(tmp_path / "a.nwb", mend=observe)
+    with pytest.warns(RecordingWarning, match="unit 12 has 1 spikes outside its obs_intervals"):
+        recording = read_nwb(path)
+    rate = recording["test/rate"].values
+    assert recording["spikes/spike_time"].values.tolist() == [0.05, 0.31, 0.33]
     middle = ONSETS + 0.01
     assert (np.isnan(rate[:, 0]) == (middle > 0.4)).all()
     assert (np.isnan(rate[:, 1]) == ((middle > 0.2) & (middle < 0.6))).all()
