@@ -13,6 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.figures.field_parts import (
+    draw_field_parts,
+    has_parts,
+    parts_height,
+    shown_parts,
+)
 from retina_codec.figures.style import (
     MUTED,
     SIGNED,
@@ -49,14 +55,28 @@ def irf_combinations(results: xr.DataTree) -> Figure:
         One row per combination, at its event with the highest population rate: the scene,
         spatial fields of up to six cells (20 × 20 px around the cell's peak, each scaled to its
         own largest value, predicted rate in Hz), and their time courses (ms before the response).
+        Where fields are split by mode, a few of them below, part by part.
 
     Raises
     ------
     RetinaCodecError
         If the results hold no receptive fields.
     """
-    figure = new_figure(height_needed(results))
-    draw_irf_combinations(figure, results)
+    fields, height = _fields(results), height_needed(results)
+    if not has_parts(fields):
+        figure = new_figure(height)
+        draw_irf_combinations(figure, results)
+        return figure
+    heights = [height, parts_height(fields)]
+    figure = new_figure(sum(heights))
+    parts = figure.subfigures(2, 1, height_ratios=heights, hspace=0, squeeze=False)
+    top, bottom = parts[:, 0]
+    draw_irf_combinations(top, results)
+    windows = {
+        cell: crop_around(abs(fields["spatial"].isel(cell=cell)).mean("event").values)
+        for _, cell in shown_parts(fields)
+    }
+    draw_field_parts(bottom, fields, windows)
     return figure
 
 
