@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.cell_types import types_from
 from retina_codec.recordings.nwb_options import NwbOptions, Reading
 from retina_codec.recordings.nwb_session import Floats
 from retina_codec.recordings.nwb_tree import Node, texts
-from retina_codec.recordings.nwb_units import types_from
 
 __all__ = ["read_interneurons"]
 

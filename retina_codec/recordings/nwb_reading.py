@@ -5,7 +5,6 @@ question and the option that answers it; this reader never guesses a missing tim
 gap, never truncates in silence. How the parts are found stands in the other nwb_ files.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,11 +17,16 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.frames import IndexedFrames, lazy_frames
-from retina_codec.recordings.nwb_extras import NO_LONG_NAME, REPEATS_RATE
+from retina_codec.recordings.nwb_extras import REPEATS_RATE
 from retina_codec.recordings.nwb_interneurons import read_interneurons
-from retina_codec.recordings.nwb_notes import dataset_from_notes
+from retina_codec.recordings.nwb_nodes import (
+    read_notes,
+    series_attributes,
+    with_further_values,
+    with_nodes,
+)
 from retina_codec.recordings.nwb_options import NwbOptions, Reading
-from retina_codec.recordings.nwb_session import EDGE_SLACK, NOTES_KEY, Floats, bin_spikes
+from retina_codec.recordings.nwb_session import EDGE_SLACK, Floats, bin_spikes
 from retina_codec.recordings.nwb_splits import (
     Interval,
     Run,
@@ -45,15 +49,6 @@ from retina_codec.recordings.schema import make_recording
 __all__ = ["read_nwb"]
 
 WHOLE_SESSION = "no split intervals in the file: the whole session is the test split"
-CLOCK_WORDS = {
-    "offset": ("s", "onset of the first frame on the session clock"),
-    "jitter": ("s", "standard deviation of the onsets around equal steps"),
-    "largest_jitter": ("s", "largest deviation of an onset from equal steps"),
-    "drift": ("ppm", "measured against stated frame rate"),
-    "dropped_frames": ("count", "frames that are missing between two others"),
-    "duplicated_frames": ("count", "frames that were replaced at once"),
-    "pauses": ("count", "longer gaps between frames"),
-}
 
 
 def read_nwb(
@@ -162,7 +157,7 @@ def read_nwb(
 
 
 def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> xr.DataTree:
-    notes = _notes(root)
+    notes = read_notes(root)
     cells = read_cells(root, path, options, reading)
     leave_unobserved(cells, reading)
     intervals = read_intervals(root, path, options, reading)
@@ -189,7 +184,7 @@ def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> 
             part["spike_count"] = (("time", "cell"), joined, {"units": "count"})
         else:
             parts["repeats"] = _repeats(root, movie, found, counts, rate)
-        parts[split] = _with_extras(root, part, split)
+        parts[split] = with_further_values(root, part, split)
     pixels = float(notes.get("pixel_size", movies["test"].pixel_size))
     first = movies["test"].clock.onsets[runs["test"][0].first : runs["test"][0].last]
     subject = root.get("general/subject")
@@ -208,7 +203,7 @@ def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> 
     )
     if intervals is None and not isinstance(options.stimulus, Mapping):
         recording.attrs["split"] = WHOLE_SESSION
-    return _with_nodes(recording, cells, movies, runs, notes, reading)
+    return with_nodes(recording, cells, movies, runs, notes, reading)
 
 
 def _movies(
@@ -395,7 +390,7 @@ def _repeats(
     kept = root.get(f"processing/misc/{REPEATS_RATE}/data")
     if kept is not None and kept.shape == (rates.shape[0] * longest, rates.shape[2]):
         rates = kept.read().reshape(rates.shape)
-        attrs = _series_attributes(root, REPEATS_RATE)
+        attrs = series_attributes(root, REPEATS_RATE)
     coords: dict[str, Any] = {"start_time": ("repeat", [run.start for run in runs])}
     if not all(_equal_steps(_onsets(movie, run), rate) for run in runs):
         times = np.full(rates.shape[:2], np.nan)
@@ -403,25 +398,6 @@ def _repeats(
             times[index, : run.bins] = _onsets(movie, run)
         coords["session_time"] = (("repeat", "time"), times, {"units": "s"})
     return xr.Dataset({"rate": (("repeat", "time", "cell"), rates, attrs)}, coords=coords)
-
-
-def _with_extras(root: Node, part: xr.Dataset, split: str) -> xr.Dataset:
-    """Further (time, cell) values that our writer kept, such as smoothed or noise-free rates."""
-    module = root.get("processing/misc")
-    shape = (part.sizes["time"], part.sizes["cell"])
-    for series in module.members() if module is not None and not module.is_array else ():
-        data = None if series.is_array else series.get("data")
-        if series.name.startswith(f"{split}_") and data is not None and data.shape == shape:
-            name = series.name.removeprefix(f"{split}_")
-            part[name] = (("time", "cell"), data.read(), _series_attributes(root, series.name))
-    return part
-
-
-def _series_attributes(root: Node, name: str) -> dict[str, Any]:
-    series, data = root.get(f"processing/misc/{name}"), root.get(f"processing/misc/{name}/data")
-    attrs = {"units": "n/a" if data is None else str(data.attribute("unit", "n/a"))}
-    words = "" if series is None else str(series.attribute("description", ""))
-    return attrs if words in ("", NO_LONG_NAME) else attrs | {"long_name": words}
 
 
 def _check_overlap(cells: Cells, movies: dict[str, Stimulus], path: str) -> None:
@@ -448,68 +424,3 @@ def _check_overlap(cells: Cells, movies: dict[str, Stimulus], path: str) -> None
             f"{np.median(every):.6g} s. If they are in ms or samples, pass spike_time_unit='ms' or "
             "the sampling rate in Hz."
         )
-
-
-def _with_nodes(
-    recording: xr.DataTree,
-    cells: Cells,
-    movies: dict[str, Stimulus],
-    runs: dict[str, list[Run]],
-    notes: dict[str, Any],
-    reading: Reading,
-) -> xr.DataTree:
-    """Add exact spike times, the clock, and how all was read; our own files say what they had."""
-    nodes = {"/": recording.to_dataset(inherit=False)} | {
-        node.path: node.to_dataset(inherit=False) for node in recording.subtree if node.path != "/"
-    }
-    if not str(notes.get("spikes", "placed" if notes else "exact")).startswith("placed"):
-        lengths = [train.size for train in cells.trains]
-        nodes["/spikes"] = xr.Dataset(
-            {
-                "spike_time": ("spike", np.concatenate(cells.trains), {"units": "s"}),
-                "spike_cell": ("spike", np.repeat(cells.names, lengths)),
-            }
-        )
-    if "clock" in notes:
-        nodes["/clock"] = dataset_from_notes(notes["clock"])
-    elif not notes:
-        nodes["/clock"] = _clock(cells, movies, runs)
-    tree = xr.DataTree.from_dict(nodes)
-    if "reading" in notes:
-        tree.attrs["reading"] = notes["reading"]
-    elif not notes:
-        tree.attrs["reading"] = reading.text
-    return tree
-
-
-def _clock(cells: Cells, movies: dict[str, Stimulus], runs: dict[str, list[Run]]) -> xr.Dataset:
-    """Say what is known of the frame clock: of the test movie, counts over all movies."""
-    test = movies["test"].clock.report
-    found: dict[str, Any] = {}
-    different = list({id(movie): movie.clock.report for movie in movies.values()}.values())
-    for name, (unit, words) in CLOCK_WORDS.items():
-        value = test[name]
-        if unit == "count":
-            value = int(sum(report[name] for report in different))
-        found[name] = ((), value, {"units": unit, "long_name": words})
-    inside = np.zeros(len(cells.trains), dtype=np.int64)
-    for split, movie in movies.items():
-        for run in runs[split]:
-            stop = movie.clock.stop_of(run.last)
-            inside += [int(((t >= run.start) & (t < stop)).sum()) for t in cells.trains]
-    outside = np.array([train.size for train in cells.trains]) - inside
-    attrs = {"units": "count", "long_name": "spikes outside train and test"}
-    return xr.Dataset(
-        found | {"spikes_outside": ("cell", outside, attrs)}, coords={"cell": cells.names}
-    )
-
-
-def _notes(root: Node) -> dict[str, Any]:
-    """Read what our writer kept in words; empty for files of others."""
-    general = root.get("general")
-    words = "" if general is None or general.is_array else general.text("notes")
-    try:
-        notes = json.loads(words or "{}")[NOTES_KEY]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return {}
-    return notes if isinstance(notes, dict) else {}

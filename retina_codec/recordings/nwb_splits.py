@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.frame_clock import LATEST, FrameClock
+from retina_codec.recordings.nwb_columns import column
 from retina_codec.recordings.nwb_options import NwbOptions, Reading
 from retina_codec.recordings.nwb_session import EDGE_SLACK
 from retina_codec.recordings.nwb_tree import Node, texts
-from retina_codec.recordings.nwb_units import column
 
 __all__ = ["Interval", "Run", "find_runs", "joined_frames", "periods_of", "read_intervals"]
 
