@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
@@ -30,6 +31,7 @@ def analyze(
     active: int = 3,
     held_out: float = 0.25,
     clusters: Sequence[int] = range(2, 9),
+    own_windows: int = 240,
     shrinkage: Literal["ledoit-wolf"] | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -59,7 +61,10 @@ def analyze(
     held_out : float
         Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
     clusters : sequence of int
-        Numbers of pathways to try; the silhouette chooses.
+        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`).
+    own_windows : int
+        Times at which each cell is described by the modes that drive its own rate
+        (`own_contributions`); 0 describes cells by correlations with the modes.
     shrinkage : {"ledoit-wolf"}, optional
         It regularises Σ when cells are silent or nearly alike.
     seed : int
@@ -77,8 +82,9 @@ def analyze(
         ``/responses`` (recorded rate and prediction in Hz, target in nats, and per cell
         ``pearson`` between the two and ``noise_ceiling`` where repeats exist),
         ``/layers/<name>`` (contribution in nats, activation, completeness error),
-        ``/layers/<name>/modes``, ``/layers/<name>/pathways``, ``/pathways``,
-        ``/receptive_fields``. The attributes of the root say what was done with what.
+        ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
+        ``/pathways``, ``/receptive_fields``. The attributes of the root say what was done with
+        what.
 
     Raises
     ------
@@ -89,6 +95,7 @@ def analyze(
     ----------
     Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
     """
+    from retina_codec.analysis.own_contributions import own_contributions
     from retina_codec.analysis.pathways import find_pathways
     from retina_codec.analysis.prediction import agreement
     from retina_codec.analysis.receptive_fields import receptive_fields
@@ -131,8 +138,33 @@ def analyze(
         device=device,
         progress=progress,
     )
+    described = False
+    if own_windows:
+        log.info("contributions to every cell's own rate at %d times", own_windows)
+        with_own = own_contributions(
+            network,
+            inputs,
+            decomposed,
+            layers=layers,
+            windows=own_windows,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+        shares = [with_own[f"layers/{name}/own/share"] for name in layers]
+        described = all(bool(np.isfinite(share).all()) for share in shares)
+        if not described:
+            log.info("some cells have no share in any mode: all are described by correlations")
+        decomposed = with_own
     log.info("pathways")
-    results = find_pathways(decomposed, layers=layers, clusters=clusters, seed=seed)
+    results = find_pathways(
+        decomposed,
+        layers=layers,
+        clusters=clusters,
+        description="own" if described else "correlation",
+        seed=seed,
+        progress=progress,
+    )
 
     grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
     log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)

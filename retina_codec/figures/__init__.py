@@ -10,6 +10,7 @@ from retina_codec.figures.pathways import mode_matrices
 from retina_codec.figures.quality import quality_checks
 from retina_codec.figures.receptive_fields import irf_combinations
 from retina_codec.figures.recording import plot_recording
+from retina_codec.figures.scorecard import scorecard
 
 __all__ = [
     "contribution_heat_maps",
@@ -19,4 +20,5 @@ __all__ = [
     "network_and_target",
     "plot_recording",
     "quality_checks",
+    "scorecard",
 ]

@@ -31,6 +31,7 @@ from retina_codec.figures.style import (
 
 __all__ = ["draw_mode_matrices", "mode_matrices", "mode_order"]
 
+SIGNIFICANT = 0.05  # false discovery rate of a dot
 TICKS = 24  # cell ids under a matrix; with more cells, every second, third, ...
 
 
@@ -150,6 +151,10 @@ def _headline(results: xr.DataTree, name: str) -> str:
         agreement = float(table(results, "pathways")["type_agreement"].sel(layer=name))
         if np.isfinite(agreement):
             words += f", agreement with types {agreement:.2f}"
+            node = table(results, "pathways")
+            if "type_agreement_interval" in node:
+                low, high = node["type_agreement_interval"].sel(layer=name).values.ravel()[:2]
+                words += f" [{low:.2f}, {high:.2f}]"
     return words
 
 
@@ -161,6 +166,10 @@ def _matrix(axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: fl
     image = axes.imshow(
         correlation[:, modes].T, aspect="auto", cmap=SIGNED, vmin=-limit, vmax=limit
     )
+    if "q_value" in node:
+        sure = node["q_value"].transpose("cell", "mode").values[cells][:, modes] < SIGNIFICANT
+        at_cell, at_mode = np.nonzero(sure)
+        axes.plot(at_cell, at_mode, ".", ms=2.5, color="black", mec="white", mew=0.25)
     for edge in np.flatnonzero(np.diff(pathway)):
         axes.axvline(edge + 0.5, color="black", lw=1.0)
     step = -(-len(cells) // TICKS)
@@ -168,19 +177,21 @@ def _matrix(axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: fl
     step = -(-len(modes) // TICKS)
     axes.set_yticks(np.arange(0, len(modes), step), node["mode"].values[modes][::step])
     axes.tick_params(length=0, labelsize=7.5)
-    axes.set_xlabel("cell, lines between pathways", labelpad=2)
+    words = "; dots: q < 0.05" if "q_value" in node else ""
+    axes.set_xlabel(f"cell, lines between pathways{words}", labelpad=2)
     axes.spines[:].set_visible(False)
     return image
 
 
 def _silhouettes(axes: Axes, results: xr.DataTree, layers: list[str]) -> None:
-    """Silhouette by number of pathways; a ring marks the chosen number."""
+    """Silhouette by number of pathways; a ring marks the number that was chosen."""
     for name, style, color in zip(layers, ("o-", "s--"), ("#5b3f8c", "#b0762a"), strict=False):
         node = table(results, f"layers/{name}/pathways")
         k, score = node["k"].values, node["silhouette"].values
         axes.plot(k, score, style, color=color, ms=3.5, lw=1.1, label=layer_name(name))
         if np.isfinite(score).any():
-            best = int(np.nanargmax(score))
+            chosen = np.flatnonzero(k == node.attrs.get("k", k[int(np.nanargmax(score))]))
+            best = int(chosen[0]) if chosen.size else int(np.nanargmax(score))
             axes.plot(k[best], score[best], "o", ms=9, mfc="none", mec=color, mew=1.2)
     axes.set_xlabel("number of pathways")
     axes.set_ylabel("silhouette")

@@ -14,7 +14,14 @@ import xarray as xr
 from retina_codec.contributions.engine import completeness
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["field_numbers", "layer_numbers", "pathway_rows", "prediction_numbers", "summarize"]
+__all__ = [
+    "field_numbers",
+    "layer_numbers",
+    "pathway_rows",
+    "pathway_statistics",
+    "prediction_numbers",
+    "summarize",
+]
 
 STRONG = 0.3  # share of a mode's largest entry, above which a channel is named
 
@@ -32,7 +39,8 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
     -------
     dict
         ``data`` (cells, types, duration in s, ...), ``prediction``, ``target``, ``layers`` (one
-        dict per layer), ``pathways`` (rows per layer), ``agreement``, ``fields``.
+        dict per layer), ``pathways`` (rows per layer), ``statistics`` (of the first two layers),
+        ``agreement``, ``fields``.
 
     Raises
     ------
@@ -53,6 +61,12 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
             for name in names
             if "pathways" in results[f"layers/{name}"].children
         },
+        "statistics": [
+            pathway_statistics(results, name)
+            for name in names[:2]
+            if "pathways" in results[f"layers/{name}"].children
+            and "q_value" in table(results, f"layers/{name}/pathways")
+        ],
         "agreement": _agreement(results),
         "fields": field_numbers(table(results, "receptive_fields"))
         if "receptive_fields" in results.children
@@ -207,6 +221,18 @@ def _leading(types: npt.NDArray[Any]) -> str:
     """Return the commonest type, the first by alphabet among equals, as the figures order them."""
     names, count = np.unique(types, return_counts=True)
     return str(names[count.argmax()])
+
+
+def pathway_statistics(results: xr.DataTree, name: str) -> dict[str, Any]:
+    """Share of mode-cell pairs with q < 0.05, the null behind it, and what describes a cell."""
+    node = table(results, f"layers/{name}/pathways")
+    q = node["q_value"].values
+    return {
+        "layer": name,
+        "significant": float((q < 0.05).mean()) if np.isfinite(q).all() else float("nan"),
+        "null": str(node["q_value"].attrs.get("null", node.attrs.get("null", "a null"))),
+        "description": str(node.attrs.get("description", "its correlations")),
+    }
 
 
 def _agreement(results: xr.DataTree) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
+from retina_codec.analysis.own_contributions import own_contributions
 from retina_codec.analysis.pathways import find_pathways
 from retina_codec.analysis.pipeline import analyze
 from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
@@ -16,7 +17,15 @@ from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.storage import open_tree, save_tree
 from tests.small import CELLS, HISTORY, small_network, small_recording
 
-SETTINGS = {"steps": 4, "modes": 6, "active": 2, "clusters": range(2, 4), "progress": False}
+WINDOWS = 60
+SETTINGS = {
+    "steps": 4,
+    "modes": 6,
+    "active": 2,
+    "clusters": range(2, 4),
+    "own_windows": WINDOWS,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +52,10 @@ def test_equals_the_steps_by_hand(results, recording, network):
         progress=False,
     )
     found = decompose(explained, SparseAutoencoder(modes=6, active=2, seed=3), progress=False)
-    found = find_pathways(found, clusters=range(2, 4), seed=3)
+    found = own_contributions(
+        network, recording["test"], found, windows=WINDOWS, seed=3, progress=False
+    )
+    found = find_pathways(found, clusters=range(2, 4), seed=3, progress=False)
     for layer in network.layers:
         for node in ("", "/modes", "/pathways"):
             xr.testing.assert_equal(

@@ -1,8 +1,9 @@
 """Runs that are killed and resumed, for test_store.py: `python -m ... FOLDER KIND N`.
 
 Every run is a child by fork, so that a kill costs no import. KIND `random`: N kills at random
-moments, one in each N-th of the work. `writes`: killed in the middle of every N-th thing that it does to the disk, each in a run
-of its own that is resumed once. `peaks`: no kills, but peak memory. Prints one line of JSON.
+moments, one in each N-th of the work. `writes`: killed in the middle of every N-th thing that it
+does to the disk, each in a run of its own that is resumed once. `peaks`: no kills, but peak memory.
+Prints one line of JSON.
 """
 
 import hashlib

@@ -16,7 +16,14 @@ from retina_codec.report.nwb_results import MODULE, export_results, import_resul
 from tests.report.small_session import inspected, write_session
 from tests.small import CELLS, small_network, small_recording
 
-SETTINGS = {"steps": 2, "modes": 3, "active": 1, "clusters": range(2, 4), "progress": False}
+SETTINGS = {
+    "steps": 2,
+    "modes": 3,
+    "active": 1,
+    "clusters": range(2, 4),
+    "own_windows": 0,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
