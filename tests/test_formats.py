@@ -133,7 +133,14 @@ def make(name, recording, folder):
     return session(recording, path, inline if name == "inline.nwb" else indexed)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # 200 pictures that are objects of their own take long to write
+        pytest.param(name, marks=pytest.mark.slow) if name == "indexed.nwb" else name
+        for name in FORMATS
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*does not say the order:retina_codec.errors.RecordingWarning")
 def test_three_lines(name, recording, network, tmp_path):
     path = make(name, recording, tmp_path)

@@ -159,10 +159,10 @@ def read_nwb(
 def _interpret(root: Node, path: str, options: NwbOptions, reading: Reading) -> xr.DataTree:
     notes = read_notes(root)
     cells = read_cells(root, path, options, reading)
-    leave_unobserved(cells, reading)
     intervals = read_intervals(root, path, options, reading)
     movies = _movies(root, path, intervals, options, reading)
     _check_overlap(cells, movies, path)
+    leave_unobserved(cells, reading)
     splits = [name for name in ("train", "test") if name in movies]
     rate = float(notes.get("frame_rate", movies["test"].clock.rate))
     for movie in movies.values():  # our own files know the rate to the last digit

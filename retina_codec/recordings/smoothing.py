@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 WHOLE = 1e-2  # of a spike: rates were stored in 32 bits
 CROSSED = 0.02  # share of the spikes that a jittering clock may put into a neighbouring bin
+LATE = 0.25  # of a bin: a longer step is a pause
 EDGE_SLACK = 1e-6  # of a bin, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
 
 
@@ -207,7 +208,7 @@ def _places(
 ) -> list[list[Floats]] | None:
     """Exact times in bins from the start, per presentation and cell; None where they are not kept.
 
-    A split that was joined from blocks says in ``session_time`` when each bin was.
+    Where bins are not at equal steps, ``session_time`` says when each was.
     """
     if "spikes" not in recording.children:
         return None
@@ -217,15 +218,19 @@ def _places(
     bins = data.sizes["time"]
     if "session_time" not in data.coords:
         return [[_inside((each - start) * frame_rate, bins) for each in spikes] for start in starts]
-    onsets = data["session_time"].to_numpy()
-    slack = EDGE_SLACK / frame_rate
-    found = []
-    for each in spikes:
-        home = np.searchsorted(onsets - slack, each, side="right") - 1
-        kept = home >= 0
-        within = (each[kept] - onsets[home[kept]]) * frame_rate
-        found.append((home[kept] + within)[within < 1 - EDGE_SLACK])
-    return [found]
+    rows = np.atleast_2d(data["session_time"].to_numpy())
+    return [[_among(each, row[np.isfinite(row)], frame_rate) for each in spikes] for row in rows]
+
+
+def _among(times: Floats, onsets: Floats, frame_rate: float) -> Floats:
+    """Places of times in bins with these onsets; a pause after a bin is no part of it."""
+    width = np.append(np.diff(onsets) * frame_rate, 1.0)  # in bins
+    width = np.where(np.abs(width - 1) < LATE, width, 1.0)
+    home = np.searchsorted(onsets - EDGE_SLACK / frame_rate, times, side="right") - 1
+    kept = home >= 0
+    within = (times[kept] - onsets[home[kept]]) * frame_rate / width[home[kept]]
+    places: Floats = (home[kept] + within)[within < 1 - EDGE_SLACK]
+    return places
 
 
 def _inside(places: Floats, bins: int) -> Floats:

@@ -60,6 +60,7 @@ def test_an_object_moves_on_its_own_and_a_background_as_one(stimuli):
     np.testing.assert_array_equal(rows, np.repeat(rows[:, :1], 40, axis=1))
 
 
+@pytest.mark.slow
 def test_the_walk_has_the_stated_step_at_any_frame_rate():
     for rate in (50.0, 400.0):
         movie = simple_stimuli(

@@ -465,7 +465,7 @@ def infinite(outputs: torch.Tensor) -> torch.Tensor:
             lambda: nn.Sequential(nn.Linear(3, 2)),
             tiny_split,
             {"layers": ["0"]},
-            "windows for a RetinaCNN",
+            "cut into windows for a network",
         ),
         (lambda: nn.Sequential(nn.Linear(3, 2)), lambda: torch.ones(2, 3), {}, "They are: 0"),
         (lambda: print, tiny_split, {}, "must be a torch module"),

@@ -55,7 +55,7 @@ def heavy_tailed(latents, samples=6000):
     ("seed", "amplitude", "settings"),
     [
         (0, "lognormal", {}),
-        (1, "gamma", {"modes": 12, "seed": 3}),
+        pytest.param(1, "gamma", {"modes": 12, "seed": 3}, marks=pytest.mark.slow),
         pytest.param(2, "lognormal", {"modes": 16, "active": 4}, marks=pytest.mark.slow),
         pytest.param(3, "gamma", {"seed": 1}, marks=pytest.mark.slow),
         pytest.param(4, "lognormal", {"modes": 12}, marks=pytest.mark.slow),

@@ -6,9 +6,11 @@ import xarray as xr
 from scipy.ndimage import uniform_filter1d
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb_reading import read_nwb
 from retina_codec.recordings.quality import measure_quality
 from retina_codec.recordings.schema import make_recording, validate_recording
 from retina_codec.recordings.smoothing import smooth_rates
+from tests.recordings.nwb_files import movie, write
 from tests.recordings.small_recording import CELLS, RATE, make_parts
 from tests.recordings.test_quality import changed_repeats, with_spikes
 from tests.reference.quality import smoothed_rate
@@ -256,3 +258,22 @@ def test_rates_that_are_no_counts_are_not_smoothed_again(recording):
 def test_bad_options_are_named(recording, options, words):
     with pytest.raises(RetinaCodecError, match=words):
         smooth_rates(recording, **options)
+
+
+def test_bins_at_unequal_steps_are_smoothed_where_their_spikes_are(tmp_path):
+    """Repeats with jittered onsets: exact times count within their own bins."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (100, 4, 4), dtype=np.uint8)
+    times = np.arange(200) / 50 + random.normal(0, 3e-4, 200)
+    spikes = {cell: np.sort(random.uniform(0, 4, 150)).tolist() for cell in (1, 2)}
+    shown = movie(data=np.concatenate([frames, frames]), timestamps=times)
+    path = write(tmp_path / "a.nwb", stimulus=shown, spikes=spikes)
+    recording = read_nwb(
+        path, splits={"test": [(times[0], times[100]), (times[100], times[-1] + 0.02)]}
+    )
+    assert recording["test/repeats/session_time"].dims == ("repeat", "time")
+    narrow = smooth_rates(recording, kernel="boxcar", width=1e-6)
+    np.testing.assert_allclose(
+        narrow["test/repeats/rate"], recording["test/repeats/rate"], rtol=1e-5, atol=1e-5
+    )
+    assert narrow["test/repeats/rate"].attrs["exact_times"] == "of 4 of 4 spike trains"
