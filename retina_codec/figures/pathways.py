@@ -150,7 +150,7 @@ def _headline(results: xr.DataTree, name: str) -> str:
     if "pathways" in results.children and "type_agreement" in results["pathways"].data_vars:
         agreement = float(table(results, "pathways")["type_agreement"].sel(layer=name))
         if np.isfinite(agreement):
-            words += f", agreement with types {agreement:.2f}"
+            words += f"\nagreement with types {agreement:.2f}"
             node = table(results, "pathways")
             if "type_agreement_interval" in node:
                 low, high = node["type_agreement_interval"].sel(layer=name).values.ravel()[:2]
@@ -169,7 +169,7 @@ def _matrix(axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: fl
     if "q_value" in node:
         sure = node["q_value"].transpose("cell", "mode").values[cells][:, modes] < SIGNIFICANT
         at_cell, at_mode = np.nonzero(sure)
-        axes.plot(at_cell, at_mode, ".", ms=2.5, color="black", mec="white", mew=0.25)
+        axes.plot(at_cell, at_mode, ".", ms=3.5, color="black", mec="white", mew=0.3)
     for edge in np.flatnonzero(np.diff(pathway)):
         axes.axvline(edge + 0.5, color="black", lw=1.0)
     step = -(-len(cells) // TICKS)
