@@ -5,6 +5,7 @@ from the spikes (smoothed rates above all), must not be lost. Names here are wha
 for: ``<split>_<variable>`` and ``repeats_rate`` in the module ``misc``.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,6 +130,9 @@ def _add_series(nwbfile: Any, name: str, values: xr.DataArray, **timing: Any) ->
 
     if "misc" not in nwbfile.processing:
         nwbfile.create_processing_module("misc", "Further values per frame and unit")
+    further = {k: v for k, v in values.attrs.items() if k not in ("units", "long_name")}
+    if further:  # of a smoothed rate: kernel and width
+        timing["comments"] = json.dumps(further, default=str)
     nwbfile.processing["misc"].add(
         TimeSeries(
             name=name,

@@ -56,10 +56,13 @@ def with_further_values(root: Node, part: xr.Dataset, split: str) -> xr.Dataset:
 
 
 def series_attributes(root: Node, name: str) -> dict[str, Any]:
-    """Return unit and long name of a series in the module ``misc``."""
+    """Return unit, long name and further words of a series in the module ``misc``."""
     series, data = root.get(f"processing/misc/{name}"), root.get(f"processing/misc/{name}/data")
     attrs = {"units": "n/a" if data is None else str(data.attribute("unit", "n/a"))}
     words = "" if series is None else str(series.attribute("description", ""))
+    further = "" if series is None else str(series.attribute("comments", ""))
+    if further.startswith("{"):
+        attrs |= json.loads(further)
     return attrs if words in ("", NO_LONG_NAME) else attrs | {"long_name": words}
 
 

@@ -103,6 +103,9 @@ def find_stimulus(
         stimulus.frames, stimulus.clock = IndexedFrames(stimulus.frames, repeated), clock
         reading.say(f"bins: {options.bins_per_frame} per frame, {clock.rate:.9g} Hz")
     reading.say(f"stimulus: {name!r}, {stimulus.frames.encoding}")
+    left = sorted({*found, *others} - {name})
+    if left:
+        reading.say(f"stimuli that were not read: {', '.join(left)}")
     _tell_clock(clock, where, options, reading)
     return stimulus
 

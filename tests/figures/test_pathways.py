@@ -51,7 +51,7 @@ def test_headlines_and_silhouettes_give_the_numbers(results, drawn):
         ("conv1", "conv2"), results["pathways/type_agreement"].values, strict=False
     ):
         count = len(np.unique(results[f"layers/{name}/pathways/pathway"]))
-        assert f"layer {name[-1]}: {count} pathways, agreement with types {agreement:.2f}" in words
+        assert f"layer {name[-1]}: {count} pathways\nagreement with types {agreement:.2f}" in words
     axes = next(axes for axes in figure.axes if axes.get_ylabel() == "silhouette")
     curve, ring = axes.lines[:2]
     node = results["layers/conv1/pathways"]

@@ -9,7 +9,10 @@ from pynwb import NWBHDF5IO
 
 from retina_codec.recordings.nwb import write_nwb
 from retina_codec.recordings.nwb_notes import dataset_from_notes
+from retina_codec.recordings.nwb_reading import read_nwb
 from retina_codec.recordings.schema import make_recording
+from retina_codec.recordings.smoothing import smooth_rates
+from tests.recordings.nwb_files import write
 from tests.recordings.small_recording import RATE
 from tests.recordings.test_nwb_spikes import jittered, with_spikes
 
@@ -137,3 +140,14 @@ def test_clock_and_reading_are_kept_in_the_notes(recording, tmp_path):
     notes = notes_of(tmp_path / "session.nwb")
     assert notes["reading"] == "frames from timestamps; units µV"
     xr.testing.assert_identical(dataset_from_notes(notes["clock"]), clock)
+
+
+def test_a_smoothed_rate_says_its_kernel_and_width_when_it_comes_back(tmp_path):
+    random = np.random.default_rng(0)
+    spikes = {cell: np.sort(random.uniform(0, 1.2, 60)).tolist() for cell in (1, 2)}
+    smooth = smooth_rates(read_nwb(write(tmp_path / "a.nwb", spikes=spikes)), width=0.04)
+    write_nwb(smooth, tmp_path / "b.nwb")
+    found = read_nwb(tmp_path / "b.nwb")["test/rate"]
+    np.testing.assert_array_equal(found, smooth["test/rate"])
+    assert found.attrs == smooth["test/rate"].attrs
+    assert (found.attrs["kernel"], found.attrs["width"]) == ("gaussian", 0.04)
