@@ -38,12 +38,6 @@ class NwbOptions:
     spike_time_unit: str | float = "s"
     trust_paths: bool = False
 
-    def series(self, split: str) -> str | None:
-        """Return the name of the stimulus of a split, if the user gave one."""
-        if isinstance(self.stimulus, Mapping):
-            return self.stimulus.get(split)
-        return self.stimulus
-
 
 @dataclass
 class Reading:
