@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 OUT ?= demo
+# two files of tests at a time, one thread each
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 export MPLBACKEND := Agg
 # threads that wait for each other spin only briefly, so that other work on the same cores costs little
 export GOMP_SPINCOUNT := 20000
@@ -31,10 +33,10 @@ demo: $(VENV)/.installed-test  ## the whole road on a simulated retina, into dem
 	$(BIN)/retina-codec demo --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-test  ## the tests that fit in a coffee break
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: $(VENV)/.installed-test  ## every test
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(VENV)/.installed-check  ## lint, format and types, nothing changed
 	$(BIN)/ruff check .
