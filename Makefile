@@ -29,6 +29,10 @@ $(VENV)/.installed-check: $(VENV)/.installed-test
 	$(PIP) -e '.[test,check]'
 	@touch $@
 
+$(VENV)/.installed-notebooks: pyproject.toml constraints.txt | $(VENV)/.installed-test
+	$(PIP) -e '.[test,notebooks]'
+	@touch $@
+
 demo: $(VENV)/.installed-test  ## the whole road on a simulated retina, into demo/ (OUT=folder)
 	$(BIN)/retina-codec demo --out $(OUT) --overwrite
 

@@ -1,0 +1,74 @@
+"""Run a scripted notebook as a notebook and keep what it shows as one HTML page.
+
+    python analyses/to_html.py figure_8_retina --pages pages -- --out out --duration 20
+
+Everything after ``--`` goes to the script. The page holds its text, its code, what it printed and
+the pictures whose paths it printed. Needs ``pip install 'retina-codec[notebooks]'``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+BEFORE = """\
+import sys
+sys.argv = [{name!r}, *{words!r}]
+sys.path.insert(0, {folder!r})
+%matplotlib agg
+"""
+AFTER = """\
+from pathlib import Path
+from IPython.display import Image, display
+for picture in sorted(Path({out!r}).glob({name!r} + "*.png")):
+    display(Image(str(picture)))
+"""
+
+
+def render(script: Path, pages: Path, words: list[str]) -> Path:
+    """Execute one script with these arguments; return the path of its page."""
+    import jupytext
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import ExecutePreprocessor
+    from nbformat.v4 import new_code_cell
+    from traitlets.config import Config
+
+    notebook = jupytext.read(script, fmt="py:percent")
+    name, hidden = script.stem, {"tags": ["hidden"]}
+    before = BEFORE.format(name=script.name, words=words, folder=str(HERE))
+    after = AFTER.format(out=words[words.index("--out") + 1], name=name)
+    first, last = (new_code_cell(code, metadata=hidden) for code in (before, after))
+    notebook.cells = [first, *notebook.cells, last]
+    runner = ExecutePreprocessor(timeout=None, kernel_name="python3")
+    runner.preprocess(notebook, {"metadata": {"path": str(Path.cwd())}})
+    look = Config()
+    look.TagRemovePreprocessor.enabled = True
+    look.TagRemovePreprocessor.remove_input_tags = {"hidden"}  # pictures stay, added code does not
+    page, _ = HTMLExporter(config=look).from_notebook_node(notebook)
+    pages.mkdir(parents=True, exist_ok=True)
+    path = pages / f"{name}.html"
+    partial = path.with_suffix(".html.partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def main(words: list[str] | None = None) -> int:
+    """Read the command line and render."""
+    words = sys.argv[1:] if words is None else words
+    place = words.index("--") if "--" in words else len(words)
+    own, passed = words[:place], words[place + 1 :]
+    names = sorted(path.stem for path in HERE.glob("figure_*.py"))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("name", choices=names, help="script in analyses/, without .py")
+    parser.add_argument("--pages", type=Path, default=Path("pages"), help="folder for the page")
+    chosen = parser.parse_args(own)
+    if "--out" not in passed[:-1]:
+        parser.error("the script needs a folder for what it makes: ... -- --out out")
+    print(render(HERE / f"{chosen.name}.py", chosen.pages, passed))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
