@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
+# Nodes that speak of modes, of the whole tree and of a layer: they are void when modes are replaced.
+STALE = ("pathways", "receptive_fields", "hypotheses")
+STALE_OF_LAYER = ("own", "pathways", "score")
 
 
 class FittedModes(Protocol):
@@ -100,8 +103,9 @@ def decompose(
         deviation used; ``active`` (time, mode), where the size of
         the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time.
         Modes that never load in the fitted part are dropped; the others stand in order of the
-        sum they explain there, largest first. Pathways and receptive fields of earlier modes are
-        left out.
+        sum they explain there, largest first. What speaks of earlier modes is left out: own
+        contributions, scores and pathways of these layers; pathways of all layers, receptive fields
+        and hypotheses.
 
     Raises
     ------
@@ -127,17 +131,19 @@ def decompose(
             f"{found or 'none'}. Run contribute() for these layers first."
         )
     result = tree.copy()
-    for stale in ("pathways", "receptive_fields"):  # they speak of modes that are replaced now
-        if stale in result.children:
-            del result[stale]
+    _drop(result, STALE)
     for name in chosen:
-        layer = result["layers"].children[name]
-        if "pathways" in layer.children:
-            del layer["pathways"]
+        _drop(result["layers"].children[name], STALE_OF_LAYER)
         contribution = checked_contribution(tree, name)
         modes = modes_of(contribution, method, held_out, gap, device, progress)
         result[f"layers/{name}/modes"] = xr.DataTree(modes)
     return result
+
+
+def _drop(node: xr.DataTree, names: Sequence[str]) -> None:
+    for name in names:
+        if name in node.children:
+            del node[name]
 
 
 def checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:

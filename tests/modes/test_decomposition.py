@@ -7,6 +7,7 @@ from retina_codec import RetinaCodecError
 from retina_codec.modes import GatedAutoencoder, SparseAutoencoder, decompose
 from tests.reference.modes import explained_variance, planted_modes
 
+LAYERS = ("conv1", "conv2")
 SMALL = SparseAutoencoder(modes=4, active=2, restarts=1, epochs=15, encoder_epochs=3)
 
 
@@ -204,13 +205,17 @@ def test_bad_trees_and_methods(tree):
 
 def test_what_spoke_of_the_old_modes_is_left_out(result):
     old = result.copy()
-    for path in ("layers/conv1/pathways", "layers/conv2/pathways", "pathways"):
+    of_layer = ("pathways", "own", "score")
+    of_all = ("pathways", "receptive_fields", "hypotheses")
+    for path in (*(f"layers/{name}/{node}" for name in LAYERS for node in of_layer), *of_all):
         old[path] = xr.DataTree(xr.Dataset(attrs={"k": 2}))
     again = decompose(old, SMALL, layers="conv1", progress=False)
-    assert "pathways" not in again["layers/conv1"].children
-    assert "pathways" not in again.children
-    assert "pathways" in again["layers/conv2"].children  # its modes are the same as before
-    assert "pathways" in old.children
+    assert set(again["layers/conv1"].children) == {"modes"}
+    assert set(again.children) == {"layers"}
+    # the modes of the other layer are the same as before
+    assert set(again["layers/conv2"].children) == {"modes", *of_layer}
+    assert set(old["layers/conv1"].children) == {"modes", *of_layer}
+    assert set(old.children) == {"layers", *of_all}
     xr.testing.assert_equal(
         again["layers/conv1/modes"].to_dataset(), result["layers/conv1/modes"].to_dataset()
     )
