@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
-# Nodes that speak of modes, of the whole tree and of a layer: they are void when modes are replaced.
+# Nodes of the tree and of a layer that speak of modes: void when the modes are replaced.
 STALE = ("pathways", "receptive_fields", "hypotheses")
 STALE_OF_LAYER = ("own", "pathways", "score")
 
