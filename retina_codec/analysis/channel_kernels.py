@@ -4,6 +4,7 @@ Why this file exists: a statement about a model channel must say what kind of ne
 The kernel is the mean gradient of the channel's central unit; the first layer's is its weight.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
 
-__all__ = ["channel_kernels", "summarise_kernel"]
+__all__ = ["channel_kernels", "separable_kernels", "summarise_kernel"]
 
 Floats = npt.NDArray[np.floating]
 
@@ -59,13 +60,82 @@ def channel_kernels(
     RetinaCodecError
         If the split does not fit the network, or no sample is asked for.
     """
+    kernels, lags, count = _mean_kernels(network, split, samples, device)
+    rows = [summarise_kernel(kernel, lags) for kernel in kernels.values()]
+    polarity, lag, biphasic, width = zip(*rows, strict=True)
+    data: dict[str, Any] = {
+        "polarity": ("channel", list(polarity)),
+        "peak_lag": ("channel", list(lag), {"units": "s"}),
+        "biphasic_index": ("channel", list(biphasic), {"units": "1"}),
+        "width": ("channel", list(width), {"units": "px"}),
+    }
+    return xr.Dataset(data, coords={"channel": list(kernels)}, attrs={"samples": count})
+
+
+def separable_kernels(
+    network: RetinaCNN,
+    split: xr.Dataset | xr.DataTree,
+    *,
+    samples: int = 64,
+    device: str | torch.device | None = None,
+) -> xr.Dataset:
+    """Give the strongest separable part of the mean kernel of every channel, to draw it.
+
+    ``k[c, lag, y, x] ≈ f[c, lag] g[c, y, x]``, the first singular pair of the kernel of
+    `channel_kernels`, g with its largest entry positive; each is divided by its largest size.
+
+    Parameters
+    ----------
+    network, split, samples, device
+        See `channel_kernels`.
+
+    Returns
+    -------
+    xr.Dataset, dims (channel, lag), (channel, field_y, field_x)
+        ``time_course``, ``field``, largest size 1, zeros for a kernel of zeros; ``lag`` in s before
+        the response, ``field_y`` and ``field_x`` in px from the centre of the channel's unit.
+
+    Raises
+    ------
+    RetinaCodecError
+        See `channel_kernels`.
+    """
+    kernels, lags, count = _mean_kernels(network, split, samples, device)
+    courses, fields = zip(*map(_separable, kernels.values()), strict=True)
+    places = np.arange(fields[0].shape[0]) - fields[0].shape[0] // 2
+    return xr.Dataset(
+        {
+            "time_course": (("channel", "lag"), _to_one(courses), {"units": "1"}),
+            "field": (("channel", "field_y", "field_x"), _to_one(fields), {"units": "1"}),
+        },
+        coords={
+            "channel": list(kernels),
+            "lag": ("lag", lags, {"units": "s"}),
+            "field_y": ("field_y", places, {"units": "px"}),
+            "field_x": ("field_x", places, {"units": "px"}),
+        },
+        attrs={"samples": count},
+    )
+
+
+def _to_one(arrays: Sequence[Floats]) -> Floats:
+    """Divide each by its largest size; zeros stay."""
+    return np.stack([values / (np.abs(values).max() or 1.0) for values in arrays])
+
+
+def _mean_kernels(
+    network: RetinaCNN,
+    split: xr.Dataset | xr.DataTree,
+    samples: int,
+    device: str | torch.device | None,
+) -> tuple[dict[str, Floats], Floats, int]:
+    """Mean kernel (lag, y, x) of every channel of the first two layers, lags (s), windows used."""
+    kernels = {}
     if samples < 1:
         raise RetinaCodecError(f"kernels need at least one window; got {samples=}.")
     _, windows = open_windows(network, split)
     chosen = np.unique(np.linspace(0, len(windows) - 1, samples).round().astype(int))
     lags = np.arange(network.history, 0, -1) / network.frame_rate
-    rows: list[tuple[str, float, float, float]] = []
-    labels: list[str] = []
     with evaluating(network, device) as place, torch.enable_grad():
         # only what the central unit of the second layer sees
         size = sum(network.kernel_sizes[:2]) - 1
@@ -79,16 +149,19 @@ def channel_kernels(
             for channel in range(values.shape[1]):
                 unit = values[:, channel, row, column].mean()
                 (kernel,) = torch.autograd.grad(unit, batch, retain_graph=True)
-                rows.append(summarise_kernel(kernel.sum(0).double().cpu().numpy(), lags))
-                labels.append(f"{name}/{channel}")
-    polarity, lag, biphasic, width = zip(*rows, strict=True)
-    data: dict[str, Any] = {
-        "polarity": ("channel", list(polarity)),
-        "peak_lag": ("channel", list(lag), {"units": "s"}),
-        "biphasic_index": ("channel", list(biphasic), {"units": "1"}),
-        "width": ("channel", list(width), {"units": "px"}),
-    }
-    return xr.Dataset(data, coords={"channel": labels}, attrs={"samples": len(chosen)})
+                kernels[f"{name}/{channel}"] = kernel.sum(0).double().cpu().numpy()
+    return kernels, lags, len(chosen)
+
+
+def _separable(kernel: Floats) -> tuple[Floats, Floats]:
+    """Time course (lag,) and field (y, x) of the first singular pair; zeros for zeros."""
+    if not np.abs(kernel).max(initial=0.0) > 0:
+        return np.zeros(len(kernel)), np.zeros(kernel.shape[1:])
+    left, _, right = np.linalg.svd(kernel.reshape(len(kernel), -1), full_matrices=False)
+    course, field = left[:, 0], right[0].reshape(kernel.shape[1:])
+    if field.flat[np.abs(field).argmax()] < 0:
+        course, field = -course, -field
+    return course, field
 
 
 def summarise_kernel(kernel: Floats, lags: Floats) -> tuple[str, float, float, float]:
@@ -114,10 +187,7 @@ def summarise_kernel(kernel: Floats, lags: Floats) -> tuple[str, float, float, f
     """
     if not np.abs(kernel).max(initial=0.0) > 0:
         return "none", float("nan"), float("nan"), float("nan")
-    left, _, right = np.linalg.svd(kernel.reshape(len(kernel), -1), full_matrices=False)
-    course, field = left[:, 0], right[0].reshape(kernel.shape[1:])
-    if field.flat[np.abs(field).argmax()] < 0:
-        course, field = -course, -field
+    course, field = _separable(kernel)
     peak = int(np.abs(course).argmax())
     sign = np.sign(course[peak])
     other = max(0.0, float((-sign * course).max()))

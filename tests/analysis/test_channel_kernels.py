@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from retina_codec.analysis.channel_kernels import channel_kernels, summarise_kernel
+from retina_codec.analysis.channel_kernels import (
+    channel_kernels,
+    separable_kernels,
+    summarise_kernel,
+)
 from retina_codec.errors import RetinaCodecError
 from tests.small import HISTORY, small_network, small_recording
 
@@ -80,6 +84,34 @@ def test_the_kernels_of_the_second_layer_follow_from_finite_differences():
     assert found["polarity"] == polarity
     got = [float(found[name]) for name in ("peak_lag", "biphasic_index", "width")]
     np.testing.assert_allclose(got, [lag, biphasic, width], rtol=1e-3)
+
+
+def test_the_part_to_draw_is_the_nearest_product_of_time_and_space():
+    network = small_network()
+    with torch.no_grad():
+        network.conv1.weight[1] = 0.0
+        network.conv1.weight[3] = -network.conv1.weight[0]
+    split = small_recording(network, bins=60)["test"]
+    found = separable_kernels(network, split, samples=3)
+    assert found["lag"].values.tolist() == pytest.approx((np.arange(HISTORY, 0, -1) / 100).tolist())
+    zeros = found.sel(channel="conv1/1")
+    assert not zeros["time_course"].any()
+    assert not zeros["field"].any()
+    weight = network.conv1.weight[0].detach().double().numpy()
+    part = found.sel(channel="conv1/0", field_y=[-1, 0, 1], field_x=[-1, 0, 1])
+    assert float(part["time_course"].max()) == 1 or float(part["time_course"].min()) == -1
+    assert float(part["field"].max()) == 1
+    product = part["time_course"].values[:, None, None] * part["field"].values
+    scale = (product * weight).sum() / (product**2).sum()
+    left = ((weight - scale * product) ** 2).sum() / (weight**2).sum()
+    values = np.linalg.svd(weight.reshape(HISTORY, -1), compute_uv=False)
+    assert left == pytest.approx((values[1:] ** 2).sum() / (values**2).sum(), rel=1e-4)
+    assert scale > 0  # the norm keeps the sign
+    other = found.sel(channel="conv1/3")
+    np.testing.assert_allclose(other["time_course"], -found.sel(channel="conv1/0")["time_course"])
+    described = channel_kernels(network, split, samples=3)
+    peak = abs(found["time_course"]).idxmax("lag").sel(channel="conv2/2")
+    assert float(peak) == pytest.approx(float(described["peak_lag"].sel(channel="conv2/2")))
 
 
 def test_no_window_is_refused():
