@@ -16,12 +16,8 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from retina_codec.analysis.silencing import (
-    LAYERS,
-    evaluating,
-    first_activation,
-    second_activation,
-)
+from retina_codec.analysis.hidden_layers import HiddenLayers
+from retina_codec.analysis.silencing import LAYERS, evaluating
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
@@ -116,7 +112,7 @@ def match_interneurons(
     shifted = torch.from_numpy((columns / spread).astype(np.float32))
     sums = {name: _Sums() for name in LAYERS}
     with evaluating(network, device) as place, torch.no_grad():
-        shifted = shifted.to(place)
+        layers, shifted = HiddenLayers(network), shifted.to(place)
         steps = progress_bar(
             windows.batches(batch_size, place),
             description="interneurons",
@@ -128,8 +124,8 @@ def match_interneurons(
             if stop <= start:
                 continue
             kept = batch[start - part.start : stop - part.start]
-            first = first_activation(network, kept)
-            second = second_activation(network, torch.relu(first))
+            first = layers.first(kept)
+            second = layers.second(torch.relu(first))
             for name, values in zip(LAYERS, (first, second), strict=True):
                 sums[name].add(values, shifted[start - reach : stop - reach])
     return _table(network, sums, len(names), names, types, offsets)

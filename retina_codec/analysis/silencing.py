@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from retina_codec.analysis.hidden_layers import HiddenLayers
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
@@ -121,10 +122,9 @@ def silence_channels(
             f"{len(windows) / network.frame_rate:g} s that have a whole history; got {block=} s."
         )
     sums = np.zeros((1 + len(silencings), blocks, len(network.cells)))
-    if network.stacked:
-        network = network.collapse()  # the same outputs from plain convolutions
     with evaluating(network, device) as place, torch.no_grad():
-        rest = _rest(network, place) if baseline == "grey" else {}
+        layers = HiddenLayers(network)
+        rest = _rest(layers, place) if baseline == "grey" else {}
         steps = progress_bar(
             windows.batches(batch_size, place),
             description="silencing",
@@ -134,7 +134,7 @@ def silence_channels(
         for part, batch in steps:
             number = np.arange(part.start, part.stop) // per_block
             kept = number < blocks
-            for row, rates in enumerate(_rates(network, batch, silencings, rest)):
+            for row, rates in enumerate(_rates(layers, batch, silencings, rest)):
                 np.add.at(sums[row], number[kept], rates.double().cpu().numpy()[kept])
     means = sums / per_block
     return xr.Dataset(
@@ -182,56 +182,44 @@ def evaluating(
 
 
 def _rates(
-    network: RetinaCNN,
+    layers: HiddenLayers,
     windows: torch.Tensor,
     silencings: Sequence[Silencing],
     rest: dict[str, torch.Tensor],
 ) -> Iterator[torch.Tensor]:
     """Rates of the whole network, then of every silencing, (b, n) each."""
-    first = torch.relu(first_activation(network, windows))
-    before = second_activation(network, first)
+    first = torch.relu(layers.first(windows))
+    before = layers.second(first)
     second = torch.relu(before)
-    yield _from_second(network, second)
-    ends = network.norm2(torch.stack([torch.zeros_like(before[0]), torch.ones_like(before[0])]))
-    gain = ends[1] - ends[0]  # (c, y, x): the norm is affine
+    yield layers.rates(second)
     for silencing in silencings:
         if silencing.layer == "conv1":
             # the second layer is affine in the first: only what is cut passes through it again
-            chosen = list(silencing.channels)
-            lost = (_cut(first, silencing, rest) - first)[:, chosen]
-            weight = network.get_parameter("conv2.weight")[:, chosen]
-            step = torch.nn.functional.conv2d(lost, weight)
-            yield _from_second(network, torch.relu(before + gain * step))
+            step = layers.change_of_second(silencing.channels, _lost(first, silencing, rest))
+            yield layers.rates(torch.relu(before + step))
         else:
-            yield _from_second(network, _cut(second, silencing, rest))
+            cut = second.clone()
+            cut[:, list(silencing.channels)] += _lost(second, silencing, rest)
+            yield layers.rates(cut)
 
 
-def _from_second(network: RetinaCNN, second: torch.Tensor) -> torch.Tensor:
-    """Rates (b, n) from the rectified second layer, read only where the cells are."""
-    size = network.kernel_sizes[2]
-    row, column = network.readout.locations.T
-    patches = second.unfold(2, size, 1).unfold(3, size, 1)[:, :, row, column]  # (b, c, n, v, u)
-    drive = torch.einsum("bcnvu,ncvu->bn", patches, network.conv3.weight)
-    rates: torch.Tensor = network.softplus(network.norm3(drive))
-    return rates
-
-
-def _cut(values: torch.Tensor, silencing: Silencing, rest: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Pull channels towards their rest, in a new tensor, (b, c, y, x)."""
-    pull = torch.zeros(values.shape[1], dtype=values.dtype, device=values.device)
-    pull[list(silencing.channels)] = silencing.strength
-    pull = pull[:, None, None]
+def _lost(
+    values: torch.Tensor, silencing: Silencing, rest: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """Change of the silenced channels on their way towards rest, (b, channel named, y, x)."""
+    chosen = values[:, list(silencing.channels)]
     if silencing.layer in rest:
-        return values + pull * (rest[silencing.layer] - values)
-    return values * (1 - pull)
+        return silencing.strength * (rest[silencing.layer][list(silencing.channels)] - chosen)
+    return -silencing.strength * chosen
 
 
-def _rest(network: RetinaCNN, place: torch.device) -> dict[str, torch.Tensor]:
+def _rest(layers: HiddenLayers, place: torch.device) -> dict[str, torch.Tensor]:
     """Rectified maps of both layers to lasting mean grey, (c, y, x) each."""
+    network = layers.network
     kind = next(network.parameters()).dtype
     grey = torch.zeros(1, network.history, *network.frame_shape, dtype=kind, device=place)
-    first = torch.relu(first_activation(network, grey))
-    second = torch.relu(second_activation(network, first))
+    first = torch.relu(layers.first(grey))
+    second = torch.relu(layers.second(first))
     return {"conv1": first[0], "conv2": second[0]}
 
 
