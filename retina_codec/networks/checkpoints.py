@@ -14,6 +14,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.published import read_published
 from retina_codec.networks.published_layers import LayeredNetwork
+from retina_codec.networks.small_networks import SmallResNet, SmallViT, small_from_config
 from retina_codec.storage import new_output, sha256_of
 
 __all__ = ["load_network", "save_network"]
@@ -22,9 +23,12 @@ FORMAT = "retina-codec network 1"
 LARGEST_CONFIG = 10_000_000  # bytes
 PUBLISHED = (".pt", ".pth")
 
+Network = RetinaCNN | LayeredNetwork | SmallResNet | SmallViT
+"""What a folder can hold."""
+
 
 def save_network(
-    network: RetinaCNN | LayeredNetwork,
+    network: Network,
     folder: str | os.PathLike[str],
     *,
     card: str | None = None,
@@ -34,8 +38,8 @@ def save_network(
 
     Parameters
     ----------
-    network : RetinaCNN or LayeredNetwork
-        What `fit_network` or `load_network` returned. Not modified.
+    network : RetinaCNN, LayeredNetwork, SmallResNet or SmallViT
+        What `fit_network` or `load_network` returned, say. Not modified.
     folder : path
         Written beside and renamed, so that it is whole or absent.
     card : str, optional
@@ -67,7 +71,7 @@ def save_network(
             (partial / "card.md").write_text(card, encoding="utf-8")
 
 
-def load_network(path: str | os.PathLike[str]) -> RetinaCNN | LayeredNetwork:
+def load_network(path: str | os.PathLike[str]) -> Any:
     """Load a network, ours or a published one, on the CPU, in evaluation mode.
 
     Parameters
@@ -77,9 +81,10 @@ def load_network(path: str | os.PathLike[str]) -> RetinaCNN | LayeredNetwork:
 
     Returns
     -------
-    RetinaCNN or LayeredNetwork
-        Maps (batch, lag, y, x) normalised windows to (batch, cell) Hz. A published file gives a
-        `LayeredNetwork` where its layers are not those of a `RetinaCNN`.
+    RetinaCNN, LayeredNetwork, SmallResNet or SmallViT
+        The first two map (batch, lag, y, x) normalised windows to (batch, cell) Hz; a published
+        file gives a `LayeredNetwork` where its layers are not those of a `RetinaCNN`. The other
+        two map pictures (batch, color, y, x) in [0, 1] to logits (batch, class).
 
     Raises
     ------
@@ -131,13 +136,19 @@ def load_network(path: str | os.PathLike[str]) -> RetinaCNN | LayeredNetwork:
     return network.eval()
 
 
-def _build(config: dict[str, Any], state: dict[str, Any]) -> RetinaCNN | LayeredNetwork:
+def _build(config: dict[str, Any], state: dict[str, Any]) -> Network:
     """Build the kind of network that a config describes."""
     kind = config.get("kind", "RetinaCNN")
     if kind == "layers":
         return LayeredNetwork.from_config(config, state)
+    if kind in (SmallResNet.kind, SmallViT.kind):
+        small = small_from_config(config)
+        small.load_state_dict(state)
+        return small
     if kind != "RetinaCNN":
-        raise RetinaCodecError(f"kind must be 'RetinaCNN' or 'layers'; got {kind!r:.60}")
+        raise RetinaCodecError(
+            f"kind must be 'RetinaCNN', 'layers', 'SmallResNet' or 'SmallViT'; got {kind!r:.60}"
+        )
     network = RetinaCNN.from_config({key: config[key] for key in config if key != "kind"})
     network.load_state_dict(state)
     return network

@@ -213,7 +213,8 @@ def _draw(
     square = picture.resize(
         (size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side)
     )
-    image = np.asarray(square, np.float32).transpose(2, 0, 1) / 255  # (color, y, x)
+    image = np.asarray(square).transpose(2, 0, 1).astype(np.float32)  # (color, y, x)
+    image /= 255
     width = int(generator.integers(round(SMALLEST_DIGIT * size), round(LARGEST_DIGIT * size) + 1))
     y, x = (int(place) for place in generator.integers(size - width + 1, size=2))
     enlarged = Image.fromarray(digit).resize((width, width), Image.Resampling.BICUBIC)
