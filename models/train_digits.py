@@ -22,11 +22,11 @@ from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_sma
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.digit_scenes import DIGIT_CLASSES, digit_scenes
 
-BATCH = 64
 TEST_SEED = 1
-SETTINGS = {  # scenes per epoch, epochs, highest rate, weight decay, rate rises over this share
-    "cnn": (4000, 24, 4e-3, 0.02, 0.1),
-    "vit": (4000, 50, 1.5e-3, 0.05, 0.1),
+RISE = 0.1  # share of the steps in which the rate rises
+SETTINGS = {  # scenes per epoch, epochs, batch, highest rate, weight decay
+    "cnn": (4000, 24, 64, 4e-3, 0.02),
+    "vit": (4000, 25, 32, 1e-3, 0.05),
 }
 
 DOUBTS = """
@@ -55,10 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true")
     chosen = parser.parse_args(arguments)
-    scenes, epochs, rate, decay, rise = SETTINGS[chosen.kind]
+    scenes, epochs, batch, rate, decay = SETTINGS[chosen.kind]
     scenes, epochs = chosen.scenes or scenes, chosen.epochs or epochs
     begin, cpu = time.perf_counter(), time.process_time()
-    network, losses = train(chosen.kind, scenes, epochs, rate, decay, rise, chosen.seed)
+    network, losses = train(chosen.kind, scenes, epochs, batch, rate, decay, chosen.seed)
     network.training_record = {
         "data": "digit_scenes",
         "part": "train",
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         "epochs": epochs,
         "learning_rate": rate,
         "weight_decay": decay,
-        "batch_size": BATCH,
+        "batch_size": batch,
         "label_smoothing": 0.05,
         "minutes": round((time.perf_counter() - begin) / 60, 2),
         "cpu_minutes": round((time.process_time() - cpu) / 60, 2),
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def train(
-    kind: str, scenes: int, epochs: int, rate: float, decay: float, rise: float, seed: int
+    kind: str, scenes: int, epochs: int, size: int, rate: float, decay: float, seed: int
 ) -> tuple[SmallResNet | SmallViT, list[float]]:
     """Return the trained network, in evaluation mode, and the mean loss of every epoch (nats)."""
     first = digit_scenes("train", count=scenes, seed=seed, progress=False)["image"]
@@ -100,8 +100,8 @@ def train(
         {"params": vectors, "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, lr=rate)
-    total = epochs * math.ceil(scenes / BATCH)
-    rising = max(1, round(rise * total))
+    total = epochs * math.ceil(scenes / size)
+    rising = max(1, round(RISE * total))
 
     def share(step: int) -> float:
         """Rise to the highest rate, then fall as a cosine to none."""
@@ -118,7 +118,7 @@ def train(
         images = torch.from_numpy(drawn["image"].values)
         digits = torch.from_numpy(drawn["digit"].values)
         sum_of_losses = 0.0
-        for batch in torch.randperm(scenes, generator=generator).split(BATCH):
+        for batch in torch.randperm(scenes, generator=generator).split(size):
             pictures = images[batch].contiguous(memory_format=torch.channels_last)
             loss = loss_of(network(pictures), digits[batch])
             optimiser.zero_grad()

@@ -84,7 +84,7 @@ class _SmallNetwork(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut: ``relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))``."""
+    """``relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))``."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -184,7 +184,8 @@ class Attention(nn.Module):
 
     Notes
     -----
-    The input of ``proj`` holds the heads one after another, ``d / h`` dimensions each.
+    The input of ``proj`` holds the heads one after another, ``d / h`` dimensions each. In training
+    the same is computed in one fused step, which is quicker.
 
     References
     ----------
@@ -202,8 +203,12 @@ class Attention(nn.Module):
         count, length, dim = tokens.shape
         parts = self.qkv(tokens).view(count, length, 3, self.heads, dim // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (b, h, t, d / h)
-        weights = (query @ key.transpose(-2, -1) * (dim // self.heads) ** -0.5).softmax(-1)
-        result: torch.Tensor = self.proj((weights @ value).transpose(1, 2).flatten(2))
+        if self.training:
+            read = nn.functional.scaled_dot_product_attention(query, key, value)
+        else:  # in steps that every kind of derivative knows
+            weights = (query @ key.transpose(-2, -1) * (dim // self.heads) ** -0.5).softmax(-1)
+            read = weights @ value
+        result: torch.Tensor = self.proj(read.transpose(1, 2).flatten(2))
         return result
 
 
