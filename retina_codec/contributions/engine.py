@@ -64,7 +64,9 @@ def contribute(
         A split of a recording with raw ``stimulus`` (time, y, x), read in chunks and normalised
         as the network asks (`RetinaCNN` only); ready inputs, ``time`` or ``sample`` first, one
         array or several by argument name; or a data set of torch that can be indexed (or a loader
-        that goes through one in order) giving tensors or (tensor, label).
+        that goes through one in order) giving tensors or (tensor, label). Coordinates along the
+        first dim, ``coords`` of a data set, or its ``targets`` by their names in ``classes`` (as
+        ``label``) come along into every dataset of the results.
     target : Target or callable
         `Surprisal`, `TopK`, `Probability`, `Entropy`, `Contrast`, `Unit`, `Sum`, or a function of
         outputs ``(batch, output) -> (batch,)``.
@@ -173,6 +175,7 @@ def as_adapter(network: nn.Module | Adapter, layers: str | Sequence[str] | None)
         channel_axis=network.channel_axis,
         element=network.element,
         output=network.output,
+        tokens=network.tokens,
     )
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
 from retina_codec.contributions.batches import Batch, map_tensors, tensors_of
+from retina_codec.contributions.labels import array_labels, dataset_labels
 from retina_codec.contributions.provenance import array_text
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter
@@ -218,7 +219,8 @@ def open_inputs(network: Adapter, inputs: Any, dtype: torch.dtype = torch.float3
     ----------
     network : Adapter
     inputs : xr.DataTree, xr.Dataset, xr.DataArray, torch.Tensor, dict, DataLoader or Dataset
-        As `contribute` takes them.
+        As `contribute` takes them. A Dataset with ``image`` and without ``stimulus`` is that
+        array; labels come along, see `retina_codec.contributions.labels`.
     dtype : torch.dtype
         Of the windows of a recording.
 
@@ -231,6 +233,8 @@ def open_inputs(network: Adapter, inputs: Any, dtype: torch.dtype = torch.float3
     RetinaCodecError
         If the kind, the dims or the shape are not among the accepted ones, or there are none.
     """
+    if isinstance(inputs, xr.Dataset) and "image" in inputs and "stimulus" not in inputs:
+        inputs = inputs["image"]
     if isinstance(inputs, xr.DataTree | xr.Dataset):
         return _open_split(network, inputs, dtype)
     if isinstance(inputs, DataLoader | Dataset) and not isinstance(inputs, torch.Tensor):
@@ -251,7 +255,8 @@ def open_inputs(network: Adapter, inputs: Any, dtype: torch.dtype = torch.float3
 
 def _open_array(inputs: Any) -> tuple[Any, str, dict[str, Any]]:
     """Check one array; return it, its first dim and the coordinates along that."""
-    dim, coords = "sample", {}
+    dim = "sample"
+    coords: dict[str, Any] = {}
     if isinstance(inputs, xr.DataArray):
         dim = str(inputs.dims[0]) if inputs.dims else ""
         if dim not in ("time", "sample"):
@@ -261,9 +266,7 @@ def _open_array(inputs: Any) -> tuple[Any, str, dict[str, Any]]:
             )
         if set(inputs.dims[1:]) == {"lag", "y", "x"}:
             inputs = inputs.transpose(dim, "lag", "y", "x")
-        coords = {
-            str(key): value.variable for key, value in inputs.coords.items() if value.dims == (dim,)
-        }
+        coords = dict(array_labels(inputs, dim))
     elif isinstance(inputs, np.ndarray):
         inputs = _from_numpy(inputs)
     elif not isinstance(inputs, torch.Tensor):
@@ -308,7 +311,8 @@ def _open_dataset(inputs: Any) -> Source:
         )
     if not len(dataset):
         raise RetinaCodecError("the data set is empty; at least one sample is needed.")
-    return DatasetSource("sample", {"sample": np.arange(len(dataset))}, dataset, collate, workers)
+    coords = {"sample": np.arange(len(dataset)), **dataset_labels(dataset)}
+    return DatasetSource("sample", coords, dataset, collate, workers)
 
 
 def _open_split(network: Adapter, split: xr.DataTree | xr.Dataset, dtype: torch.dtype) -> Source:
