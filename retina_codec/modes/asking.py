@@ -101,7 +101,8 @@ def ask_network(
     )
     for name in layers:
         again = again_of[name]
-        modes = again(_ordered(explained[f"layers/{name}/contribution"]), again.method)
+        noisy = _ordered(explained[f"layers/{name}/contribution"])
+        modes = again(noisy.sel(sign=again.modes["sign"].values), again.method)
         found[name] = found[name].assign(_compare(again.modes, modes))
     return found
 

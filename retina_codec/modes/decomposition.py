@@ -65,6 +65,7 @@ def decompose(
     method: DecompositionMethod,
     *,
     layers: Sequence[str] | None = None,
+    signs: str | Sequence[str] | None = None,
     held_out: float = 0.25,
     gap: int = 40,
     device: str | torch.device | None = None,
@@ -85,6 +86,9 @@ def decompose(
         For instance `SparseAutoencoder`.
     layers : sequence of str, optional
         Which layers; all if left out.
+    signs : str or sequence of str, optional
+        Which signs are features: both side by side when left out (the retina), "excitatory" alone
+        in analyses of images. Entries of a mode for other signs are 0, their scores NaN.
     held_out : float
         Share of the samples, at the end, that the fit never sees.
     gap : int
@@ -134,8 +138,10 @@ def decompose(
     _drop(result, STALE)
     for name in chosen:
         _drop(result["layers"].children[name], STALE_OF_LAYER)
-        contribution = checked_contribution(tree, name)
+        contribution = checked_contribution(tree, name, signs)
         modes = modes_of(contribution, method, held_out, gap, device, progress)
+        if signs is not None:
+            modes = on_all_signs(modes, tree[f"layers/{name}"].to_dataset()["sign"])
         result[f"layers/{name}/modes"] = xr.DataTree(modes)
     return result
 
@@ -146,7 +152,9 @@ def _drop(node: xr.DataTree, names: Sequence[str]) -> None:
             del node[name]
 
 
-def checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:
+def checked_contribution(
+    tree: xr.DataTree, name: str, signs: str | Sequence[str] | None = None
+) -> xr.DataArray:
     """Return a layer's contributions in order (sample, sign, channel), all finite."""
     layer = tree[f"layers/{name}"].to_dataset()
     if "contribution" not in layer or not {"sign", "channel"} <= set(layer["contribution"].dims):
@@ -166,7 +174,23 @@ def checked_contribution(tree: xr.DataTree, name: str) -> xr.DataArray:
             f"contributions of layer {name!r} must be finite; {int(bad.sum())} of {len(bad)} "
             f"samples are not, the first is number {int(bad.argmax())}. Leave these out."
         )
-    return contribution
+    if signs is None:
+        return contribution
+    chosen = [signs] if isinstance(signs, str) else [str(sign) for sign in signs]
+    known = contribution["sign"].values.tolist()
+    if not chosen or not set(chosen) <= set(known):
+        raise RetinaCodecError(
+            f"signs must name signs of the contributions; got {chosen or 'none'}, there are "
+            f"{known}. Leave signs out to take both."
+        )
+    return contribution.sel(sign=chosen)
+
+
+def on_all_signs(found: xr.Dataset, sign: xr.DataArray) -> xr.Dataset:
+    """Put modes (or scores) of some signs on all signs; the attrs say which were features."""
+    own = ",".join(str(name) for name in found["sign"].values)
+    whole = found.reindex(sign=sign.values, fill_value={"dictionary": np.float32(0)})
+    return whole.assign_attrs(signs=own)
 
 
 def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:

@@ -14,7 +14,12 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.decomposition import DecompositionMethod, checked_contribution, modes_of
+from retina_codec.modes.decomposition import (
+    DecompositionMethod,
+    checked_contribution,
+    modes_of,
+    on_all_signs,
+)
 from retina_codec.modes.methods import method_of
 from retina_codec.modes.refits import (
     BASELINES,
@@ -169,6 +174,8 @@ def score_modes(
                 compat="equals",
                 combine_attrs="drop",
             ).assign(limit_own=((), own, {"units": "count"}))
+            if "signs" in again.modes.attrs:
+                score = on_all_signs(score, tree[f"layers/{name}"].to_dataset()["sign"])
         result[f"layers/{name}/score"] = xr.DataTree(
             score.assign_attrs(settings_of(again.method) | {"seeds": seeds, "first_seed": seed})
         )
@@ -242,7 +249,9 @@ class _Again:
 
     def __post_init__(self) -> None:
         self.modes = self.tree[f"layers/{self.name}/modes"].to_dataset()
-        self.contribution = checked_contribution(self.tree, self.name)
+        signs = self.modes.attrs["signs"].split(",") if "signs" in self.modes.attrs else None
+        self.contribution = checked_contribution(self.tree, self.name, signs)
+        self.modes = self.modes.sel(sign=self.contribution["sign"].values)
         self.method = self.given or method_of(self.modes.attrs)
 
     def __call__(self, contribution: xr.DataArray, method: DecompositionMethod) -> xr.Dataset:

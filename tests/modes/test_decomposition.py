@@ -51,6 +51,32 @@ def test_modes_and_loadings_come_back_in_their_units(planted, result):
     assert np.sqrt((error**2).mean()) < 0.05 * contribution.std()
 
 
+@pytest.mark.parametrize("sign", ["inhibitory", "excitatory"])
+def test_one_sign_alone_is_what_the_method_finds_in_it(tree, sign):
+    modes = decompose(tree, SMALL, layers=["conv1"], signs=sign)["layers/conv1/modes"].to_dataset()
+    assert modes.attrs["signs"] == sign
+    other = modes["sign"].values != sign
+    assert (modes["dictionary"].values[:, other] == 0).all()
+    assert np.isnan(modes["r2_feature"].values[other]).all()
+    values = tree["layers/conv1/contribution"].sel(sign=sign).values.astype(np.float64)
+    values = -values if sign == "inhibitory" else values
+    kept = values[modes["split"].values == "fit"]
+    scale = kept.std()
+    assert float(modes["scale"]) == pytest.approx(scale)
+    features = torch.as_tensor((values / scale).astype(np.float32))
+    fitted = SMALL.fit(features[: len(kept)], progress=False)
+    expected = fitted.encode(features) @ fitted.dictionary
+    found = modes["loading"].values @ np.abs(modes["dictionary"].sel(sign=sign).values)
+    np.testing.assert_allclose(found, expected.numpy() * scale, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_both_signs_named_are_both_signs(tree, result):
+    named = decompose(tree, SMALL, layers=["conv1"], signs=["inhibitory", "excitatory"])
+    xr.testing.assert_equal(
+        named["layers/conv1/modes"].to_dataset(), result["layers/conv1/modes"].to_dataset()
+    )
+
+
 def test_signs_lengths_and_order(result):
     modes = result["layers/conv1/modes"].to_dataset()
     assert (modes["dictionary"].sel(sign="inhibitory") <= 0).all()
@@ -183,6 +209,7 @@ def put_zero(values):
         (None, {"layers": ["conv7"]}, r"got \['conv7'\], the tree holds \['conv1', 'conv2'\]"),
         (None, {"held_out": 1.0}, "held_out must lie between 0 and 1"),
         (None, {"gap": 460}, "a smaller gap"),
+        (None, {"signs": "positive"}, r"there are \['inhibitory', 'excitatory'\]"),
     ],
 )
 def test_bad_input_is_named(tree, change, options, message):

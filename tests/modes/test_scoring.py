@@ -38,6 +38,16 @@ def test_first_seed_is_the_result_itself(decomposed, scored):
     assert int(score["limit_own"]) == 2
 
 
+def test_modes_of_one_sign_are_scored_on_that_sign():
+    contribution, _, _ = planted_modes(0, samples=500, modes=4, active=0.25, noise=0.01)
+    tree = decompose(make_tree(contribution), METHOD, layers=["conv1"], signs="excitatory")
+    score = score_of(score_modes(tree, limits=[2], seeds=2, progress=False))
+    own, modes = score.sel(limit=2, seed=0), tree["layers/conv1/modes"]
+    np.testing.assert_allclose(own["r2"], modes["r2"])
+    np.testing.assert_allclose(own["r2_feature"], modes["r2_feature"])
+    assert np.isfinite(own["r2_feature"]).any("channel").values.tolist() == [False, True]
+
+
 def test_more_modes_at_a_time_rebuild_more(scored):
     score = score_of(scored)
     assert score["limit"].values.tolist() == [1, 2, 3]
