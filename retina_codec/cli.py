@@ -57,7 +57,7 @@ def commands() -> None:
 
 
 @commands.command(epilog="Example: retina-codec demo --out demo")
-@out_option("Folder for session.nwb, results.nc, report.html and figures/.")
+@out_option("Folder for session.nwb, results.nc, report.html, hypotheses and figures/.")
 @click.option(
     "--network",
     type=click.Path(path_type=Path),
@@ -135,7 +135,7 @@ def _shipped_network() -> Path:
     type=click.Path(path_type=Path),
     help="Network fitted to this recording: a folder, or a published .pt file.",
 )
-@out_option("Folder for results.nc, report.html and figures/.")
+@out_option("Folder for results.nc, report.html, hypotheses and figures/.")
 @click.option(
     "--split",
     type=click.Choice(["test", "train"]),
@@ -175,7 +175,8 @@ def _analyze_into(
     network_path: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Analyze a session and leave results.nc, report.html and figures/ in a folder."""
+    """Analyze a session and leave results.nc, report.html, hypotheses and figures/ in a folder."""
+    from retina_codec.analysis.hypothesis_words import hypotheses_to_table
     from retina_codec.analysis.pipeline import analyze as run
     from retina_codec.report import write_report
     from retina_codec.storage import save_tree, sha256_of
@@ -194,6 +195,11 @@ def _analyze_into(
     )
     log.info("write results.nc")
     save_tree(results, folder / "results.nc")
+    if "hypotheses" in results.children:
+        log.info("write hypotheses.csv and hypotheses.json")
+        claims = results["hypotheses"].to_dataset()
+        for suffix in ("csv", "json"):
+            hypotheses_to_table(claims, folder / f"hypotheses.{suffix}")
     log.info("draw figures")
     _draw(results, folder / "figures")
     log.info("write report.html")
@@ -210,7 +216,8 @@ def _draw(results: "xr.DataTree", folder: Path) -> None:
     from retina_codec import figures
 
     folder.mkdir()
-    for name in FIGURES:
+    scored = any("score" in layer.children for layer in results["layers"].children.values())
+    for name in (*FIGURES, *(("scorecard",) if scored else ())):
         figure = getattr(figures, name)(results)
         figure.savefig(folder / f"{name}.png", dpi=150)
         plt.close(figure)

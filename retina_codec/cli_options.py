@@ -69,6 +69,17 @@ def analysis_options(command: Any) -> Any:
         click.option(
             "--seed", type=int, default=0, show_default=True, help="Seed of the analysis."
         ),
+        click.option(
+            "--hypotheses/--no-hypotheses",
+            default=True,
+            show_default=True,
+            help="Predict what silencing interneurons does.",
+        ),
+        click.option(
+            "--scores",
+            is_flag=True,
+            help="Score the modes by other seeds, controls and the network; takes minutes.",
+        ),
         device_option,
     ]
     for option in reversed(options):

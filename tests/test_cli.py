@@ -1,5 +1,8 @@
 """The command line: whole outputs or none, and one clear line for every bad input."""
 
+import csv
+import functools
+import json
 import os
 import re
 import resource
@@ -16,6 +19,7 @@ import xarray as xr
 
 from retina_codec import cli
 from retina_codec.errors import RetinaCodecError
+from retina_codec.modes import score_modes
 from retina_codec.networks.checkpoints import load_network, save_network
 from retina_codec.recordings.files import open_recording, save_recording
 from retina_codec.storage import open_tree
@@ -83,6 +87,17 @@ def test_analyze_leaves_everything(work, capsys):
         rate = file["responses/prediction"]
         assert rate.attrs["units"] == "Hz"
         np.testing.assert_array_equal(rate[()], results["responses/prediction"].values)
+
+    claims = results["hypotheses"]
+    with Path("out/hypotheses.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["statement"] for line in lines] == claims["statement"].values.tolist()
+    with Path("out/hypotheses.json").open(encoding="utf-8") as file:
+        rows = json.load(file)
+    np.testing.assert_allclose(
+        [[cell["change"] for cell in row["cells"]] for row in rows], claims["change"].values
+    )
+    assert 'id="hypotheses"' in page
 
     assert run("report", "out", "--out", "again.html") == 0
     assert len(Path("again.html").read_text(encoding="utf-8")) == pytest.approx(len(page), rel=0.05)
@@ -157,6 +172,21 @@ def test_overwrite_replaces_the_whole_folder(monkeypatch):
 
 
 @pytest.mark.usefixtures("work")
+def test_hypotheses_can_be_left_out_and_scores_are_drawn(monkeypatch):
+    monkeypatch.setattr(cli, "FIGURES", ())
+    quick = functools.partial(score_modes, seeds=2, limits=[1], times=3)
+    monkeypatch.setattr("retina_codec.modes.score_modes", quick)
+    arguments = ["analyze", "session.nwb", "--network", "network", "--out", "out", *SMALL]
+    assert run(*arguments, "--layer", "conv1", "--no-hypotheses", "--scores") == 0
+    assert "hypotheses" not in open_tree("out/results.nc").children
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {"results.nc", "report.html", "figures"}
+    assert [path.name for path in Path("out/figures").iterdir()] == ["scorecard.png"]
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "There are none: they were not asked for." in page
+
+
+@pytest.mark.usefixtures("work")
 def test_settings_reach_the_analysis(monkeypatch):
     seen = {}
 
@@ -168,7 +198,7 @@ def test_settings_reach_the_analysis(monkeypatch):
     code = run(
         *["analyze", "session.nwb", "--network", "network", "--out", "out", "--split", "test"],
         *["--layer", "conv2", "--layer", "conv1", "--steps", "7", "--modes", "9", "--active", "2"],
-        *["--shrinkage", "ledoit-wolf", "--seed", "5"],
+        *["--shrinkage", "ledoit-wolf", "--seed", "5", "--no-hypotheses", "--scores"],
     )
     assert code == 2
     del seen["provenance"]
@@ -180,6 +210,8 @@ def test_settings_reach_the_analysis(monkeypatch):
         "active": 2,
         "shrinkage": "ledoit-wolf",
         "seed": 5,
+        "hypotheses": False,
+        "scores": True,
         "device": "cpu",
     }
 
@@ -204,7 +236,13 @@ def test_demo_with_the_shipped_network(tmp_path):
     shipped = Path(__file__).resolve().parents[1] / "models" / "insilico"
     assert run("demo", "--network", shipped, "--out", tmp_path / "out", *short) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"session.nwb", "results.nc", "report.html", "figures"}
+    tables = {"hypotheses.csv", "hypotheses.json"}
+    assert names == {"session.nwb", "results.nc", "report.html", "figures", *tables}
+    claims = open_tree(tmp_path / "out" / "results.nc")["hypotheses"]
+    assert any(claims["interneuron"].values)
+    with (tmp_path / "out" / "hypotheses.json").open(encoding="utf-8") as file:
+        rows = json.load(file)
+    assert [row["statement"] for row in rows] == claims["statement"].values.tolist()
     results = open_tree(tmp_path / "out" / "results.nc")
     assert results["responses"].sizes["time"] == 760
 

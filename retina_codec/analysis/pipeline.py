@@ -32,13 +32,15 @@ def analyze(
     held_out: float = 0.25,
     clusters: Sequence[int] = range(2, 9),
     own_windows: int = 240,
+    hypotheses: bool = True,
+    scores: bool = False,
     shrinkage: Literal["ledoit-wolf"] | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool | None = None,
     provenance: Mapping[str, str | int | float] | None = None,
 ) -> xr.DataTree:
-    """Explain a network's responses to a recording, from contributions to receptive fields.
+    """Explain a network's responses to a recording, from contributions to hypotheses.
 
     The target is the surprisal of the population response, ``½ (y−μ)ᵀ Σ⁻¹ (y−μ) + const`` in
     nats, with μ and Σ of the network's own responses to this split; contributions are integrated
@@ -65,6 +67,12 @@ def analyze(
     own_windows : int
         Times at which each cell is described by the modes that drive its own rate
         (`own_contributions`); 0 describes cells by correlations with the modes.
+    hypotheses : bool
+        Predict what silencing interneurons does (`hypothesize`), where conv1 or conv2 is explained
+        and the network is a `RetinaCNN`. Interneurons are named if the recording has
+        ``/interneurons`` on the clock of the split.
+    scores : bool
+        Score the modes by other seeds, by controls and by the network (`score_modes`); minutes.
     shrinkage : {"ledoit-wolf"}, optional
         It regularises Σ when cells are silent or nearly alike.
     seed : int
@@ -83,13 +91,19 @@ def analyze(
         ``pearson`` between the two and ``noise_ceiling`` where repeats exist),
         ``/layers/<name>`` (contribution in nats, activation, completeness error),
         ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
-        ``/pathways``, ``/receptive_fields``. The attributes of the root say what was done with
-        what.
+        ``/pathways``, ``/receptive_fields``; ``/hypotheses`` (hypothesis, cell) and ``/channels``
+        (what each channel sees); ``/layers/<name>/score`` if asked for. The attributes of the root
+        say what was done with what; ``no_hypotheses`` says why there are none.
 
     Raises
     ------
     RetinaCodecError
         If the recording lacks the split, does not fit the network or holds bad values.
+
+    Notes
+    -----
+    What hypotheses need beyond the rest (seconds of movie, for one) and do not find is no error
+    here: the reason is logged and kept, and the other results are whole.
 
     References
     ----------
@@ -100,7 +114,7 @@ def analyze(
     from retina_codec.analysis.prediction import agreement
     from retina_codec.analysis.receptive_fields import receptive_fields
     from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
-    from retina_codec.modes import SparseAutoencoder, decompose
+    from retina_codec.modes import SparseAutoencoder, decompose, score_modes
     from retina_codec.networks.matching import check_match
 
     if split not in recording.children:
@@ -175,13 +189,63 @@ def analyze(
     results["responses"] = xr.DataTree(
         responses.assign(agreement(responses["prediction"], part).data_vars)
     )
+    if scores:
+        log.info("scores of the modes: other seeds, controls, the network")
+        results = score_modes(
+            results, network=network, inputs=inputs, seed=seed, device=device, progress=progress
+        )
+    reason = "they were not asked for"
+    if hypotheses:
+        log.info("hypotheses: what silencing interneurons does")
+        reason = _add_hypotheses(results, network, recording, split, seed, device, progress)
     results.attrs |= {
+        **({"no_hypotheses": reason} if reason else {}),
         **{name: recording.attrs[name] for name in _RECORDING_ATTRS if name in recording.attrs},
         "split": split,
         "seed": seed,
         **(provenance or {}),
     }
     return results
+
+
+def _add_hypotheses(
+    results: xr.DataTree,
+    network: RetinaCNN,
+    recording: xr.DataTree,
+    split: str,
+    seed: int,
+    device: str | None,
+    progress: bool | None,
+) -> str:
+    """Put hypotheses and what the channels see into the results; say why if there are none."""
+    from retina_codec.analysis.channel_kernels import separable_kernels
+    from retina_codec.analysis.hypotheses import hypothesize
+    from retina_codec.analysis.silencing import LAYERS
+
+    if not isinstance(network, RetinaCNN):
+        return (
+            f"they need a RetinaCNN, whose channels can be silenced; got {type(network).__name__}"
+        )
+    if not set(LAYERS) & set(results["layers"].children):
+        return f"they need {' or '.join(LAYERS)} among the layers explained"
+    try:
+        found = hypothesize(
+            network,
+            recording,
+            results,
+            results,
+            split=split,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    except RetinaCodecError as error:
+        log.warning("no hypotheses: %s", error)
+        return str(error)
+    results["hypotheses"] = xr.DataTree(found)
+    kernels = separable_kernels(network, recording.children[split], device=device)
+    results["channels"] = xr.DataTree(kernels)
+    return ""
 
 
 _RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")

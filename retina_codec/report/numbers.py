@@ -13,6 +13,8 @@ import xarray as xr
 
 from retina_codec.contributions.engine import completeness
 from retina_codec.errors import RetinaCodecError
+from retina_codec.report.cards import hypothesis_cards
+from retina_codec.report.trust import trust_numbers
 
 __all__ = [
     "field_numbers",
@@ -40,7 +42,8 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
     dict
         ``data`` (cells, types, duration in s, ...), ``prediction``, ``target``, ``layers`` (one
         dict per layer), ``pathways`` (rows per layer), ``statistics`` (of the first two layers),
-        ``agreement``, ``fields``.
+        ``agreement``, ``fields``, ``trust`` (the scorecard), ``hypotheses`` (cards), None where
+        there are none, and ``no_hypotheses``, the reason.
 
     Raises
     ------
@@ -68,6 +71,14 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
             and "q_value" in table(results, f"layers/{name}/pathways")
         ],
         "agreement": _agreement(results),
+        "trust": trust_numbers(results),
+        "hypotheses": hypothesis_cards(
+            table(results, "hypotheses"),
+            table(results, "channels") if "channels" in results.children else None,
+        )
+        if "hypotheses" in results.children
+        else None,
+        "no_hypotheses": str(results.attrs.get("no_hypotheses", "")),
         "fields": field_numbers(table(results, "receptive_fields"))
         if "receptive_fields" in results.children
         else None,

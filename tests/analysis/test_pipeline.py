@@ -7,12 +7,14 @@ import pytest
 import torch
 import xarray as xr
 
+from retina_codec.analysis.channel_kernels import separable_kernels
+from retina_codec.analysis.hypotheses import hypothesize
 from retina_codec.analysis.own_contributions import own_contributions
 from retina_codec.analysis.pathways import find_pathways
 from retina_codec.analysis.pipeline import analyze
 from retina_codec.contributions import IntegratedGradients, Surprisal, contribute
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes import SparseAutoencoder, decompose
+from retina_codec.modes import SparseAutoencoder, decompose, score_modes
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.storage import open_tree, save_tree
 from tests.small import CELLS, HISTORY, small_network, small_recording
@@ -24,6 +26,7 @@ SETTINGS = {
     "active": 2,
     "clusters": range(2, 4),
     "own_windows": WINDOWS,
+    "hypotheses": False,
     "progress": False,
 }
 
@@ -41,6 +44,11 @@ def recording(network):
 @pytest.fixture(scope="module")
 def results(recording, network):
     return analyze(recording, network, seed=3, provenance={"command": "by hand"}, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def claimed(recording, network):
+    return analyze(recording, network, seed=3, **(SETTINGS | {"hypotheses": True}))
 
 
 def test_equals_the_steps_by_hand(results, recording, network):
@@ -108,11 +116,78 @@ def test_seed_reaches_the_decomposition(results, recording, network):
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
-def test_saving_and_loading_changes_nothing(results, tmp_path, suffix):
+def test_saving_and_loading_changes_nothing(claimed, tmp_path, suffix):
     path = tmp_path / f"results{suffix}"
-    save_tree(results, path)
+    save_tree(claimed, path)
     opened = open_tree(path, lazy=False)
-    xr.testing.assert_identical(opened, results)
+    xr.testing.assert_identical(opened, claimed)
+
+
+def test_hypotheses_are_those_by_hand(claimed, results, recording, network):
+    by_hand = hypothesize(network, recording, claimed, claimed, seed=3, progress=False)
+    xr.testing.assert_equal(claimed["hypotheses"].to_dataset(inherit=False), by_hand)
+    assert {"hypothesis", "cell"} <= set(claimed["hypotheses"].dims)
+    assert set(by_hand["interneuron"].values.tolist()) == {""}  # the recording has none
+    kernels = separable_kernels(network, recording["test"])
+    xr.testing.assert_equal(claimed["channels"].to_dataset(inherit=False), kernels)
+    assert "no_hypotheses" not in claimed.attrs
+    assert results.attrs["no_hypotheses"] == "they were not asked for"
+    rest = claimed.filter(lambda node: node.path not in ("/hypotheses", "/channels"))
+    xr.testing.assert_equal(rest, results)
+
+
+def test_interneurons_of_the_recording_are_named(recording, network):
+    movie = recording["test/stimulus"]
+    with torch.no_grad():
+        windows = torch.from_numpy(movie.values.astype("f4"))
+        frames = (windows - network.normalisation.mean) / network.normalisation.std
+        windows = frames.unfold(0, HISTORY, 1).movedim(-1, 1)[:-1]
+        first = network.norm1(network.conv1(windows))[:, 2, 7, 7]
+    potential = np.concatenate([np.zeros(HISTORY), first.numpy()])
+    known = xr.Dataset(
+        {"potential": (("time", "interneuron"), potential[:, None], {"units": "1"})},
+        coords={
+            "time": recording["test/time"].values,
+            "interneuron": ["x"],
+            "type": ("interneuron", ["twin"]),
+        },
+    )
+    joined = recording.copy()
+    joined["interneurons"] = xr.DataTree(known)
+    settings = SETTINGS | {"hypotheses": True, "layers": ["conv1"], "own_windows": 0}
+    found = analyze(joined, network, **settings)["hypotheses"]
+    named = found["interneuron"].values == "twin"
+    assert named.any()
+    best = found.isel(hypothesis=int(np.nanargmax(np.where(named, found["match"], np.nan))))
+    assert "2" in str(best["channels"].values).split(", ")
+    assert float(best["match"]) > 0.99
+
+
+def test_what_has_no_hypotheses_says_why(recording, network, caplog):
+    settings = SETTINGS | {"hypotheses": True, "layers": ["conv3"]}
+    last = analyze(recording, network, **settings)
+    assert "hypotheses" not in last.children
+    assert last.attrs["no_hypotheses"] == "they need conv1 or conv2 among the layers explained"
+    short = recording.isel(time=slice(0, HISTORY + 95), missing_dims="ignore")
+    with caplog.at_level("WARNING", "retina_codec"):
+        brief = analyze(short, network, **(settings | {"layers": ["conv1"], "own_windows": 0}))
+    assert "hypotheses" not in brief.children
+    assert brief.attrs["no_hypotheses"] in caplog.text
+    assert "receptive_fields" in brief.children
+
+
+@pytest.mark.slow
+def test_scores_are_made_when_asked_for(recording, network):
+    settings = SETTINGS | {"layers": ["conv1"], "own_windows": 0, "scores": True}
+    scored = analyze(recording, network, seed=3, **settings)
+    expected = score_modes(
+        scored, network=network, inputs=recording["test"], seed=3, progress=False
+    )
+    for name in ("r2", "baseline_r2", "insertion_gain"):
+        xr.testing.assert_allclose(
+            scored[f"layers/conv1/score/{name}"], expected[f"layers/conv1/score/{name}"]
+        )
+    assert "pathways" in scored["layers/conv1"].children
 
 
 def test_receptive_fields_come_from_the_explained_split(results):
