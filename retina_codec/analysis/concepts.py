@@ -122,8 +122,9 @@ def correlate_concepts(
     -------
     xr.DataTree
         ``/summary``, dims (layer, kind, level): ``concept_correlation``, mean over concepts of the
-        largest r of any feature (Fig. S7G–I); ``feature_correlation``, mean over features of the largest r
-        with any concept (Fig. 5D); ``correlated``, features with r > threshold for some concept;
+        largest r of any feature (Fig. S7G–I); ``feature_correlation``, mean over features of the
+        largest r with any concept (Fig. 5D); ``correlated``, features with r > threshold for some
+        concept;
         ``coverage``, share of concepts with r > threshold for some feature; ``significant``,
         features with q ≤ false_discovery for some concept (all levels together, NaN where no
         null). Each with ``..._interval`` (95 %; concepts are resampled for the first and the

@@ -107,7 +107,6 @@ def test_p_is_near_that_of_permutations_of_each_pair():
     values = random.gamma(0.3, size=(100, 300))
     table = (np.arange(100) < 8)[:, None]
     found = run(values, table, 100).p_value[:, 0]
-    moments = _Moments.of(chunked(values), table)
     masks = np.stack([random.permutation(table[:, 0]) for _ in range(10_000)])
     drawn = masks.astype(float) @ values
     alone = (1 + (drawn >= table[:, 0] @ values).sum(0)) / 10_001
