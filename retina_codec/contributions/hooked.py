@@ -7,7 +7,7 @@ out (which axis is channels, whether the layer cuts the network) is found by sur
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from retina_codec.contributions.batches import Batch, map_tensors
+from retina_codec.contributions.batches import Batch, batch_length, map_tensors
 from retina_codec.contributions.evaluation import (
     Bound,
     Evaluation,
@@ -24,6 +24,7 @@ from retina_codec.contributions.evaluation import (
     checked_value,
     differentiate,
 )
+from retina_codec.contributions.fused_attention import HeadsInView, fused_projections
 from retina_codec.contributions.survey import Layer, survey
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, adapt, place_of_tensor, put, take
@@ -130,6 +131,13 @@ class HookedFunction:
 
         with self.watched(see):
             output = self.network.call(point)
+        rows = batch_length(point)
+        odd = [name for name, values in seen.items() if len(values) != rows]
+        if odd:
+            raise RetinaCodecError(
+                f"layers {odd} must have one row for every input; for {rows} inputs they do not. "
+                "Explain other layers."
+            )
         return output, seen
 
     def _overwritten(self, name: str) -> bool:
@@ -228,17 +236,25 @@ class HookedFunction:
             whole = put(where, element, changed)
             return (inputs, whole) if by_name else (whole, named)
 
+        def join(layer: str, values: torch.Tensor) -> torch.Tensor | None:
+            return meet(layer, checked_layer(values, layer))
+
         modules = dict(self.network.module.named_modules(remove_duplicate=False))
+        inputs_of = [n for n in self.network.layers if self.network.hook_of(n) == "input"]
+        fused = fused_projections(modules, inputs_of)
         try:
             for layer in self.network.layers:
                 module = modules[layer]
-                if self.network.hook == "output":
+                if layer in fused:
+                    continue
+                if self.network.hook_of(layer) == "output":
                     handles.append(module.register_forward_hook(partial(after, layer)))
                 else:
                     handles.append(
                         module.register_forward_pre_hook(partial(before, layer), with_kwargs=True)
                     )
-            yield
+            with _module_by_module(), HeadsInView(fused, join) if fused else nullcontext():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -248,7 +264,8 @@ class HookedFunction:
         missing = [name for name in self.layers if name not in seen]
         if missing:
             raise RetinaCodecError(
-                f"layers {missing} were not called in the forward pass. Explain others."
+                f"layers {missing} were not called in the forward pass (some modules use the "
+                "weights of others without calling them). Explain others."
             )
         return {name: seen[name] for name in self.layers}
 
@@ -264,13 +281,22 @@ def checked_layer(values: torch.Tensor, layer: str) -> torch.Tensor:
 
 
 @contextmanager
+def _module_by_module() -> Iterator[None]:
+    """Keep torch from computing a whole transformer block in one step that calls no module."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
 def _forward_mode() -> Iterator[None]:
     """Choose steps that have a forward-mode derivative; say what to do where there is none."""
-    fused = torch.backends.mha.get_fastpath_enabled()
     try:
         # Fused attention has none; its plain form does, with the same values.
-        torch.backends.mha.set_fastpath_enabled(False)
-        with sdpa_kernel(SDPBackend.MATH):
+        with _module_by_module(), sdpa_kernel(SDPBackend.MATH):
             yield
     except (NotImplementedError, RuntimeError) as error:
         if "forward AD" not in str(error) and "forward mode" not in str(error):
@@ -280,8 +306,6 @@ def _forward_mode() -> Iterator[None]:
             f"({str(error).splitlines()[0]}). Use IntegratedGradients() or ActGrad(), or another "
             "implementation of that step (attention: 'eager')."
         ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _dual(point: Batch, direction: Batch) -> Batch:

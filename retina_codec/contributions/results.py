@@ -13,7 +13,6 @@ from retina_codec.contributions.methods import ActNormGrad
 from retina_codec.contributions.running import Runner
 from retina_codec.contributions.sources import Source
 from retina_codec.contributions.surprisal import Surprisal
-from retina_codec.contributions.survey import Layer
 from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
 
@@ -129,8 +128,8 @@ def label(
         responses["covariance"] = (("cell", "other_cell"), covariance, {"units": "Hz²"})
         responses["condition_number"] = ((), condition, {"units": "1"})
     nodes = {"/": xr.Dataset(attrs=settings), "/responses": responses}
-    for name, layer in runner.layers.items():
-        dataset = xr.Dataset(coords={**inputs, **runner.coords(name)}, attrs=_about(runner, layer))
+    for name in runner.layers:
+        dataset = xr.Dataset(coords={**inputs, **runner.coords(name)}, attrs=_about(runner, name))
         for what, about in (
             ("contribution", units),
             ("activation", {"units": "1"}),
@@ -145,8 +144,9 @@ def label(
     return xr.DataTree.from_dict(nodes)
 
 
-def _about(runner: Runner, layer: Layer) -> dict[str, Any]:
+def _about(runner: Runner, name: str) -> dict[str, Any]:
     """Say how a layer's units were read, and whether their contributions can be complete."""
+    layer, site = runner.layers[name], runner.site(name)
     sums_to = runner.plan.method.sums_to
     if not sums_to:
         complete = f"not defined for {type(runner.plan.method).__name__}"
@@ -154,10 +154,18 @@ def _about(runner: Runner, layer: Layer) -> dict[str, Any]:
         complete = f"holds: contributions sum to {sums_to}"
     else:
         complete = "cannot hold: some path from input to output does not cross this layer"
-    return {
+    about = {
         "unit_shape": list(layer.shape),
         "channel_axis": layer.channel_axis,
         "space_axes": list(layer.space_axes),
         "axes_are": layer.axes_are,
         "completeness": complete,
     }
+    if site is None:
+        return about
+    about |= {"site": site.site, "block": site.block, "side": site.hook}
+    if site.site == "attention" and site.heads is not None:
+        about["heads"] = site.heads
+    if runner.leading[name]:
+        about |= {"leading_tokens": runner.leading[name], "tokens": runner.plan.network.tokens}
+    return about

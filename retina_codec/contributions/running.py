@@ -26,6 +26,7 @@ from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter
 from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.networks.structure import Site
 
 __all__ = ["Array", "Plan", "Runner", "make_function", "open_runner"]
 
@@ -70,7 +71,7 @@ def make_function(plan: Plan) -> LayeredFunction:
     if (
         isinstance(network.module, RetinaCNN)
         and set(network.layers) <= set(RetinaCNN.layers)
-        and network.hook == "output"
+        and all(network.hook_of(layer) == "output" for layer in network.layers)
         and not plan.reduction.needs_whole_layer
         and not any(m._forward_hooks or m._forward_pre_hooks for m in network.module.modules())
     ):
@@ -103,6 +104,34 @@ class Runner:
         if isinstance(self.function, HookedFunction):
             self.function = self._plain
         self.output_shape = tuple(self._plain.outputs(point).shape[1:])
+        self.leading = {name: self._leading(name) for name in self.layers}
+        if plan.network.tokens == "patches" and not any(self.leading.values()):
+            raise RetinaCodecError(
+                "tokens='patches' leaves class tokens and registers out, but none are known of "
+                f"the layers {list(self.layers)}. Use tokens='all', or explain the blocks."
+            )
+
+    def site(self, name: str) -> Site | None:
+        """Return what is known of the place of a layer within its block."""
+        sites = self.plan.network.sites
+        return sites.get(name) or sites.get(name.rpartition("@")[0])
+
+    def _leading(self, name: str) -> int:
+        """Return how many tokens of a layer are no patches; none where space is not tokens."""
+        site, space = self.site(name), self.layers[name].space_axes
+        if site is None or len(space) != 1:
+            return 0
+        tokens = self.layers[name].shape[space[0] - 1]
+        return site.leading_tokens if site.leading_tokens < tokens else 0
+
+    def _left_out(self, name: str) -> int:
+        """Return how many leading tokens are left out of what is kept."""
+        return self.leading[name] if self.plan.network.tokens == "patches" else 0
+
+    def _space(self, name: str) -> list[int]:
+        """Return the sizes of the axes of space of what is kept."""
+        layer = self.layers[name]
+        return [layer.shape[axis - 1] - self._left_out(name) for axis in layer.space_axes]
 
     def explain_to(self, target: Target) -> None:
         """Take another target, fitted to the responses, say."""
@@ -118,8 +147,7 @@ class Runner:
         if getattr(self.plan.method, "tolerance", None) is not None:
             found["steps"] = Array((), (), "int32")
         for name, layer in self.layers.items():
-            rest = [layer.shape[axis - 1] for axis in layer.space_axes]
-            units = torch.zeros(1, layer.channels, *rest)
+            units = torch.zeros(1, layer.channels, *self._space(name))
             reduction = self.plan.reduction
             dims, activation_dims = reduction.dims(tuple(units.shape[1:]))
             kept = tuple(reduction.contribution(units).shape[1:])
@@ -135,9 +163,10 @@ class Runner:
 
     def coords(self, name: str) -> dict[str, Any]:
         """Return coordinates of the dims that a layer's arrays have."""
-        layer = self.layers[name]
-        rest = [layer.shape[axis - 1] for axis in layer.space_axes]
-        return self.plan.reduction.coords((layer.channels, *rest))
+        coords = self.plan.reduction.coords((self.layers[name].channels, *self._space(name)))
+        if self._left_out(name) and "token" in coords:
+            coords["token"] = coords["token"] + self._left_out(name)
+        return coords
 
     def predict(self, source: Source) -> Iterator[dict[str, np.ndarray]]:
         """Run the network alone, batch by batch."""
@@ -180,7 +209,8 @@ class Runner:
             found["steps"] = units.steps
         for name, layer in self.layers.items():
             values = self._channels_second(units.contribution[name], layer)
-            kept = self.plan.reduction.contribution(values)
+            left_out = self._left_out(name)
+            kept = self.plan.reduction.contribution(values[:, :, left_out:] if left_out else values)
             if not bool(torch.isfinite(kept).all()):
                 raise RetinaCodecError(
                     f"contributions of layer {name!r} are not finite for input "
@@ -189,11 +219,12 @@ class Runner:
                 )
             found[f"{name}/contribution"] = kept
             whole = self._channels_second(activation[name], layer)
+            whole = whole[:, :, left_out:] if left_out else whole
             found[f"{name}/activation"] = self.plan.reduction.activation(
                 whole.float() if whole.dtype in (torch.float16, torch.bfloat16) else whole
             )
             if units.expected is not None:
-                total = kept.flatten(1).sum(1)
+                total = (values if left_out else kept).flatten(1).sum(1)
                 found[f"{name}/target_change"] = units.expected
                 found[f"{name}/completeness_error"] = total - units.expected
             if name in units.standard_error:

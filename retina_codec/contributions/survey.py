@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from retina_codec.contributions.batches import Batch, map_tensors, tensors_of
+from retina_codec.contributions.batches import Batch, batch_length, map_tensors, tensors_of
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, place_of_tensor
 
@@ -123,7 +123,7 @@ def survey(
             return values
         return values.detach().clone().requires_grad_()
 
-    point = map_tensors(leaf, point)
+    point, rows = map_tensors(leaf, point), batch_length(point)
     leaves = [v for v in tensors_of(point) if v.requires_grad]
 
     def embed(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -152,21 +152,32 @@ def survey(
     missing = [name for name, keys in calls.items() if not keys]
     if missing:
         raise RetinaCodecError(
-            f"layers {missing} were not called in the forward pass. Explain others."
+            f"layers {missing} were not called in the forward pass (some modules use the weights "
+            "of others without calling them). Explain others."
         )
     named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
     layers = {
-        name: _describe(network, layer, found[key], output, leaves)
+        name: _describe(network, layer, found[key], output, leaves, rows)
         for name, (layer, key) in named.items()
     }
     return layers, output, {name: found[key].values for name, (_, key) in named.items()}
 
 
 def _describe(
-    network: Adapter, name: str, seen: _Seen, output: torch.Tensor, leaves: list[torch.Tensor]
+    network: Adapter,
+    name: str,
+    seen: _Seen,
+    output: torch.Tensor,
+    leaves: list[torch.Tensor],
+    rows: int,
 ) -> Layer:
     """Say what is known of one call of a layer."""
     shape = tuple(seen.values.shape)
+    if shape[0] != rows:
+        raise RetinaCodecError(
+            f"layer {name!r} must have one row for every input; for {rows} it has {shape[0]}, of "
+            f"shape {shape[1:]} (windows of attention, say). Explain the blocks instead."
+        )
     declared = network.declared_axis(name)
     axis, how = _infer_axis(seen) if declared is None else (declared, "declared")
     if not -len(shape) < axis < len(shape) or axis % len(shape) == 0:

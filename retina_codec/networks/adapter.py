@@ -8,18 +8,20 @@ knows no contributions.
 import difflib
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.sites import known_sites, known_structure, sites_of_words, words_among
+from retina_codec.networks.structure import Hook, Site, Structure
 
 __all__ = ["Adapter", "adapt", "find_layers"]
 
 Kind = Literal["auto", "cnn", "transformer"]
-Hook = Literal["output", "input"]
+Tokens = Literal["all", "patches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +31,12 @@ class Adapter:
     module: nn.Module
     layers: tuple[str, ...]
     kind: Kind = "auto"
-    hook: Hook = "output"
+    hook: Hook | Mapping[str, Hook] = "output"
     channel_axis: int | Mapping[str, int] | None = None
     element: int | str | None = None
     output: int | str | None = None
+    tokens: Tokens = "all"
+    sites: Mapping[str, Site] = field(default_factory=dict)
 
     @property
     def cells(self) -> Sequence[Any] | None:
@@ -40,13 +44,31 @@ class Adapter:
         cells: Sequence[Any] | None = getattr(self.module, "cells", None)
         return cells
 
+    def hook_of(self, layer: str) -> Hook:
+        """Return the side on which a layer is hooked."""
+        return self.hook.get(layer, "output") if isinstance(self.hook, Mapping) else self.hook
+
     def declared_axis(self, layer: str) -> int | None:
-        """Return the channel axis that was declared for a layer, if any."""
+        """Return the channel axis that was declared for a layer, or is known of its site."""
         if isinstance(self.channel_axis, Mapping):
-            return self.channel_axis.get(layer)
-        if self.channel_axis is not None:
+            if layer in self.channel_axis:
+                return self.channel_axis[layer]
+        elif self.channel_axis is not None:
             return self.channel_axis
-        return {"auto": None, "cnn": 1, "transformer": -1}[self.kind]
+        if self.kind != "auto":
+            return {"cnn": 1, "transformer": -1}[self.kind]
+        site = self.sites.get(layer)
+        return None if site is None else site.channel_axis
+
+    def leading_tokens(self, layer: str) -> int:
+        """Return how many class tokens and registers come before the patches of a layer."""
+        site = self.sites.get(layer)
+        return 0 if site is None else site.leading_tokens
+
+    def heads(self, layer: str) -> int | None:
+        """Return how many heads lie side by side along the channels; None where there are none."""
+        site = self.sites.get(layer)
+        return site.heads if site is not None and site.site == "attention" else None
 
     def answer(self, outcome: Any) -> torch.Tensor:
         """Return the tensor ``(b, n)`` that targets are computed from."""
@@ -76,11 +98,19 @@ class Adapter:
         return {
             "network": type(self.module).__name__,
             "kind": self.kind,
-            "hook": self.hook,
+            "hook": self._hooks(),
             "channel_axis": str(self.channel_axis),
             "element": str(self.element),
             "output": str(self.output),
+            "tokens": self.tokens,
         }
+
+    def _hooks(self) -> str:
+        """Say at which side layers are hooked; by name where it differs."""
+        sides = {layer: self.hook_of(layer) for layer in self.layers}
+        if len(set(sides.values())) < 2:
+            return next(iter(sides.values()), "output")
+        return "output; input of " + ", ".join(n for n, side in sides.items() if side == "input")
 
 
 def adapt(
@@ -88,10 +118,11 @@ def adapt(
     layers: str | Sequence[str] | None = None,
     *,
     kind: Kind = "auto",
-    hook: Hook = "output",
+    hook: Hook | Mapping[str, Hook] = "output",
     channel_axis: int | Mapping[str, int] | None = None,
     element: int | str | None = None,
     output: int | str | None = None,
+    tokens: Tokens = "all",
 ) -> Adapter:
     """Say what must be known of a torch module to explain it.
 
@@ -103,12 +134,17 @@ def adapt(
     layers : str or sequence of str, optional
         Names of submodules, or patterns (``"layer?.*"``, as in file names); the module's own
         ``layers`` when left out. A module that is called several times in one pass gives several
-        layers, ``name@1``, ``name@2``, in order of the calls.
+        layers, ``name@1``, ``name@2``, in order of the calls. The words ``"blocks"``, ``"mlp"``,
+        ``"attention"``, ``"post_attention"`` and ``"post_mlp"`` stand for one site in every block
+        that `find_structure` finds, with the right side and channel axis; what they mean to the
+        letter is said at `Structure.sites`. (A submodule that is called ``blocks`` itself is
+        reached by the pattern ``"[b]locks"``.)
     kind : {"auto", "cnn", "transformer"}
         Which axis of a layer holds channels: the second (cnn), the last (transformer), or told by
         the module that made the values (auto). All other axes but the first are space.
-    hook : {"output", "input"}
-        Explain what the submodules put out, or what they are given.
+    hook : {"output", "input"} or dict of str to these
+        Explain what the submodules put out, or what they are given; by layer name, the output for
+        layers that the dict does not name. Words bring their own.
     channel_axis : int or dict of str to int, optional
         The channel axis, counted with the batch axis 0, of all layers or by layer name; it
         overrides ``kind``.
@@ -117,6 +153,11 @@ def adapt(
         when left out.
     output : int or str, optional
         Which part of the module's output counts; ``logits``, or the first, when left out.
+    tokens : {"all", "patches"}
+        Over which tokens of a vision transformer sums and means go: all (default, because only
+        then contributions can add up to the change of the target), or without the class token and
+        the registers that come first. Their number is the attribute ``leading_tokens`` of a layer
+        in the result. The completeness error is always that of all tokens.
 
     Returns
     -------
@@ -126,8 +167,9 @@ def adapt(
     Raises
     ------
     RetinaCodecError
-        If a layer or pattern fits no submodule (the closest names are listed), or a choice is not
-        among the valid ones.
+        If a layer or pattern fits no submodule (the closest names are listed), if a word is used
+        and no block has such a site (what was looked for is listed), or a choice is not among the
+        valid ones.
 
     Examples
     --------
@@ -142,16 +184,44 @@ def adapt(
         )
     for name, value, valid in (
         ("kind", kind, ("auto", "cnn", "transformer")),
-        ("hook", hook, ("output", "input")),
+        ("tokens", tokens, ("all", "patches")),
     ):
         if value not in valid:
             raise RetinaCodecError(f"{name} must be one of {valid}; got {value!r}.")
-    return Adapter(module, find_layers(module, layers), kind, hook, channel_axis, element, output)
+    for side in hook.values() if isinstance(hook, Mapping) else [hook]:
+        if side not in ("output", "input"):
+            raise RetinaCodecError(f"hook must be one of ('output', 'input'); got {side!r}.")
+    structure = known_structure(module)
+    words = words_among(module, layers, structure)
+    sites = sites_of_words(module, words)
+    named = find_layers(module, layers, structure)
+    hooks: dict[str, Hook] = {
+        layer: hook.get(layer, "output") if isinstance(hook, Mapping) else hook for layer in named
+    }
+    hooks |= {layer: site.hook for layer, site in sites.items()}
+    sides = set(hooks.values())
+    return Adapter(
+        module,
+        named,
+        kind,
+        sides.pop() if len(sides) == 1 else hooks,
+        channel_axis,
+        element,
+        output,
+        tokens,
+        known_sites(structure, hooks) | sites,
+    )
 
 
-def find_layers(module: nn.Module, layers: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of submodules that are named or fit a pattern, in the order given."""
+def find_layers(
+    module: nn.Module, layers: str | Sequence[str] | None, structure: Structure | None = None
+) -> tuple[str, ...]:
+    """Return the names of submodules that are named or fit a pattern, in the order given.
+
+    Words stand for the sites of ``structure``.
+    """
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
+    words = words_among(module, layers, structure)
     chosen = getattr(module, "layers", None) if layers is None else layers
     if isinstance(chosen, str):
         chosen = (chosen,)
@@ -161,6 +231,9 @@ def find_layers(module: nn.Module, layers: str | Sequence[str] | None) -> tuple[
         )
     found: dict[str, None] = {}
     for wanted in chosen:
+        if wanted in words:
+            found |= dict.fromkeys(sites_of_words(module, [wanted]))
+            continue
         if wanted in names:
             found[wanted] = None
             continue
