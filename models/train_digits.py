@@ -26,7 +26,7 @@ TEST_SEED = 1
 RISE = 0.1  # share of the steps in which the rate rises
 SETTINGS = {  # scenes per epoch, epochs, batch, highest rate, weight decay
     "cnn": (4000, 24, 64, 4e-3, 0.02),
-    "vit": (4000, 25, 32, 1e-3, 0.05),
+    "vit": (4000, 25, 32, 2e-3, 0.05),
 }
 
 DOUBTS = """
@@ -153,8 +153,9 @@ def card(
     what = {
         "cnn": "A residual network (He et al. 2016) of eight blocks in four stages "
         f"({', '.join(map(str, network.config().get('widths', ())))} channels)",
-        "vit": "A vision transformer (Dosovitskiy et al. 2021) with patches of 4 px, six blocks, "
-        "64 dimensions, four heads and 192 units in the MLP",
+        "vit": "A vision transformer (Dosovitskiy et al. 2021) with a token for every "
+        "4 px, made by two convolutions (Xiao et al. 2021), six blocks, 64 dimensions, four heads "
+        "and 128 units in the MLP",
     }[kind]
     low, high = wilson(correct)
     rows = []
