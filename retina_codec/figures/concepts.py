@@ -1,0 +1,105 @@
+"""How well modes, channels and activations go with classes, from the first layer to the last.
+
+Why this file exists: the largest of many correlations is large by chance too, so every number
+stands beside what shuffled labels give. It shows what `correlate_concepts` found.
+"""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below
+from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
+
+__all__ = ["concepts"]
+
+WORDS = {
+    "modes": "modes",
+    "contributions": "channels, contributions",
+    "activations": "channels, activations",
+    "activation_modes": "activation modes",
+}
+PANELS = (
+    ("concept_correlation", "how well features tell a class", "mean largest Pearson r"),
+    ("correlated", "class-correlated features", "features with r > {threshold:g} (%)"),
+    ("coverage", "classes with a feature of their own", "classes with r > {threshold:g} (%)"),
+)
+
+
+@styled
+def concepts(found: xr.DataTree, level: str = "class") -> Figure:
+    """Draw correlation with classes, number of correlated features and coverage by layer.
+
+    Parameters
+    ----------
+    found : xr.DataTree
+        From ``analysis.correlate_concepts``.
+    level : str
+        "class" or "superclass".
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Dots with 95 % intervals, one colour per kind of feature; pale boxes: middle 95 % with
+        shuffled labels.
+
+    Raises
+    ------
+    RetinaCodecError
+        If it is something else, or has no such level.
+    """
+    node = found.children.get("summary")
+    if node is None or "concept_correlation" not in node.data_vars:
+        raise RetinaCodecError("this figure needs what correlate_concepts() returned.")
+    summary = node.to_dataset()
+    known = [str(name) for name in summary["level"].values]
+    if level not in known:
+        raise RetinaCodecError(f"level must be one of {', '.join(known)}; got {level!r}.")
+    here = summary.sel(level=level)
+    layers = [layer_name(str(name)) for name in summary["layer"].values]
+    figure = new_figure(4.1)
+    draw_title(figure, "", f"Concepts by layer: {level}")
+    spec = grid(
+        figure,
+        [1],
+        [1, 1, 1],
+        left=0.6,
+        right=0.15,
+        top=0.95,
+        bottom=room_below(layers),
+        gap_x=0.75,
+    )
+    first: Axes | None = None
+    for number, (name, title, words) in enumerate(PANELS):
+        axes = figure.add_subplot(spec[number])
+        _panel(axes, here, name)
+        axes.set_title(title if level == "class" else title.replace("class", level), size=9)
+        label = words.format(threshold=summary.attrs["threshold"])
+        axes.set_ylabel(label if level == "class" else label.replace("classes", "superclasses"))
+        layer_axis(axes, layers)
+        first = first or axes
+    if first is not None:
+        first.fill_between([], [], [], color=MUTED, alpha=0.3, lw=0, label="shuffled labels")
+        handles, names = first.get_legend_handles_labels()
+        figure.legend(
+            handles, names, loc="upper left", ncols=5, bbox_to_anchor=(0.005, 1 - 0.28 / 4.1),
+            handlelength=1.2, columnspacing=1.4,
+        )  # fmt: skip
+    return figure
+
+
+def _panel(axes: Axes, here: xr.Dataset, name: str) -> None:
+    """Draw one number of every kind, beside its null."""
+    kinds = [str(kind) for kind in here["kind"].values]
+    for number, kind in enumerate(kinds):
+        one = here.sel(kind=kind)
+        scale = np.full(one.sizes["layer"], 1.0 if name == "concept_correlation" else 100.0)
+        if name == "correlated":
+            scale = scale / one["features"].values
+        shift = 0.17 * (number - (len(kinds) - 1) / 2)
+        band(axes, one[f"{name}_null_interval"].values * scale[:, None], COLORS[kind], shift=shift)
+        ends = one[f"{name}_interval"].values * scale[:, None]
+        line(axes, one[name].values * scale, ends, COLORS[kind], shift=shift, label=WORDS[kind])
+    axes.set_ylim(0, 1.02 if name == "concept_correlation" else 103)
