@@ -1,10 +1,10 @@
 """Which samples belong to which classes and superclasses, as a table of yes and no.
 
 Why this file exists: classes, superclasses and any other concept are the same to everything that
-follows, a column of a table. It reads no files.
+follows, a column of a table. Labels may be numbers here, and the table is checked against results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,64 +12,40 @@ import xarray as xr
 
 from retina_codec.analysis.layer_samples import input_dim, sample_labels
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.hierarchy import membership
 
 __all__ = ["checked_table", "concept_table"]
 
 
-def concept_table(
-    labels: Any, hierarchy: Mapping[str, str | Sequence[str]] | None = None
-) -> xr.DataArray:
+def concept_table(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
     """Say which samples belong to which classes, and to which groups of classes.
 
     Parameters
     ----------
-    labels : array-like of str, (sample,)
-        Class of every sample; "" or None for no class.
-    hierarchy : mapping, optional
-        Superclass, or superclasses, of a class. Classes that it does not name belong to none.
+    labels : array-like of str or numbers, (sample,)
+        Class of every sample; "", None or NaN for no class.
+    hierarchy : Hierarchy or mapping, optional
+        From `read_hierarchy`, or class to superclass, or to several. Classes that it does not
+        name belong to none.
 
     Returns
     -------
     xr.DataArray of bool, dims (sample, concept)
-        Classes first, then superclasses, each by alphabet; coordinate ``level`` along concept:
-        "class" or "superclass".
+        See `recordings.hierarchy.membership`: classes first, then superclasses; coordinate
+        ``level`` along concept.
 
     Raises
     ------
     RetinaCodecError
         If there are no labels, or a superclass has the name of a class.
     """
-    coords = {}
-    if isinstance(labels, xr.DataArray) and labels.ndim == 1 and "sample" in labels.coords:
-        coords["sample"] = labels["sample"].values
     given = np.asarray(getattr(labels, "values", labels), dtype=object)
     if given.ndim != 1:
         raise RetinaCodecError(f"labels must be one per sample, (sample,); got {given.shape}.")
-    names = np.array(["" if one is None or one != one else str(one) for one in given], dtype=str)
-    classes = sorted(set(names.tolist()) - {""})
-    if not classes:
-        raise RetinaCodecError("there are no labels; give the class of every sample.")
-    above: dict[str, set[str]] = {}
-    for name, parents in (hierarchy or {}).items():
-        for parent in [parents] if isinstance(parents, str) else parents:
-            above.setdefault(str(parent), set()).add(str(name))
-    groups = sorted(group for group, members in above.items() if members & set(classes))
-    if twice := sorted(set(groups) & set(classes)):
-        raise RetinaCodecError(
-            f"a superclass must not have the name of a class; {twice[0]!r} has. Rename it."
-        )
-    columns = [names == name for name in classes]
-    columns += [np.isin(names, sorted(above[group])) for group in groups]
-    return xr.DataArray(
-        np.stack(columns, 1),
-        dims=("sample", "concept"),
-        coords=coords
-        | {
-            "concept": [*classes, *groups],
-            "level": ("concept", ["class"] * len(classes) + ["superclass"] * len(groups)),
-        },
-        name="member",
-    )
+    text = np.array(["" if one is None or one != one else str(one) for one in given], dtype=str)
+    coords = labels.coords if isinstance(labels, xr.DataArray) else None
+    named = xr.DataArray(text, dims=getattr(labels, "dims", ("sample",)), coords=coords)
+    return membership(named, hierarchy)
 
 
 def checked_table(

@@ -7,6 +7,7 @@ Notation: v (n,) a vector; H heads of d dimensions each; P random groupings.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +82,7 @@ def hoyer(values: Floats) -> Floats:
 
 def head_sparsity(
     results: xr.DataTree | Mapping[str, xr.DataArray] | xr.DataArray,
-    heads: int | Mapping[str, int],
+    heads: int | Mapping[str, int] | None = None,
     *,
     layers: str | Sequence[str] | None = None,
     draws: int = 100,
@@ -100,10 +101,10 @@ def head_sparsity(
         Results of `contribute` at attention sites: ``channel`` counts the dimensions of all
         heads, one head after the other. An array is (sample, channel) or (sample, sign, channel);
         signs and any further dim (tokens) are summed over first.
-    heads : int or dict
-        H; by layer where layers differ.
+    heads : int or dict, optional
+        H; by layer where layers differ. When left out, as the results say of attention sites.
     layers : str or sequence of str, optional
-        Layers of a tree; all when left out.
+        Layers of a tree; all when left out, or all whose heads are known.
     draws : int
         P.
     seed : int
@@ -133,6 +134,9 @@ def head_sparsity(
     """
     if draws < 1:
         raise RetinaCodecError(f"draws must be at least 1; got {draws=}. 100 is usual.")
+    if heads is None:
+        heads = _known_heads(results)
+        layers = list(heads) if layers is None else layers
     sources = _sources(results, layers)
     names = list(next(iter(sources.values())))
     rows: dict[str, list[list[float]]] = {}
@@ -170,6 +174,17 @@ def head_sparsity(
             "seed": seed,
         },
     )
+
+
+def _known_heads(results: Any) -> dict[str, int]:
+    """Return the heads of the attention sites of a tree."""
+    layers = results["layers"].children if isinstance(results, xr.DataTree) else {}
+    found = {str(k): int(v.attrs["heads"]) for k, v in layers.items() if "heads" in v.attrs}
+    if not found:
+        raise RetinaCodecError(
+            "the number of heads is not known here; give heads=, or explain layers='attention'."
+        )
+    return found
 
 
 def _sources(

@@ -39,7 +39,7 @@ def test_labels_of_samples_stay():
 @pytest.mark.parametrize(
     ("labels", "hierarchy", "message"),
     [
-        (["", None], None, "no labels"),
+        (["", None], None, "all are empty"),
         ([["a"]], None, "one per sample"),
         (["a", "b"], {"a": "b"}, "must not have the name of a class"),
     ],
@@ -47,3 +47,10 @@ def test_labels_of_samples_stay():
 def test_mistakes_are_named(labels, hierarchy, message):
     with pytest.raises(RetinaCodecError, match=message):
         concept_table(labels, hierarchy)
+
+
+def test_numbers_and_missing_labels():
+    table = concept_table(np.array([3, None, float("nan"), 3, 10], dtype=object))
+    assert table["concept"].values.tolist() == ["10", "3"]
+    np.testing.assert_array_equal(table.sel(concept="3"), [True, False, False, True, False])
+    assert not table[1:3].any()

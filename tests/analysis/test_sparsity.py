@@ -159,3 +159,24 @@ def test_groups_come_from_the_seed():
     xr.testing.assert_identical(*same)
     other = head_sparsity(values, 3, draws=5, seed=2)["null_mean"]
     assert float(same[0][0, 0]) != float(other[0, 0])
+
+
+def test_heads_of_attention_sites_are_known():
+    node = xr.Dataset(
+        {
+            "contribution": (
+                ("sample", "sign", "channel"),
+                np.random.default_rng(0).random((5, 2, 8)),
+            ),
+            "activation": (("sample", "channel"), np.random.default_rng(1).random((5, 8))),
+        },
+        coords={"sign": ["inhibitory", "excitatory"]},
+    )
+    tree = xr.DataTree.from_dict(
+        {"/layers/a": node.assign_attrs(heads=4), "/layers/b": node, "/layers/c": node}
+    )
+    found = head_sparsity(tree, draws=3)
+    assert found["layer"].values.tolist() == ["a"]
+    xr.testing.assert_identical(found, head_sparsity(tree, 4, layers="a", draws=3))
+    with pytest.raises(RetinaCodecError, match="number of heads is not known"):
+        head_sparsity(one_head_acts())
