@@ -2,163 +2,228 @@
 
 For each movie: contributions of the shipped network, modes, pathways, `hypothesize`; then the
 interneuron that a row names is silenced in the circuit and the same movie is shown to it, without
-noise. A row is right if
+noise. A row says what changes in its events. It is right if it names an interneuron and
 
-- it names an interneuron,
-- every cell that is both predicted and truly affected changes in the predicted direction, and there
-  is at least one such cell, and
-- F1 of predicted and truly affected cells is at least 0.7 (affected: by more than 10 % of the
-  cell's mean rate; for the prediction the interval must exclude 0 as well).
+- cells: F1 of predicted and truly affected cells is at least 0.7, and every cell that is both
+  changes in the predicted direction, at least one; affected is a change above 10 % of the cell's
+  rate (the larger of that in the events and over the movie), for the prediction beyond its error;
+- when: the same for timed cells, whose change is larger in the events than elsewhere.
 
-Rows are distinct sets of channels of one layer. The circuit has six types of interneurons, so
-several of the first ten rows name the same type; ``types`` tells how many different ones, and
-``types_right`` for how many of these most rows are right. ``r`` pools row × cell of the first ten
-rows (mean change in Hz), ``r_mean`` is the mean of each row's r over cells.
+Rows are distinct: the same silencing in the same events is one row. The first ten count; a row
+without timed cells makes no claim about time and is not right. ``r`` pools row × cell (change in
+the events, Hz), ``r_contrast`` the same for the change in the events minus that elsewhere, each
+over the rows that claim. ``found`` is the true Σ d² per second over the cells that a row names, in
+its events, ``elsewhere`` the same cells at other times, mean over the first ten (0 for a missing
+row): what an experimenter would see. ``claims`` is the number of distinct rows with a claim, and
+``found_all`` is ``found`` over all distinct rows, before anything is chosen.
 
-Controls, by the same call: modes of activations in place of contributions, every channel as a mode
-alone, and modes whose weights stand on randomly exchanged channels (mean of ``--draws``). Movie 1
-was used to write the method; the figure takes movies 2 and 3. With ``--scope interneuron`` every
-channel of the named type is cut, whichever mode named it, so that rows of one type make the same
-prediction and controls that name the same types do as well; ``--scope mode`` cuts what the mode
-groups and tells whether modes group better than the controls. Prints one JSON line.
+Controls, by the same call, each with the same time per row:
+
+- ``activations``: modes of activations in place of contributions;
+- ``single channels``, ``single activations``: every channel and sign alone, its contribution or
+  its activation as loading;
+- ``wrong channels``: our loadings, channels exchanged at random; ``wrong times``: our channels,
+  loadings shifted in time by random steps (means over ``--draws``);
+- ``network alone``: no modes; for every interneuron the times of the largest predicted Σ d². Not a
+  control but what could be found at best by the same network with these silencings.
+
+Movies 1 and 4 were used to write the method; the figure takes movies 2 and 3. With ``--when
+always`` rows speak of the whole movie: then modes play no part but naming interneurons. ``--keep``
+writes trees to a folder and reads them from there in the next run; empty it after a change of
+networks, contributions or modes. Prints one JSON line.
 
     python benchmarks/hypotheses.py --movies 2 3
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from hypothesis_controls import exchanged, network_alone, of_activations, shifted, single
 from measure import report
 
 import retina_codec as rc
 from retina_codec.analysis.hypotheses import hypothesize
 from retina_codec.analysis.interneuron_matching import match_interneurons
+from retina_codec.analysis.mode_events import in_events
+from retina_codec.analysis.power import detectability
 from retina_codec.recordings.circuit import Circuit
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 LAYERS = ("conv1", "conv2")
 THRESHOLD = 0.1
 ENOUGH = 0.7  # F1
+FIRST = 10
 
 
-def true_changes(circuit: Circuit, movie: np.ndarray, history: int) -> xr.Dataset:
-    """Mean rate (cell) and change (interneuron, cell) in Hz, without noise."""
-    rate = circuit.respond(movie, progress=False)["rate"][history:].mean("time")
+def true_rates(circuit: Circuit, movie: np.ndarray, history: int) -> xr.Dataset:
+    """Rates without noise, whole (time, cell) and silenced (interneuron, time, cell), Hz."""
     kinds = circuit.weight["interneuron_type"].values
-    changes = [
-        circuit.silence(str(kind)).respond(movie, progress=False)["rate"][history:].mean("time")
-        - rate
+    rate = circuit.respond(movie, progress=False)["rate"][history:]
+    cut = [
+        circuit.silence(str(kind)).respond(movie, progress=False)["rate"][history:]
         for kind in kinds
     ]
-    change = xr.concat(changes, xr.DataArray(kinds, dims="interneuron", name="interneuron"))
-    return xr.Dataset({"rate": rate, "change": change})
+    silenced = xr.concat(cut, xr.DataArray(kinds, dims="interneuron", name="interneuron"))
+    return xr.Dataset({"rate": rate, "silenced": silenced})
 
 
-def judge(claims: xr.Dataset, truth: xr.Dataset, first: int = 10) -> dict[str, Any]:
-    """Hold the first rows against the truth."""
-    right, named, rs, pairs = [], [], [], []
-    for i in range(min(first, claims.sizes["hypothesis"])):
-        row = claims.isel(hypothesis=i)
-        name = str(row["interneuron"].values)
-        named.append(name)
-        if not name:
-            right.append(False)
-            continue
-        true = truth["change"].sel(interneuron=name, cell=row["cell"].values).values
-        rate = truth["rate"].sel(cell=row["cell"].values).values
-        predicted, said = row["change"].values, row["affected"].values.astype(bool)
-        is_so = np.abs(true) > THRESHOLD * rate
-        both = said & is_so
-        score = 2 * both.sum() / max(1, said.sum() + is_so.sum())
-        sign = both.any() and bool((np.sign(predicted[both]) == np.sign(true[both])).all())
-        right.append(bool(sign and score >= ENOUGH))
-        pairs.append((predicted, true))
-        rs.append(np.corrcoef(predicted, true)[0, 1] if np.ptp(true) > 0 else np.nan)
-    types = sorted({name for name in named if name})
-    votes = {t: [r for r, n in zip(right, named, strict=True) if n == t] for t in types}
-    pooled = (
-        np.concatenate([np.stack(pair) for pair in pairs], axis=1) if pairs else np.zeros((2, 0))
-    )
-    return {
-        "right": sum(right),
-        "of": len(right),
-        "rows": claims.sizes["hypothesis"],
-        "r": float(np.corrcoef(pooled)[0, 1]) if pooled.shape[1] > 1 else np.nan,
-        "r_mean": float(np.nanmean(rs)) if rs else np.nan,
-        "types": len(types),
-        "types_right": sum(bool(np.mean(vote) > 0.5) for vote in votes.values()),
-        "wrong": [n or "none" for n, good in zip(named, right, strict=True) if not good],
+def agrees(said: np.ndarray, is_so: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> bool:
+    """F1 of two sets of cells is enough, and the signs of those in both are equal."""
+    both = said & is_so
+    score = 2 * both.sum() / max(1, said.sum() + is_so.sum())
+    sign = both.any() and (np.sign(predicted[both]) == np.sign(true[both])).all()
+    return bool(sign and score >= ENOUGH)
+
+
+def hold(row: xr.Dataset, truth: xr.Dataset, start: float) -> dict[str, Any]:
+    """Hold one row against the truth; ``start`` (s) is the first bin of its clock."""
+    name = str(row["interneuron"].values)
+    found: dict[str, Any] = {"name": name, "claims": bool(name) and bool(row["timed"].any())}
+    if not name:
+        return found | {"cells": False, "when": False, "found": 0.0, "elsewhere": 0.0}
+    bins = round(row.attrs["duration"] * 100)
+    time = start + np.arange(bins) / 100
+    inside = in_events(row["event_start"].values, row["event_stop"].values, time)
+    cells = row["cell"].values
+    rate = truth["rate"].sel(cell=cells).values[:bins]
+    cut = truth["silenced"].sel(interneuron=name, cell=cells).values[:bins]
+    here, after = rate[inside].mean(0), cut[inside].mean(0)
+    change = after - here
+    least = THRESHOLD * np.maximum(here, rate.mean(0))
+    affected = row["affected"].values.astype(bool)
+    is_so = np.abs(change) > least
+    found |= {
+        "cells": agrees(affected, is_so, row["change"].values, change),
+        "change": (row["change"].values, change),
+        "found": float((detectability(here, after, 1.0) * affected).sum()),
+        "when": False,
+        "elsewhere": float("nan"),
+    }
+    if inside.all():
+        return found
+    there, without = rate[~inside].mean(0), cut[~inside].mean(0)
+    contrast = change - (without - there)
+    more = np.abs(change) > np.abs(without - there)
+    timed = is_so & (np.abs(contrast) > least) & more
+    return found | {
+        "when": agrees(row["timed"].values.astype(bool), timed, row["contrast"].values, contrast),
+        "contrast": (row["contrast"].values, contrast),
+        "elsewhere": float((detectability(there, without, 1.0) * affected).sum()),
     }
 
 
-def of_activations(explained: xr.DataTree) -> xr.DataTree:
-    """Put activations, split by sign, in the place of contributions."""
-    tree = explained.copy()
-    for layer in LAYERS:
-        node = tree[f"layers/{layer}"].to_dataset()
-        a = node["activation"]
-        parts = [np.minimum(a, 0), np.maximum(a, 0)]
-        split = xr.concat(parts, node["sign"]).transpose(*node["contribution"].dims)
-        node["contribution"] = split.assign_attrs(node["contribution"].attrs)
-        tree[f"layers/{layer}"] = xr.DataTree(node)
-    return tree
+def judge(claims: xr.Dataset, truth: xr.Dataset, start: float) -> dict[str, Any]:
+    """Score a list of hypotheses."""
+    rows = [
+        hold(claims.isel(hypothesis=i), truth, start) for i in range(claims.sizes["hypothesis"])
+    ]
+    timed = claims.attrs["when"] == "active"
+    claiming = [row for row in rows if row["claims"] or (row["name"] and not timed)]
+    first = claiming[:FIRST]
+    good = [row["cells"] and (row["when"] or not timed) for row in first]
+
+    def pooled(name: str) -> float:
+        pairs = [np.stack(row[name]) for row in first if name in row]
+        return float(np.corrcoef(np.concatenate(pairs, axis=1))[0, 1]) if pairs else np.nan
+
+    return {
+        "right": sum(good),
+        "of": FIRST,
+        "right_cells": sum(row["cells"] for row in first),
+        "right_when": sum(row["when"] for row in first),
+        "r": pooled("change"),
+        "r_contrast": pooled("contrast"),
+        "types": len({row["name"] for row in first}),
+        "types_right": len({row["name"] for row, is_so in zip(first, good, strict=True) if is_so}),
+        "found": sum(row["found"] for row in first) / FIRST,
+        "elsewhere": sum(row["elsewhere"] for row in first) / FIRST,
+        "rows": len(rows),
+        "claims": len(claiming),
+        "right_of_claims": float(
+            np.mean([row["cells"] and (row["when"] or not timed) for row in claiming] or [np.nan])
+        ),
+        "found_all": float(np.mean([row["found"] for row in rows])),
+        "named": [row["name"] for row in first],
+        "wrong": [row["name"] for row, is_so in zip(first, good, strict=True) if not is_so],
+    }
 
 
-def with_dictionaries(modes: xr.DataTree, make: Any) -> xr.DataTree:
-    """Exchange the dictionaries of all layers; loadings are left out, nothing here needs them."""
-    tree = xr.DataTree.from_dict({"responses": modes["responses"].to_dataset()})
-    for layer in LAYERS:
-        dictionary = modes[f"layers/{layer}/modes"].to_dataset()["dictionary"]
-        values = make(dictionary.transpose("mode", "sign", "channel").values)
-        new = xr.DataArray(values, dims=("mode", "sign", "channel"))
-        new = new.assign_coords(mode=np.arange(len(values)))
-        tree[f"layers/{layer}/modes"] = xr.DataTree(xr.Dataset({"dictionary": new}))
-    return tree
-
-
-def single(dictionary: np.ndarray) -> np.ndarray:
-    """Every channel alone."""
-    return np.stack([np.eye(dictionary.shape[2])] * 2, axis=1)
+def kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """Read a tree or dataset from the folder, or make it and write it there."""
+    path = None if folder is None else folder / f"{name}.nc"
+    if path is not None and path.exists():
+        tree = xr.load_datatree(path)
+        return tree if tree.children else tree.to_dataset()
+    made = make()
+    if path is not None:
+        made.to_netcdf(path)
+    return made
 
 
 def one_movie(
-    movie: int, seed: int, draws: int, scope: str, explained: xr.DataTree | None = None
+    movie: int, seed: int, draws: int, options: dict[str, Any], folder: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Score ours and the controls on one movie."""
     network = rc.load_network(MODELS / "insilico")
     recording, circuit = rc.simulate_retina(0, stimulus_seed=movie, train_duration=0)
-    truth = true_changes(circuit, recording["test/stimulus"].values, network.history)
-    if explained is None:
-        explained = rc.contribute(
+    split, history = recording["test"], network.history
+    truth = kept(
+        folder,
+        f"truth-{movie}",
+        lambda: true_rates(circuit, split["stimulus"].values, history),
+    )
+    explained = kept(
+        folder,
+        f"explained-{movie}",
+        lambda: rc.contribute(
             network,
-            recording["test"],
+            split,
             target=rc.Surprisal(),
             method=rc.IntegratedGradients(steps=20),
             layers=list(LAYERS),
-        )
-    matches = match_interneurons(network, recording["test"], recording["interneurons"])
+        ),
+    )
+    matches = kept(
+        folder,
+        f"matches-{movie}",
+        lambda: match_interneurons(network, split, recording["interneurons"]),
+    )
     method = rc.SparseAutoencoder(modes=32, active=3, seed=seed)
-    modes = rc.find_pathways(rc.decompose(explained, method), seed=seed)
-    active = rc.find_pathways(rc.decompose(of_activations(explained), method), seed=seed)
-    random = np.random.default_rng(seed)
 
-    def exchanged(dictionary: np.ndarray) -> np.ndarray:
-        return np.stack([d[:, random.permutation(d.shape[1])] for d in dictionary])
+    def fitted(name: str, tree: xr.DataTree) -> xr.DataTree:
+        return kept(
+            folder,
+            f"{name}-{movie}-{seed}",
+            lambda: rc.find_pathways(rc.decompose(tree, method), seed=seed),
+        )
 
-    trees = {
-        "contributions": modes,
-        "activations": active,
-        "single channels": with_dictionaries(modes, single),
-        **{f"random {i}": with_dictionaries(modes, exchanged) for i in range(draws)},
+    modes = fitted("contributions", explained)
+    alone, of_modes = of_activations(explained, LAYERS), rc.find_pathways
+    trees: dict[str, Callable[[], xr.DataTree]] = {
+        "contributions": lambda: modes,
+        "activations": lambda: fitted("activations", alone),
+        "single channels": lambda: of_modes(single(explained, LAYERS), seed=seed),
+        "single activations": lambda: of_modes(single(alone, LAYERS), seed=seed),
+        "network alone": lambda: network_alone(network, split, matches, modes),
     }
-    options = {"interneurons": matches, "threshold": THRESHOLD, "seed": seed, "scope": scope}
-    return {
-        name: judge(hypothesize(network, recording, tree, tree, **options), truth)
-        for name, tree in trees.items()
-    }
+    for number in range(draws):
+        random = np.random.default_rng([seed, number])
+        trees[f"wrong channels {number}"] = lambda r=random: exchanged(modes, LAYERS, r)
+        trees[f"wrong times {number}"] = lambda r=random: shifted(modes, LAYERS, r)
+    if options["when"] == "always":
+        trees = {name: make for name, make in trees.items() if "times" not in name}
+        del trees["network alone"]
+    options = {"interneurons": matches, "threshold": THRESHOLD, "seed": seed, **options}
+    start = float(modes["responses/time"][0])
+    scores = {}
+    for name, make in trees.items():
+        tree = make()
+        scores[name] = judge(hypothesize(network, recording, tree, tree, **options), truth, start)
+    return scores
 
 
 def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,10 +233,13 @@ def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def summary(movie: int, scores: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Join the draws of the random control."""
-    draws = [score for name, score in scores.items() if name.startswith("random")]
-    kept = {name: score for name, score in scores.items() if not name.startswith("random")}
-    return {"movie": movie, **kept, **({"random modes": mean_of(draws)} if draws else {})}
+    """Join the draws of the random controls."""
+    drawn = ("wrong channels", "wrong times")
+    joined = {name: score for name, score in scores.items() if not name.startswith(drawn)}
+    for word in drawn:
+        draws = [score for name, score in scores.items() if name.startswith(word)]
+        joined |= {word: mean_of(draws)} if draws else {}
+    return {"movie": movie, **joined}
 
 
 def main() -> None:
@@ -183,12 +251,15 @@ def main() -> None:
     options.add_argument(
         "--scope", choices=["interneuron", "mode"], default="interneuron", help="what is cut"
     )
+    options.add_argument("--when", choices=["active", "always"], default="active", help="events")
+    options.add_argument("--keep", type=Path, help="folder for trees")
     chosen = options.parse_args()
+    what = {"scope": chosen.scope, "when": chosen.when}
     rows = [
-        summary(movie, one_movie(movie, chosen.seed, chosen.draws, chosen.scope))
+        summary(movie, one_movie(movie, chosen.seed, chosen.draws, what, chosen.keep))
         for movie in chosen.movies
     ]
-    report({"benchmark": "hypotheses", "seed": chosen.seed, "scope": chosen.scope, "movies": rows})
+    report({"benchmark": "hypotheses", "seed": chosen.seed, **what, "movies": rows})
 
 
 if __name__ == "__main__":

@@ -53,13 +53,15 @@ def show_simple_stimuli(
         seed=seed,
     )
     counted = _counted(affected)
+    different = list(dict.fromkeys(silencings))
+    of_row = [different.index(silencing) for silencing in silencings]
     columns = []
     for movie in stimuli.values():
         split = movie.to_dataset(name="stimulus")
-        answer = silence_channels(network, split, silencings, block=duration, **common)
+        answer = silence_channels(network, split, different, block=duration, **common)
         squared = detectability(
             answer["rate"].values[0],
-            answer["silenced_rate"].isel(time=0).values,
+            answer["silenced_rate"].isel(time=0, silencing=of_row).values,
             duration,
             variability,
         )

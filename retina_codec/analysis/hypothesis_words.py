@@ -42,18 +42,34 @@ def _sentence(row: xr.Dataset) -> str:
     else:
         who = f"Silencing the neurons that are like {channels} ({row['polarity'].item()})"
     change, affected = row["change"].values, row["affected"].values.astype(bool)
+    then = _when(row)
+    who += then
     parts = []
     for word, chosen in (("lowers", change < 0), ("raises", change > 0)):
         cells = row["cell"].values[affected & chosen]
         if cells.size:
             mean = abs(float(change[affected & chosen].mean()))
             noun = "cell" if cells.size == 1 else "cells"
-            parts.append(f"{word} the rate of {noun} {_list(cells)} by {mean:.1f} Hz on average")
-    rest = row["cell"].values[~affected]
+            text = f"{word} the rate of {noun} {_list(cells)} by {mean:.1f} Hz on average"
+            if then:
+                elsewhere = float(row["change_elsewhere"].values[affected & chosen].mean())
+                text += f" ({elsewhere:+.1f} Hz elsewhere)"
+            parts.append(text)
+    unsure = row["undecided"].values.astype(bool) if "undecided" in row else affected & False
+    rest = row["cell"].values[~affected & ~unsure]
+    open_end = f"; {_list(row['cell'].values[unsure])} cannot be decided" if unsure.any() else ""
     if not parts:
-        return f"{who} changes no cell by more than {row.attrs['threshold']:.0%} of its rate."
+        least = f"{row.attrs['threshold']:.0%} of its rate"
+        return f"{who} changes no cell surely by more than {least}{open_end}."
     end = f"; it leaves {_list(rest)} alone" if rest.size else ""
-    return f"{who} {' and '.join(parts)}{end}."
+    return f"{who} {' and '.join(parts)}{end}{open_end}."
+
+
+def _when(row: xr.Dataset) -> str:
+    """Name the events of a row, nothing where it speaks of all times."""
+    if row.attrs.get("when") != "active":
+        return ""
+    return f" in the events of {row['event_source'].item()} ({row['event_time'].item():.1f} s)"
 
 
 def _list(cells: Any) -> str:

@@ -22,7 +22,13 @@ from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.matching import open_windows
 from retina_codec.progress import progress_bar
 
-__all__ = ["Silencing", "first_activation", "second_activation", "silence_channels"]
+__all__ = [
+    "Silencing",
+    "first_activation",
+    "in_blocks",
+    "second_activation",
+    "silence_channels",
+]
 
 Baseline = Literal["grey", "zero"]
 LAYERS = ("conv1", "conv2")
@@ -121,7 +127,9 @@ def silence_channels(
             f"block must be at least one bin ({1 / network.frame_rate:g} s) and no longer than the "
             f"{len(windows) / network.frame_rate:g} s that have a whole history; got {block=} s."
         )
-    sums = np.zeros((1 + len(silencings), blocks, len(network.cells)))
+    # single bins are not summed: half the memory, the same numbers
+    kind = np.float32 if per_block == 1 else np.float64
+    sums = np.zeros((1 + len(silencings), blocks, len(network.cells)), dtype=kind)
     with evaluating(network, device) as place, torch.no_grad():
         layers = HiddenLayers(network)
         rest = _rest(layers, place) if baseline == "grey" else {}
@@ -135,8 +143,8 @@ def silence_channels(
             number = np.arange(part.start, part.stop) // per_block
             kept = number < blocks
             for row, rates in enumerate(_rates(layers, batch, silencings, rest)):
-                np.add.at(sums[row], number[kept], rates.double().cpu().numpy()[kept])
-    means = sums / per_block
+                np.add.at(sums[row], number[kept], rates.cpu().numpy().astype(kind)[kept])
+    means = sums if per_block == 1 else sums / per_block
     return xr.Dataset(
         {
             "rate": (("time", "cell"), means[0], {"units": "Hz", "long_name": "predicted rate"}),
@@ -153,6 +161,38 @@ def silence_channels(
         },
         attrs={"baseline": baseline, "block": per_block / network.frame_rate},
     )
+
+
+def in_blocks(answer: xr.Dataset, block: float) -> xr.Dataset:
+    """Average rates of single bins over blocks of time, as `silence_channels` does.
+
+    Parameters
+    ----------
+    answer : xr.Dataset
+        From `silence_channels` with blocks of one bin.
+    block : float
+        s.
+
+    Returns
+    -------
+    xr.Dataset
+        The same variables; ``time`` (s) is the left edge of a block.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a block is shorter than a bin or longer than the recording.
+    """
+    step, bins = answer.attrs["block"], answer.sizes["time"]
+    size = round(block / step)
+    if not 1 <= size <= bins:
+        raise RetinaCodecError(
+            f"block must be at least one bin ({step:g} s) and no longer than the {bins * step:g} s "
+            f"that have a whole history; got {block=} s."
+        )
+    kept = answer.isel(time=slice(0, bins // size * size))
+    mean = kept.astype(np.float64).coarsen(time=size, coord_func="min").mean()
+    return mean.assign_attrs(answer.attrs | {"block": size * step})
 
 
 def first_activation(network: RetinaCNN, windows: torch.Tensor) -> torch.Tensor:

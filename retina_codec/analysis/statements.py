@@ -4,8 +4,8 @@ Why this file exists: a mode is a list of weights; an experiment needs to know w
 cut. Modes of one layer that name the same channels make the same statement and are joined.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,16 @@ import xarray as xr
 from retina_codec.analysis.silencing import LAYERS, Silencing
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["Statement", "gather_statements", "named_channels", "whole_interneuron"]
+__all__ = [
+    "Statement",
+    "gather_statements",
+    "join_statements",
+    "named_channels",
+    "whole_interneuron",
+]
 
 Floats = npt.NDArray[np.floating]
+Key = tuple[str, tuple[int, ...], str]
 
 
 @dataclass
@@ -27,11 +34,19 @@ class Statement:
     weight: Floats  # (channel named,), sums to 1
     modes: list[int] = field(default_factory=list)
     pathways: list[int] = field(default_factory=list)
+    loading: xr.DataArray | None = None  # (time,), where a mode or pathway stands alone
+    support: str = ""  # every mode and pathway that names the same experiment
 
     @property
     def labels(self) -> list[str]:
         """Return the channels as "conv1/3"."""
         return [f"{self.silencing.layer}/{channel}" for channel in self.silencing.channels]
+
+    @property
+    def source(self) -> str:
+        """Return the first mode, or else pathway, as "conv1 mode 3"."""
+        word, numbers = ("mode", self.modes) if self.modes else ("pathway", self.pathways)
+        return f"{self.silencing.layer} {word} {numbers[0]}"
 
 
 def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
@@ -65,11 +80,13 @@ def gather_statements(
     *,
     share: float,
     kinds: Mapping[str, str] | None = None,
+    apart: bool = False,
 ) -> list[Statement]:
     """Collect the distinct sets of channels that modes and pathways name.
 
     A pathway names channels as a mode does, with the dictionary
-    ``Σ_mode max(0, mean over its cells of r[cell, mode]) · D_mode / ‖D_mode‖``.
+    ``Σ_mode w_mode · D_mode / ‖D_mode‖``, w_mode = max(0, mean over its cells of r[cell, mode]),
+    and has the loading ``Σ_mode w_mode · ‖D_mode‖ · z_mode(t)``.
 
     Parameters
     ----------
@@ -82,6 +99,8 @@ def gather_statements(
     kinds : mapping of str to str, optional
         Interneuron of each channel ("conv1/3"). An experiment silences one kind at a time, so
         channels of different kinds that one mode names become one statement each.
+    apart : bool
+        Every mode and pathway keeps statements of its own, with its loading.
 
     Returns
     -------
@@ -91,7 +110,7 @@ def gather_statements(
     Raises
     ------
     RetinaCodecError
-        If share lies outside (0, 1], or no layer has modes.
+        If share lies outside (0, 1], no layer has modes, or loadings are missing that are needed.
     """
     if not 0 < share <= 1:
         raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")
@@ -102,15 +121,18 @@ def gather_statements(
             f"hypotheses need modes of {' or '.join(LAYERS)}; found layers "
             f"{list(nodes) or 'none'} without. Run decompose() first."
         )
-    found: dict[tuple[str, tuple[int, ...]], Statement] = {}
+    found: dict[Key, Statement] = {}
     for layer in chosen:
-        dictionary = nodes[layer]["modes"].to_dataset()["dictionary"]
-        for number, values in _modes(dictionary):
-            for statement in _add(found, layer, values, share, kinds):
-                statement.modes.append(number)
-        for number, values in _pathways(dictionary, _table(pathways, layer)):
-            for statement in _add(found, layer, values, share, kinds):
-                statement.pathways.append(number)
+        node = nodes[layer]["modes"].to_dataset()
+        loading = _loading(node, layer) if apart else None
+        named = [("mode", *mode) for mode in _modes(node["dictionary"])]
+        paths = _pathways(node["dictionary"], _table(pathways, layer))
+        for word, number, values, weight in [*named, *(("pathway", *path) for path in paths)]:
+            owner = f"{word} {number}" if apart else ""
+            for statement in _add(found, layer, values, share, kinds, owner):
+                (statement.modes if word == "mode" else statement.pathways).append(number)
+                if loading is not None:
+                    statement.loading = loading.dot(weight, dim="mode")
     if not found:
         raise RetinaCodecError("every mode is zero; there is nothing to silence. Fit them again.")
     return list(found.values())
@@ -145,12 +167,39 @@ def whole_interneuron(
     return Silencing(layer, tuple(sorted(int(channel) for channel in number)))
 
 
+def join_statements(group: Sequence[Statement]) -> Statement:
+    """Make one statement of several that ask for the same experiment.
+
+    Parameters
+    ----------
+    group : sequence of Statement
+        The leading one first: its channels, weights and loading stay.
+
+    Returns
+    -------
+    Statement
+        ``modes`` and ``pathways`` are those of its layer, ``support`` names those of all layers.
+    """
+    lead = group[0]
+    words, own = [], {"modes": lead.modes, "pathways": lead.pathways}
+    for layer in LAYERS:
+        here = [statement for statement in group if statement.silencing.layer == layer]
+        for word in ("modes", "pathways"):
+            numbers = sorted({number for statement in here for number in getattr(statement, word)})
+            if numbers:
+                words.append(f"{layer} {word} {', '.join(map(str, numbers))}")
+            if layer == lead.silencing.layer:
+                own[word] = numbers
+    return replace(lead, modes=own["modes"], pathways=own["pathways"], support="; ".join(words))
+
+
 def _add(
-    found: dict[tuple[str, tuple[int, ...]], Statement],
+    found: dict[Key, Statement],
     layer: str,
     values: Floats,
     share: float,
     kinds: Mapping[str, str] | None,
+    owner: str,
 ) -> Iterable[Statement]:
     """Return the statements of these weights, new or known."""
     channels, weight = named_channels(values, share)
@@ -159,12 +208,25 @@ def _add(
         kept = [i for i, name in enumerate(of_channel) if name == kind]
         group = tuple(channels[i] for i in kept)
         part = weight[kept] / weight[kept].sum()
-        yield found.setdefault((layer, group), Statement(Silencing(layer, group), part))
+        yield found.setdefault((layer, group, owner), Statement(Silencing(layer, group), part))
 
 
-def _modes(dictionary: xr.DataArray) -> Iterable[tuple[int, Floats]]:
+def _modes(dictionary: xr.DataArray) -> Iterable[tuple[int, Floats, xr.DataArray]]:
+    """Yield number, weights (sign, channel), and the share of every loading (mode,)."""
     values = dictionary.transpose("mode", "sign", "channel")
-    yield from zip(values["mode"].values.tolist(), values.values, strict=True)
+    labels = values["mode"].values
+    for number, weights in zip(labels.tolist(), values.values, strict=True):
+        yield number, weights, xr.DataArray((labels == number).astype(float), {"mode": labels})
+
+
+def _loading(node: xr.Dataset, layer: str) -> xr.DataArray:
+    """Return loadings (time, mode) of a layer."""
+    if "loading" not in node or set(node["loading"].dims) != {"time", "mode"}:
+        raise RetinaCodecError(
+            f"the events of modes need loadings (time, mode); those of {layer} are "
+            f"{node['loading'].dims if 'loading' in node else 'missing'}. Use when='always'."
+        )
+    return node["loading"].astype(np.float64)
 
 
 def _table(pathways: xr.DataTree | None, layer: str) -> xr.Dataset:
@@ -175,8 +237,10 @@ def _table(pathways: xr.DataTree | None, layer: str) -> xr.Dataset:
     return xr.Dataset() if node is None else node.to_dataset()
 
 
-def _pathways(dictionary: xr.DataArray, table: xr.Dataset) -> Iterable[tuple[int, Floats]]:
-    """Weights of every pathway, (sign, channel)."""
+def _pathways(
+    dictionary: xr.DataArray, table: xr.Dataset
+) -> Iterable[tuple[int, Floats, xr.DataArray]]:
+    """Yield number, weights (sign, channel) and share of every loading of each pathway."""
     if "pathway" not in table:
         return
     correlation = table["correlation"].sel(mode=dictionary["mode"].values)
@@ -186,4 +250,5 @@ def _pathways(dictionary: xr.DataArray, table: xr.Dataset) -> Iterable[tuple[int
     for number in np.unique(table["pathway"].values):
         r = correlation.transpose("cell", "mode").values[table["pathway"].values == number]
         weight = np.maximum(r.mean(axis=0), 0.0)
-        yield int(number), np.einsum("m,msc->sc", weight, scaled)
+        share = xr.DataArray(weight * norm[:, 0, 0], {"mode": dictionary["mode"].values})
+        yield int(number), np.einsum("m,msc->sc", weight, scaled), share

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.hypotheses import _bootstrap, hypothesize
+from retina_codec.analysis.hypotheses import hypothesize
+from retina_codec.analysis.mode_events import in_events
 from retina_codec.analysis.power import count_variability, repeats_needed
 from retina_codec.errors import RetinaCodecError
 from tests.reference.hypotheses import silenced_rates, unit_activations
@@ -12,6 +13,7 @@ from tests.small import HISTORY, small_network, small_recording
 
 BLOCKS = 4  # whole seconds of the 4.4 s that have a history
 OPTIONS = {"bootstraps": 300, "shifts": 19, "progress": False}
+SHARE = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,10 @@ def recording(network):
 
 
 @pytest.fixture(scope="module")
-def modes():
+def modes(recording):
     """Two modes of conv1, one of two channels; one mode of conv2; two pathways."""
+    time = recording["test/time"].values[HISTORY:]
+    random = np.random.default_rng(2)
     first = np.zeros((2, 2, 4))
     first[0, 1, [0, 2]] = 1
     first[1, 0, 3] = -1
@@ -34,9 +38,14 @@ def modes():
     second[0, 1, 1] = 1
     nodes = {}
     for name, values in (("conv1", first), ("conv2", second)):
-        labels = {"mode": np.arange(len(values))}
+        labels = {"mode": np.arange(len(values)), "time": time}
+        loading = np.maximum(random.normal(size=(len(time), len(values))), 0)
         nodes[f"layers/{name}/modes"] = xr.Dataset(
-            {"dictionary": (("mode", "sign", "channel"), values)}, coords=labels
+            {
+                "dictionary": (("mode", "sign", "channel"), values),
+                "loading": (("time", "mode"), loading),
+            },
+            coords=labels,
         )
     r = np.array([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3)
     nodes["layers/conv1/pathways"] = xr.Dataset(
@@ -48,7 +57,14 @@ def modes():
 
 @pytest.fixture(scope="module")
 def claims(network, recording, modes):
-    return hypothesize(network, recording, modes, modes, **OPTIONS)
+    """Rows about all times."""
+    return hypothesize(network, recording, modes, modes, when="always", **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def timed(network, recording, modes):
+    """Rows about the events of modes."""
+    return hypothesize(network, recording, modes, modes, event_share=SHARE, **OPTIONS)
 
 
 def by_name(claims, layer, channels):
@@ -127,13 +143,69 @@ def test_the_best_simple_stimulus_is_the_most_detectable(claims):
     assert claims["stimulus_detectability"].max() > 0
 
 
-def test_the_interval_covers_the_true_mean_as_often_as_it_says():
-    random = np.random.default_rng(0)
-    change = random.normal(1.0, 2.0, size=(400, 40, 1))  # 400 experiments of 40 blocks
-    mean, low, high, error = _bootstrap(change, 400, 0.1, 3)
-    np.testing.assert_allclose(mean, change.mean(axis=1))
-    assert np.mean((low <= 1) & (high >= 1)) == pytest.approx(0.9, abs=0.05)
-    assert error.mean() == pytest.approx(2 / np.sqrt(40), rel=0.05)
+@pytest.mark.parametrize("number", [0, 1])
+def test_changes_in_events_equal_the_slow_form(modes, slow, timed, number):
+    loading = modes["layers/conv1/modes/loading"].values[:, number]
+    kept = np.argsort(-loading, kind="stable")[: round(SHARE * len(loading))]
+    mask = np.zeros(len(loading), dtype=bool)
+    mask[kept] = True
+    mask = mask[: BLOCKS * 100] & (loading[: BLOCKS * 100] > 0)
+    source = f"conv1 mode {number}"
+    row = timed.isel(hypothesis=int(np.flatnonzero(timed["event_source"] == source)[0]))
+    time = modes["layers/conv1/modes/time"].values[: BLOCKS * 100]
+    found = in_events(row["event_start"], row["event_stop"], time)
+    np.testing.assert_array_equal(found, mask)
+    assert row["event_time"] == pytest.approx(mask.sum() / 100)
+    cut, whole = slow[ROWS[number][1]], slow[()]
+    inside, outside = ((cut - whole)[part].mean(axis=0) for part in (mask, ~mask))
+    np.testing.assert_allclose(row["change"], inside, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(row["change_elsewhere"], outside, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(row["contrast"], inside - outside, rtol=2e-3, atol=3e-3)
+    np.testing.assert_allclose(row["event_rate"], whole[mask].mean(axis=0), rtol=1e-3)
+    assert f"in the events of {source}" in row["statement"].item()
+    assert (row["timed"] & ~row["affected"]).sum() == 0
+
+
+def test_a_mode_that_acts_where_its_channels_matter_makes_a_claim(network, recording, modes, slow):
+    # loadings are the change itself: by construction it is larger in the events
+    tree = modes.copy()
+    change = np.abs(slow[(3,)] - slow[()]).sum(axis=1)
+    node = modes["layers/conv1/modes"].to_dataset()
+    values = node["loading"].values.copy()
+    values[: BLOCKS * 100, 1] = change
+    values[BLOCKS * 100 :, 1] = 0
+    tree["layers/conv1/modes"] = node.assign(loading=(("time", "mode"), values))
+    found = hypothesize(network, recording, tree, **OPTIONS)
+    row = found.isel(hypothesis=int(np.flatnonzero(found["event_source"] == "conv1 mode 1")[0]))
+    assert row["timed"].any()
+    assert row["information"] > 0
+    assert row["event_detectability"] > 3 * row["elsewhere_detectability"]
+    other = hypothesize(network, recording, modes, **OPTIONS)
+    same = other.isel(hypothesis=int(np.flatnonzero(other["event_source"] == "conv1 mode 1")[0]))
+    assert row["information"] > same["information"]
+
+
+def test_the_share_of_events_counts(network, recording, modes, timed):
+    fewer = hypothesize(network, recording, modes, modes, event_share=0.1, **OPTIONS)
+    assert fewer["event_time"].max() < 0.7 * timed["event_time"].max()
+    assert (fewer.attrs["event_share"], timed.attrs["event_share"]) == (0.1, SHARE)
+    assert (
+        "event_share" not in hypothesize(network, recording, modes, when="always", **OPTIONS).attrs
+    )
+
+
+def test_modes_of_other_times_or_without_loadings_are_refused(network, recording, modes):
+    other = modes.copy()
+    node = modes["layers/conv1/modes"].to_dataset()
+    other["layers/conv1/modes"] = node.assign_coords(time=node["time"].values + 7)
+    with pytest.raises(RetinaCodecError, match="bins of the split"):
+        hypothesize(network, recording, other, **OPTIONS)
+    other["layers/conv1/modes"] = node.drop_vars("loading")
+    with pytest.raises(RetinaCodecError, match="need loadings"):
+        hypothesize(network, recording, other, **OPTIONS)
+    other["layers/conv1/modes"] = node.assign(loading=0 * node["loading"])
+    left = hypothesize(network, recording, other, **OPTIONS)
+    assert set(left["layer"].values) == {"conv2"}
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +225,7 @@ def interneurons(recording, network):
 
 
 def test_named_interneurons_weigh_the_information(network, recording, modes, interneurons, claims):
-    options = OPTIONS | {"scope": "mode", "interneurons": interneurons}
+    options = OPTIONS | {"scope": "mode", "when": "always", "interneurons": interneurons}
     found = hypothesize(network, recording, modes, modes, **options)
     row = by_name(found, "conv1", "3")
     assert row["interneuron"] == "amacrine"
@@ -165,7 +237,8 @@ def test_named_interneurons_weigh_the_information(network, recording, modes, int
     assert row["information"] == pytest.approx(float(plain["information"] * row["match"] ** 2))
     inside = recording.copy()
     inside["interneurons"] = xr.DataTree(interneurons)
-    again = hypothesize(network, inside, modes, modes, **OPTIONS | {"scope": "mode"})
+    del options["interneurons"]
+    again = hypothesize(network, inside, modes, modes, **options)
     xr.testing.assert_identical(again, found)
 
 
@@ -173,27 +246,31 @@ def test_scope_interneuron_cuts_every_channel_that_resembles_it(
     network, recording, modes, interneurons
 ):
     found = hypothesize(network, recording, modes, interneurons=interneurons, **OPTIONS)
-    rows = found.groupby("interneuron")
-    for name, row in rows:
+    for name, row in found.groupby("interneuron"):
         if name:
             assert len(np.unique(row["silenced"])) == 1, name
-            assert np.ptp(row["change"].values, axis=0).max() == 0
+    always = hypothesize(
+        network, recording, modes, interneurons=interneurons, when="always", **OPTIONS
+    )
+    named = [name for name in always["interneuron"].values if name]
+    assert len(named) == len(set(named)) == 2  # one row per experiment
     assert any("," in text for text in found["silenced"].values)
 
 
 def test_results_are_repeatable_and_the_seed_counts(network, recording, modes, claims):
-    again = hypothesize(network, recording, modes, modes, **OPTIONS)
+    options = OPTIONS | {"when": "always"}
+    again = hypothesize(network, recording, modes, modes, **options)
     xr.testing.assert_identical(again, claims)
-    other = hypothesize(network, recording, modes, modes, seed=1, **OPTIONS)
+    other = hypothesize(network, recording, modes, modes, seed=1, **options)
     assert other.attrs["seed"] == 1
     assert not np.array_equal(other["change_low"], claims["change_low"])
     np.testing.assert_array_equal(other["change"].values, claims["change"].values)
 
 
-def test_the_table_survives_a_file(claims, tmp_path):
-    claims.to_netcdf(tmp_path / "claims.nc")
+def test_the_table_survives_a_file(timed, tmp_path):
+    timed.to_netcdf(tmp_path / "claims.nc")
     with xr.open_dataset(tmp_path / "claims.nc") as back:
-        xr.testing.assert_allclose(back.load(), claims)
+        xr.testing.assert_allclose(back.load(), timed)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +281,8 @@ def test_the_table_survives_a_file(claims, tmp_path):
         ({"significance": 1.0}, "significance"),
         ({"bootstraps": 1}, "bootstraps"),
         ({"scope": "all"}, "'interneuron' or 'mode'"),
+        ({"when": "now"}, "'active' or 'always'"),
+        ({"event_share": 1.0}, "event_share"),
     ],
 )
 def test_bad_options_are_refused(network, recording, modes, options, words):

@@ -47,7 +47,7 @@ def test_sentences_say_the_numbers(claims):
         "by 2.0 Hz on average; it leaves c alone."
     )
     assert "like conv2 channels 1 (OFF) raises the rate of cell c by 2.0 Hz" in two
-    assert three.endswith("changes no cell by more than 10% of its rate.")
+    assert three.endswith("changes no cell surely by more than 10% of its rate.")
 
 
 def test_the_table_has_every_number_and_no_infinity(claims):
