@@ -39,7 +39,8 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
     -------
     dict
         ``width``, ``height`` and ``zero`` (height of 0 Hz) in units of the drawing; ``bars``, one
-        dict per cell: ``x``, ``y``, ``w``, ``h``, ``middle``, ``low`` and ``high`` (places),
+        dict per cell: ``x``, ``y``, ``w``, ``h``, ``middle``, ``low``, ``high`` and
+        ``elsewhere`` (places; the last of the change outside the events, None where not known),
         ``color``, ``affected``, ``words``, ``label``; ``ticks``: pairs of place and words. A cell
         whose change is NaN has no bar (``h`` is None).
     """
@@ -49,7 +50,10 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
     kinds = row["type"].values.astype(str)
     colors = colors_of(kinds)
     affected = row["affected"].values.astype(bool)
-    known = np.concatenate([change, low, high, [0.0]])
+    other = np.full(len(change), np.nan)
+    if "change_elsewhere" in row:
+        other = row["change_elsewhere"].values.astype(np.float64)
+    known = np.concatenate([change, low, high, other, [0.0]])
     known = known[np.isfinite(known)]
     top, bottom = _nice(known.max()), -_nice(-known.min())
     span = max(top - bottom, 1e-12)
@@ -71,6 +75,7 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
                 "middle": round((slot + 0.5) * CELL, 2),
                 "low": place(low[i]) if np.isfinite(low[i]) else None,
                 "high": place(high[i]) if np.isfinite(high[i]) else None,
+                "elsewhere": place(other[i]) if np.isfinite(other[i]) else None,
                 "color": colors[kinds[i]],
                 "affected": bool(affected[i]),
                 "words": f"cell {row['cell'].values[i]}, {kinds[i]}: {_interval(row, i)}",

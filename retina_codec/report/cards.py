@@ -9,18 +9,29 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.report.card_drawings import change_bars, colors_of, kernel_drawing
-from retina_codec.report.words import NOT_MEASURED, listed, measured, plural
+from retina_codec.report.headlines import (
+    Numbering,
+    headline,
+    layer_words,
+    supporters,
+    text_of,
+    timed,
+)
+from retina_codec.report.words import NOT_MEASURED, listed, measured, plural, signed
 
-__all__ = ["headline", "hypothesis_cards"]
+__all__ = ["hypothesis_cards"]
 
 SHOWN = 10  # cards; the others stand in a table
 
 
-def hypothesis_cards(hypotheses: xr.Dataset, channels: xr.Dataset | None = None) -> dict[str, Any]:
+def hypothesis_cards(
+    hypotheses: xr.Dataset,
+    channels: xr.Dataset | None = None,
+    pathways: Numbering | None = None,
+) -> dict[str, Any]:
     """Prepare the section on hypotheses.
 
     Parameters
@@ -29,12 +40,15 @@ def hypothesis_cards(hypotheses: xr.Dataset, channels: xr.Dataset | None = None)
         From `hypothesize`: rows in order of rank.
     channels : xr.Dataset, optional
         From `separable_kernels`; without it cards have no drawing of a kernel.
+    pathways : mapping, optional
+        For every layer, the number on the page of every pathway's label.
 
     Returns
     -------
     dict
         ``cards`` (the first ten) and ``rest``: lists of dicts of words and numbers; ``types``
-        (name and colour of every cell type); ``named`` whether any interneuron is named;
+        (name and colour of every cell type); ``timed`` whether changes are claimed for events,
+        and not for the whole movie; ``named`` whether any interneuron is named;
         ``threshold``, ``significance``, ``power``, ``split``, ``duration`` (s) of the prediction,
         None where not known.
     """
@@ -43,9 +57,16 @@ def hypothesis_cards(hypotheses: xr.Dataset, channels: xr.Dataset | None = None)
     attrs = hypotheses.attrs
     kinds = hypotheses["type"].values.astype(str)
     return {
-        "cards": [_card(row, number, channels) for number, row in enumerate(rows[:SHOWN], 1)],
-        "rest": [_short(row, number) for number, row in enumerate(rows[SHOWN:], SHOWN + 1)],
+        "cards": [
+            _card(row, number, channels, pathways or {})
+            for number, row in enumerate(rows[:SHOWN], 1)
+        ],
+        "rest": [
+            _short(row, number, pathways or {})
+            for number, row in enumerate(rows[SHOWN:], SHOWN + 1)
+        ],
         "types": sorted(colors_of(kinds).items()),
+        "timed": any(timed(row) for row in rows),
         "named": any(str(row["interneuron"].item()) for row in rows),
         "split": str(attrs.get("split", "")),
         **{
@@ -55,101 +76,86 @@ def hypothesis_cards(hypotheses: xr.Dataset, channels: xr.Dataset | None = None)
     }
 
 
-def headline(row: xr.Dataset) -> str:
-    """Say one hypothesis in plain words, cells by their types.
-
-    Parameters
-    ----------
-    row : xr.Dataset
-        One row of `hypothesize`.
-
-    Returns
-    -------
-    str
-        Such as "Without OFF fast bipolars, all 4 OFF transient cells would fire 3.2 Hz less; the
-        other 12 cells would hardly change." Rates are means over the cells named.
-    """
-    name = str(row["interneuron"].item())
-    channels = [word for word in str(row["channels"].item()).split(", ") if word]
-    noun = "channel" if len(channels) == 1 else "channels"
-    place = _layer_words(str(row["layer"].item()))
-    names = name if name.endswith("s") else f"{name}s"
-    who = names if name else f"the neurons that are like {noun} {listed(channels)} of {place}"
-    change = row["change"].values.astype(np.float64)
-    affected = row["affected"].values.astype(bool)
-    parts = []
-    for word, chosen in (("less", affected & (change < 0)), ("more", affected & (change > 0))):
-        if chosen.any():
-            amount = f"{_hertz(abs(float(change[chosen].mean())))} Hz {word}"
-            parts.append(f"{_who(row, chosen)}{'' if parts else ' would fire'} {amount}")
-    if not parts:
-        return f"Without {who}, no cell would change by much."
-    rest = int((~affected).sum())
-    end = f"; the other {plural(rest, 'cell')} would hardly change" if rest else ""
-    return f"Without {who}, {' and '.join(parts)}{end}."
-
-
-def _card(row: xr.Dataset, number: int, channels: xr.Dataset | None) -> dict[str, Any]:
+def _card(
+    row: xr.Dataset,
+    number: int,
+    channels: xr.Dataset | None,
+    pathways: Numbering,
+) -> dict[str, Any]:
     layer = str(row["layer"].item())
     named = str(row["channels"].item())
-    return _short(row, number) | {
+    return _short(row, number, pathways) | {
         "statement": str(row["statement"].item()),
-        "layer": _layer_words(layer),
+        "layer": layer_words(layer),
         "channels": named,
-        "silenced": _silenced_words(_text(row, "silenced")),
-        "modes": _text(row, "modes"),
-        "pathways": _text(row, "pathways"),
+        "silenced": _silenced_words(text_of(row, "silenced")),
+        "named_by": supporters(row, pathways),
+        "events": _events(row),
+        "elsewhere": _elsewhere(row),
         "p_value": _p_words(_value(row, "match_p_value")),
         "matched": math.isfinite(_value(row, "match")),
         "second": _second(row),
         "sees": _sees(row),
         "segment": _segment(row),
-        "stimulus": _text(row, "best_stimulus"),
+        "stimulus": text_of(row, "best_stimulus"),
         "bars": change_bars(row),
         "kernel": kernel_drawing(channels, f"{layer}/{named.split(', ')[0]}"),
         "kernel_channel": named.split(", ")[0],
     }
 
 
-def _short(row: xr.Dataset, number: int) -> dict[str, Any]:
+def _short(row: xr.Dataset, number: int, pathways: Numbering) -> dict[str, Any]:
     """Return what both the card and the line in the table hold."""
     return {
         "rank": number,
-        "headline": headline(row),
+        "headline": headline(row, pathways),
         "interneuron": str(row["interneuron"].item()),
         "match": measured(_value(row, "match")),
         "information": measured(_value(row, "information"), 1),
+        "event_repeats": _repeats(_value(row, "event_repeats")) if timed(row) else "",
         "segment_repeats": _repeats(_value(row, "segment_repeats")),
         "stimulus_repeats": _repeats(_value(row, "stimulus_repeats")),
     }
 
 
-def _who(row: xr.Dataset, chosen: npt.NDArray[np.bool_]) -> str:
-    """Name cells by type: "all 4 ON sustained and 2 of 4 OFF transient cells"."""
-    kinds = row["type"].values.astype(str)
-    parts, only = [], int(chosen.sum())
-    for kind in sorted(set(kinds[chosen])):
-        inside, whole = int((chosen & (kinds == kind)).sum()), int((kinds == kind).sum())
-        name = "cells of unknown type" if kind == "unknown" else kind
-        if inside == whole:
-            amount = f"all {whole}" if whole > 1 else "the one"
-        else:
-            amount = f"{inside} of {whole}"
-        parts.append(f"{amount} {name}")
-    if parts[-1].endswith("type"):
-        return listed(parts)
-    noun = "cell" if only == 1 and parts[-1].startswith("the one") else "cells"
-    return f"{listed(parts)} {noun}"
+def _events(row: xr.Dataset) -> str:
+    """Say when: how much time in how many events, and the longest of them."""
+    if not timed(row):
+        return ""
+    start, stop = (row[name].values.astype(np.float64) for name in ("event_start", "event_stop"))
+    length = stop - start
+    if not np.isfinite(length).any():
+        return NOT_MEASURED
+    longest = int(np.nanargmax(length))
+    return (
+        f"{np.nansum(length):.1f} s in {plural(int(np.isfinite(length).sum()), 'event')}, the "
+        f"longest from {start[longest]:.2f} to {stop[longest]:.2f} s"
+    )
+
+
+def _elsewhere(row: xr.Dataset) -> str:
+    """Mean change of the affected cells at all other times, less and more apart."""
+    if not timed(row) or "change_elsewhere" not in row:
+        return ""
+    change = row["change"].values.astype(np.float64)
+    other = row["change_elsewhere"].values.astype(np.float64)
+    affected = row["affected"].values.astype(bool)
+    means = [
+        other[affected & chosen].mean()
+        for chosen in (change < 0, change > 0)
+        if (affected & chosen).any()
+    ]
+    return " and ".join(f"{'+' if mean > 0 else ''}{signed(float(mean))} Hz" for mean in means)
 
 
 def _second(row: xr.Dataset) -> str:
-    name, match = _text(row, "second_interneuron"), _value(row, "second_match")
+    name, match = text_of(row, "second_interneuron"), _value(row, "second_match")
     return f"{name} (r = {measured(match)})" if name and math.isfinite(match) else ""
 
 
 def _sees(row: xr.Dataset) -> str:
     """Say what the leading channel sees: "OFF, strongest 80 ms before, biphasic, 3.2 px wide"."""
-    polarity, lag = _text(row, "polarity"), _value(row, "peak_lag")
+    polarity, lag = text_of(row, "polarity"), _value(row, "peak_lag")
     if polarity in ("", "none") or not math.isfinite(lag):
         return NOT_MEASURED
     words = [polarity, f"strongest {1000 * lag:.0f} ms before the response"]
@@ -175,7 +181,7 @@ def _silenced_words(text: str) -> str:
         return NOT_MEASURED
     words = channels.split(", ")
     noun = "channel" if len(words) == 1 else "channels"
-    return f"{noun} {listed(words)} of {_layer_words(layer)}"
+    return f"{noun} {listed(words)} of {layer_words(layer)}"
 
 
 def _repeats(value: float) -> str:
@@ -198,19 +204,5 @@ def _value(row: xr.Dataset, name: str) -> float:
     return float(row[name].item()) if name in row else float("nan")
 
 
-def _text(row: xr.Dataset, name: str) -> str:
-    return str(row[name].item()) if name in row else ""
-
-
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
-
-
-def _layer_words(name: str) -> str:
-    from retina_codec.figures.style import layer_name
-
-    return layer_name(name)
-
-
-def _hertz(value: float) -> str:
-    return f"{value:.1f}" if value >= 0.1 else f"{value:.1g}"

@@ -19,6 +19,7 @@ from retina_codec.report.trust import trust_numbers
 __all__ = [
     "field_numbers",
     "layer_numbers",
+    "pathway_numbers",
     "pathway_rows",
     "pathway_statistics",
     "prediction_numbers",
@@ -75,6 +76,11 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
         "hypotheses": hypothesis_cards(
             table(results, "hypotheses"),
             table(results, "channels") if "channels" in results.children else None,
+            {
+                name: pathway_numbers(results, name)
+                for name in names
+                if "pathways" in results[f"layers/{name}"].children
+            },
         )
         if "hypotheses" in results.children
         else None,
@@ -212,7 +218,7 @@ def pathway_rows(results: xr.DataTree, name: str) -> list[dict[str, Any]]:
     pathway = node["pathway"].values
     correlation = node["correlation"].transpose("cell", "mode").values
     rows = []
-    for number in sorted(set(pathway.tolist()), key=lambda p: (_leading(types[pathway == p]), p)):
+    for number in pathway_numbers(results, name):
         inside = pathway == number
         mean = correlation[inside].mean(axis=0)
         best = np.argsort(-mean, kind="stable")[:3]
@@ -226,6 +232,14 @@ def pathway_rows(results: xr.DataTree, name: str) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def pathway_numbers(results: xr.DataTree, name: str) -> dict[int, int]:
+    """Give every pathway's label the number it has on the page: from 1, in order of its types."""
+    pathway = table(results, f"layers/{name}/pathways")["pathway"].values
+    types = table(results, "responses")["type"].values.astype(str)
+    labels = sorted(set(pathway.tolist()), key=lambda p: (_leading(types[pathway == p]), p))
+    return {int(label): number for number, label in enumerate(labels, 1)}
 
 
 def _leading(types: npt.NDArray[Any]) -> str:

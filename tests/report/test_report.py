@@ -1,12 +1,16 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.report import summarize, write_report, writing
-from retina_codec.report.writing import listed, number, percent, render
+from retina_codec.report.cards import hypothesis_cards
+from retina_codec.report.writing import render
+from tests.report.small_hypotheses import channels, hypotheses, timed
+from tests.report.small_scores import scored, scores
 
 
 class Page(HTMLParser):
@@ -50,7 +54,7 @@ def page(html):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the pictures out of pages whose words are tested."""
-    names = ("quality", "target", "contributions", "pathways", "fields")
+    names = ("quality", "target", "contributions", "pathways", "fields", "scorecard")
     monkeypatch.setattr(writing, "_figures", lambda _results: dict.fromkeys(names, "AAAA"))
 
 
@@ -196,15 +200,131 @@ def test_empty_tree_is_one_clear_error():
         summarize(xr.DataTree())
 
 
-def test_numbers_are_written_as_people_write_them():
-    assert number(0.8149) == "0.81"
-    assert number(None) == number(float("nan")) == percent(None) == "–"
-    assert percent(0.934) == "93\u00a0%"
-    assert percent(0.0123) == "1.2\u00a0%"
-    assert percent(0.00456) == "0.46\u00a0%"
-    assert percent(0.00001) == "0.001\u00a0%"
-    assert percent(0.0) == "0\u00a0%"
-    assert percent(0.00142, 2) == "0.14\u00a0%"
-    assert listed([]) == "none"
-    assert listed(["a"]) == "a"
-    assert listed(["a", 2, "c"]) == "a, 2 and c"
+def claiming(results, claims):
+    """Copy results with hypotheses about the first five of their cells, and what channels see."""
+    tree = results.copy()
+    tree["hypotheses"] = xr.DataTree(claims)
+    tree["channels"] = xr.DataTree(channels())
+    return tree
+
+
+def test_words_are_defined_once_and_before_they_are_linked(page, html):
+    for word in ("surprisal", "contribution", "mode", "loading", "pathway"):
+        assert html.count(f"<dfn>{word}</dfn>") == 1
+    assert "How to read this page" in page.text
+    assert html.count("<li><b>", html.index('class="steps"'), html.index("</ol>")) == 4
+
+
+def test_every_figure_says_what_to_look_for(results):
+    html = render(scored(results, conv1=scores(1), conv2=scores(2)))
+    assert html.count("<figcaption>") == html.count("<figcaption><b>Look for</b>") == 6
+    assert len(Page(html).images) == 6
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_cards_hold_every_hypothesis_and_its_numbers(results):
+    html = render(claiming(results, hypotheses(13)))
+    page = Page(html)
+    assert page.open == []
+    found = hypothesis_cards(hypotheses(13), channels())
+    for card in found["cards"]:
+        assert f"{card['rank']} {card['headline']}" in page.text
+        assert f"{card['information']} nats per showing" in page.text
+    for row in found["rest"]:
+        assert row["headline"] in page.text
+    assert html.count('<article class="card">') == 10
+    assert "3 more, less informative" in page.text
+    assert "fast bipolar: r = 0.87 with the channels, p = 0.040; next amacrine (r = −0.25)" in (
+        page.text
+    )
+    assert (
+        "12.3 to 13.3 s of the recording, once; or the simple stimulus “OFF flash”, 12 times"
+        in (page.text)
+    )
+    assert "13 predictions for an experiment" in page.text
+    assert "not evidence" in page.text
+    assert "80 % power at p < 0.05" in page.text
+    for trace in (r"\bNone\b", r"\bnan\b", r"\binf\b"):
+        assert not re.search(trace, page.text.split("Provenance session")[0]), trace
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_pathways_have_one_number_on_the_whole_page(results):
+    claims = hypotheses()
+    labels = results["layers/conv1/pathways/pathway"].values
+    claims["pathways"] = ("hypothesis", [str(labels[5]), ""])
+    claims["modes"] = ("hypothesis", ["", ""])
+    tree = claiming(results, claims)
+    rows = summarize(tree)["pathways"]["conv1"]
+    cell = str(results["layers/conv1/pathways/cell"].values[5])
+    number = next(i for i, row in enumerate(rows, 1) if cell in row["cells"])
+    assert f"pathway {number} of layer 1, through channels 3, 0" in Page(render(tree)).text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_events_are_told_where_hypotheses_are_about_events(results):
+    text = Page(render(claiming(results, timed()))).text
+    assert (
+        "2.0 s in 2 events, the longest from 7.50 to 9.00 s; at other times the same cells" in text
+    )
+    assert "change by −0.40 Hz and +0.25 Hz" in text
+    assert "the whole movie, twice; 12.3 to 13.3 s" in text
+    assert "while mode 2 of layer 1 acts" in text
+    plain = Page(render(claiming(results, hypotheses()))).text
+    assert "at other times" not in plain
+    assert "its events" not in plain
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_names_in_hypotheses_cannot_become_markup(results):
+    evil = "<b onload=x>\"&'"
+    claims = hypotheses().assign_coords(
+        cell=[evil, *"bcde"], type=("cell", [evil, "off", "on", "off", "slow"])
+    )
+    for name in ("interneuron", "statement", "best_stimulus", "second_interneuron"):
+        claims[name] = ("hypothesis", [evil, evil])
+    html = render(claiming(results, claims))
+    assert "<b onload" not in html
+    assert html.count("&lt;b onload=x&gt;") >= 6
+    assert Page(html).open == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_missing_hypotheses_and_scores_are_said_to_be_missing(results):
+    tree = results.copy()
+    text = Page(render(tree)).text
+    assert "Hypotheses for an experiment" not in text
+    assert "They were not measured here" in text
+    assert text.count("not measured") >= 4 * 3
+    tree.attrs = results.attrs | {"no_hypotheses": "the movie is too short"}
+    page = Page(render(tree))
+    assert "There are none: the movie is too short." in page.text
+    claims = hypotheses()
+    claims["match"] = ("hypothesis", [np.nan, np.nan])
+    claims["information"] = ("hypothesis", [np.nan, np.nan])
+    assert "Information not measured nats" not in Page(render(claiming(results, claims))).text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_scores_stand_beside_what_shuffling_reaches(results):
+    score = scores(1)
+    text = Page(render(scored(results, conv1=score, conv2=scores(2)))).text
+    true, other = float(score["r2"].sel(limit=3).mean()), float(score["baseline_r2"][-1].mean())
+    assert f"(here, shuffled beside true: {other:.2f} beside {true:.2f} in layer 1, " in text
+    assert "They were not measured here" not in text
+    assert "of 2 starting points" in text
+    assert "not measured" in text  # layer 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_limits_say_which_numbers_have_a_null(results):
+    tree = results.copy()
+    node = tree["layers/conv1/pathways"].to_dataset()
+    q = node["correlation"].copy(data=np.full(node["correlation"].shape, 0.2))
+    q[0, 0] = 0.01
+    q.attrs["null"] = "LinearShift"
+    tree["layers/conv1/pathways"] = xr.DataTree(node.assign(q_value=q))
+    text = Page(render(tree)).text
+    assert "Correlations of modes with cells were held against a null" in text
+    assert "No nulls, no p-values." not in text
+    assert "Nulls for some numbers only." in text
