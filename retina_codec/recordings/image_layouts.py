@@ -115,7 +115,7 @@ def _choose_part(root: Path, part: str | None) -> Path:
     parts = sorted(folders & PART_NAMES)
     if part is None:
         if parts and folders <= PART_NAMES:
-            raise RetinaCodecError(f"{root} has parts; choose one: part={' or '.join(parts)!r}.")
+            raise RetinaCodecError(f"{root} has parts; choose one with part=: {', '.join(parts)}.")
         return root
     wanted = PARTS.get(part, (part,))
     chosen = [name for name in wanted if name in folders]
