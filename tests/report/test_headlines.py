@@ -27,7 +27,7 @@ def test_a_sentence_names_cells_by_type_and_means_over_them():
         ({"interneuron": ""}, "Without the neurons that are like channels 3 and 0 of layer 1, all"),
         ({"interneuron": "", "channels": "7"}, "like channel 7 of layer 1, all"),
         ({"interneuron": "bipolars"}, "Without bipolars, all"),
-        ({"affected": [True] * 4 + [False]}, "less and all 2 off cells 0.8 Hz more; the other cell"),
+        ({"affected": [True] * 4 + [False]}, "all 2 off cells 0.8 Hz more; the other cell"),
         ({"affected": [False, False, False, False, True], "change": [0, 0, 0, 0, 0.0213]},
          "the one slow cell would fire 0.02 Hz more; the other 4 cells would hardly change."),
         ({"affected": [True] * 5, "change": [-1.0] * 5},
