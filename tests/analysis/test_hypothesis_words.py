@@ -50,6 +50,27 @@ def test_sentences_say_the_numbers(claims):
     assert three.endswith("changes no cell surely by more than 10% of its rate.")
 
 
+def test_a_sentence_about_events_says_which_and_what_happens_elsewhere(claims):
+    timed = claims.assign(
+        event_source=("hypothesis", ["conv1 mode 3", "conv2 pathway 1", "conv1 mode 0"]),
+        event_time=("hypothesis", [5.9, 6.0, 1.04]),
+        change_elsewhere=(("hypothesis", "cell"), [[0.5, -0.3, 0.0]] * 3),
+        undecided=(
+            ("hypothesis", "cell"),
+            [[False, False, True], [True, False, False], [False] * 3],
+        ),
+    ).assign_attrs(when="active")
+    one, two, three = describe(timed)
+    assert one == (
+        "Silencing slow bipolars (conv1 channels 3, 4, ON, r = 0.95) in the events of conv1 mode 3 "
+        "(5.9 s) lowers the rate of cells a, b by 2.0 Hz on average (+0.1 Hz elsewhere); c cannot "
+        "be decided."
+    )
+    assert "pathway 1 (6.0 s) raises the rate of cell c by 2.0 Hz on average (+0.0 Hz" in two
+    assert two.endswith("it leaves b alone; a cannot be decided.")
+    assert three.endswith("mode 0 (1.0 s) changes no cell surely by more than 10% of its rate.")
+
+
 def test_the_table_has_every_number_and_no_infinity(claims):
     rows = hypotheses_to_table(claims)
     assert [row["rank"] for row in rows] == [1, 2, 3]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from retina_codec.analysis.silencing import Silencing, silence_channels
+from retina_codec.analysis.silencing import Silencing, in_blocks, silence_channels
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.evaluation import predict_rates
 from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
@@ -71,6 +72,12 @@ def test_blocks_are_means_and_the_rest_is_left_out(network, split):
     expected = fine["silenced_rate"][:, :100].values.reshape(4, 2, 50, -1).mean(axis=2)
     np.testing.assert_allclose(coarse["silenced_rate"], expected, rtol=1e-5)
     np.testing.assert_allclose(coarse["time"], fine["time"][[0, 50]])
+    again = in_blocks(fine, 0.5)
+    xr.testing.assert_allclose(again, coarse, rtol=1e-5)
+    assert again.attrs == coarse.attrs
+    for wrong in (2.0, 0.001):
+        with pytest.raises(RetinaCodecError, match="block must be"):
+            in_blocks(fine, wrong)
 
 
 def test_half_strength_is_half_the_change_before_the_last_nonlinearity(network, split):

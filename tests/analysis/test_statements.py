@@ -8,6 +8,7 @@ from retina_codec.analysis.silencing import Silencing
 from retina_codec.analysis.statements import (
     Statement,
     gather_statements,
+    join_statements,
     named_channels,
     whole_interneuron,
 )
@@ -61,6 +62,55 @@ def test_channels_of_different_interneurons_are_silenced_apart():
     assert [s.silencing.channels for s in found] == [(0,), (2,), (1,)]
     assert [s.modes for s in found] == [[0, 1], [0, 1], [2]]
     np.testing.assert_allclose(found[0].weight, [1.0])
+
+
+def with_loadings(nodes, loading):
+    """The same tree with loadings (time, mode)."""
+    data = nodes["layers/conv1/modes"].to_dataset()
+    nodes["layers/conv1/modes"] = data.assign(loading=(("time", "mode"), loading))
+    return nodes
+
+
+def test_modes_apart_keep_their_own_loadings():
+    loading = np.random.default_rng(0).random((6, 4))
+    correlation = np.array([[0.5, -0.9, 0.8, 0], [0.1, -0.9, 0.6, 0]])
+    both = with_loadings(tree(MODES, correlation, [0, 0]), loading)
+    kinds = {"conv1/0": "bipolar", "conv1/2": "amacrine", "conv1/1": "bipolar"}
+    found = gather_statements(both, both, share=0.5, kinds=kinds, apart=True)
+    by_source = {}
+    for statement in found:
+        by_source.setdefault(statement.source, []).append(statement)
+    assert list(by_source) == [f"conv1 mode {m}" for m in range(3)] + ["conv1 pathway 0"]
+    assert [s.silencing.channels for s in by_source["conv1 mode 1"]] == [(0,), (2,)]
+    for m in range(3):
+        for statement in by_source[f"conv1 mode {m}"]:
+            np.testing.assert_allclose(statement.loading, loading[:, m])
+    # the loading of a pathway is that of its weights: Σ w ‖D‖ z, written out
+    expected = 0.3 * np.sqrt(3**2 + 4**2 + 2.5**2) * loading[:, 0]
+    expected = expected + 0.7 * np.sqrt(1 + 0.49**2) * loading[:, 2]
+    np.testing.assert_allclose(by_source["conv1 pathway 0"][0].loading, expected)
+
+
+def test_statements_apart_need_loadings():
+    with pytest.raises(RetinaCodecError, match="when='always'"):
+        gather_statements(tree(MODES), None, share=0.5, apart=True)
+
+
+def test_statements_of_one_experiment_are_joined_and_all_are_named():
+    def made(layer, channels, modes, pathways):
+        return Statement(Silencing(layer, channels), np.ones(1), modes, pathways)
+
+    group = [
+        made("conv2", (1,), [4], []),
+        made("conv1", (0,), [7], []),
+        made("conv2", (1, 3), [2], []),
+        made("conv2", (1,), [], [0]),
+    ]
+    one = join_statements(group)
+    assert one.silencing == group[0].silencing
+    assert (one.modes, one.pathways) == ([2, 4], [0])
+    assert one.support == "conv1 modes 7; conv2 modes 2, 4; conv2 pathways 0"
+    assert (group[0].modes, group[0].support) == ([4], "")  # left as it was
 
 
 def test_an_interneuron_is_cut_whole_where_it_is_represented_best():
