@@ -16,7 +16,7 @@ from retina_codec.analysis.concept_correlations import Correlated, correlate, re
 from retina_codec.analysis.concept_features import chunks_of, features_of, kinds_of
 from retina_codec.analysis.concept_summaries import Levels, label_summaries, summaries_of
 from retina_codec.analysis.concept_table import checked_table, concept_table
-from retina_codec.analysis.layer_samples import chosen_layers, layer_dataset
+from retina_codec.analysis.layer_samples import chosen_layers, layer_dataset, layer_sites
 from retina_codec.analysis.statistics import benjamini_hochberg
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
@@ -181,6 +181,7 @@ def correlate_concepts(
         rows[job] = summaries_of(found, data["q_value"].values, levels, false_discovery,
                                  bootstraps, seed)  # fmt: skip
     summary = label_summaries(rows, names, list(kinds), levels)
+    summary = summary.assign_coords(site=("layer", layer_sites(tree, names)))
     summary.attrs |= {
         "threshold": threshold,
         "permutations": permutations,

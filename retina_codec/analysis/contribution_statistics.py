@@ -25,6 +25,7 @@ from retina_codec.analysis.layer_samples import (
     class_codes,
     input_dim,
     layer_dataset,
+    layer_sites,
     read,
     sample_labels,
 )
@@ -95,7 +96,7 @@ def contribution_statistics(
         ``components``, ``participation_ratio``, each with ``..._sem`` and ``..._interval`` (± 1.96
         standard errors of the delete-d jackknife over classes; NaN below five classes) and
         ``..._difference``, ``..._difference_interval`` to activations. ``channels`` (layer) and
-        ``classes`` ().
+        ``classes`` (). Along ``layer``: ``site``, where the results know it.
 
     Raises
     ------
@@ -143,7 +144,8 @@ def contribution_statistics(
     else:
         attrs["dimensionality"] = "not measured: inputs have no labels"
     data["channels"] = ("layer", [one.channels for one in found], {"units": "count"})
-    coords = {"layer": names, "quantity": list(QUANTITIES), "bound": ["low", "high"]}
+    sites = ("layer", layer_sites(tree, names))
+    coords = {"layer": names, "site": sites, "quantity": list(QUANTITIES), "bound": ["low", "high"]}
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
 

@@ -14,14 +14,26 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["chosen_layers", "class_codes", "input_dim", "layer_dataset", "read", "sample_labels"]
+__all__ = [
+    "chosen_layers",
+    "class_codes",
+    "input_dim",
+    "layer_dataset",
+    "layer_sites",
+    "read",
+    "sample_labels",
+]
 
 Floats = npt.NDArray[np.float64]
+SITES = ("blocks", "mlp", "attention")
 BYTES = 2**26  # of one chunk in float64
 
 
 def chosen_layers(tree: xr.DataTree, layers: str | Sequence[str] | None = None) -> list[str]:
     """Name the layers to go through: all, or those asked for.
+
+    All of them stand in the order of their depth where the results know it (files do not keep the
+    order of layers): by site, block outputs first, then by number of the block.
 
     Raises
     ------
@@ -30,13 +42,29 @@ def chosen_layers(tree: xr.DataTree, layers: str | Sequence[str] | None = None) 
     """
     found = list(tree["layers"].children) if "layers" in tree.children else []
     layers = [layers] if isinstance(layers, str) else layers
-    chosen = found if layers is None else list(layers)
+    chosen = _by_depth(tree, found) if layers is None else list(layers)
     if not chosen or not set(chosen) <= set(found):
         raise RetinaCodecError(
             f"layers must name explained layers; got {chosen or 'none'}, the tree holds "
             f"{found or 'none'}. Pass what contribute() returned."
         )
     return chosen
+
+
+def _by_depth(tree: xr.DataTree, names: list[str]) -> list[str]:
+    """Sort layers by site and block, if that is known of all."""
+    attrs = {name: tree["layers"].children[name].attrs for name in names}
+    if not all({"site", "block"} <= set(about) for about in attrs.values()):
+        return names
+    sites = layer_sites(tree, names)
+    rank = {site: (SITES.index(site) if site in SITES else len(SITES), site) for site in sites}
+    place = dict(zip(names, sites, strict=True))
+    return sorted(names, key=lambda name: (rank[place[name]], int(attrs[name]["block"])))
+
+
+def layer_sites(tree: xr.DataTree, names: Sequence[str]) -> list[str]:
+    """Return the site of every layer ("blocks", "mlp", "attention"); "" where it is not known."""
+    return [str(tree["layers"].children[name].attrs.get("site", "")) for name in names]
 
 
 def layer_dataset(tree: xr.DataTree, name: str) -> xr.Dataset:

@@ -15,8 +15,10 @@ from torch import nn
 
 from retina_codec.analysis.layer_samples import input_dim
 from retina_codec.contributions.classification import Probability
+from retina_codec.contributions.engine import as_adapter
 from retina_codec.contributions.maps import input_map
 from retina_codec.contributions.methods import InputGrad, Method
+from retina_codec.contributions.sources import open_inputs
 from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter
@@ -131,7 +133,8 @@ def mode_maps(
     positive_only : bool
         Only units with C_j > 0.
     method : Method, optional
-        `InputGrad` when left out; others as in `input_map`.
+        `InputGrad` when left out; others as in `input_map`. A baseline "mean" is that of all
+        images, mapped or not.
     samples : sequence of int, optional
         Positions of the images to map; all when left out. The result is as large as they are.
     batch_size, device, dtype
@@ -151,6 +154,12 @@ def mode_maps(
     RetinaCodecError
         If mode, channels, images or samples do not fit.
 
+    Notes
+    -----
+    The paper's images are centered, so that x = 0 is grey. Where a network centers them itself, 0
+    is black and bright ground counts: give ``InputGrad(baseline="mean")``. Gradients at one point
+    are noisy; `IntegratedGradients` costs a pass per step and keeps closer to the object.
+
     References
     ----------
     Melander et al. 2026, CODEC, sections 6, 10.7 and 10.8.
@@ -169,6 +178,9 @@ def mode_maps(
             f"{few(positions.ravel())}."
         )
     weights = weight.values if weighted else chosen.astype(np.float64)
+    method = InputGrad() if method is None else method
+    adapter = as_adapter(network, [layer.partition("@")[0]])
+    method = method.prepare(lambda: open_inputs(adapter, images).mean())
     parts = []
     size = BLOCK * batch_size
     starts = range(0, len(positions), size)
@@ -179,7 +191,7 @@ def mode_maps(
             _take(images, some),
             layer,
             target=Probability() if target is None else target,
-            method=InputGrad() if method is None else method,
+            method=method,
             weights=weights,
             positive_only=positive_only,
             batch_size=batch_size,

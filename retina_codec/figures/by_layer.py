@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from matplotlib.axes import Axes
 
-__all__ = ["COLORS", "band", "layer_axis", "line", "room_below"]
+__all__ = ["COLORS", "band", "layer_axis", "line", "room_below", "sites_of"]
 
 COLORS = {
     "contribution": "#D55E00",
@@ -36,9 +37,14 @@ def layer_axis(axes: Axes, layers: Sequence[str]) -> None:
     axes.tick_params(axis="x", length=2)
 
 
+def sites_of(found: xr.Dataset) -> list[str] | None:
+    """Return the site of every layer, if the results know them."""
+    return [str(site) for site in found["site"].values] if "site" in found.coords else None
+
+
 def room_below(layers: Sequence[str]) -> float:
     """Inches below the axes that the names of layers need."""
-    return 0.45 + 0.075 * max(map(len, layers)) if _long(layers) else 0.5
+    return 0.42 + 0.066 * max(map(len, layers)) if _long(layers) else 0.5
 
 
 def _long(layers: Sequence[str]) -> bool:
@@ -46,13 +52,28 @@ def _long(layers: Sequence[str]) -> bool:
 
 
 def line(
-    axes: Axes, middle: Floats, interval: Floats, color: str, *, shift: float = 0.0, **style: Any
+    axes: Axes,
+    middle: Floats,
+    interval: Floats,
+    color: str,
+    *,
+    sites: Sequence[str] | None = None,
+    shift: float = 0.0,
+    **style: Any,
 ) -> None:
-    """Draw a value per layer and a bar for its interval (layer, 2), where there is one."""
+    """Draw a value per layer and a bar for its interval (layer, 2), where there is one.
+
+    Layers of another site are not joined.
+    """
     place = np.arange(len(middle)) + shift
     fine = np.isfinite(middle)
     look: dict[str, Any] = {"marker": "o", "ms": 3.5, "lw": 1.3, "color": color} | style
-    axes.plot(place[fine], middle[fine], **look)
+    changes = np.zeros(len(middle), bool)
+    if sites is not None:
+        changes[1:] = np.asarray(sites)[1:] != np.asarray(sites)[:-1]
+    gaps = np.flatnonzero(changes[fine])
+    x, y = (np.insert(values[fine], gaps, np.nan) for values in (place, middle))
+    axes.plot(x, y, **look)
     sure = fine & np.isfinite(interval).all(axis=1)
     axes.vlines(place[sure], interval[sure, 0], interval[sure, 1], color=color, lw=1.3)
 

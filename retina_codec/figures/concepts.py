@@ -4,13 +4,15 @@ Why this file exists: the largest of many correlations is large by chance too, s
 stands beside what shuffled labels give. It shows what `correlate_concepts` found.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below
+from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below, sites_of
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
 __all__ = ["concepts"]
@@ -29,7 +31,9 @@ PANELS = (
 
 
 @styled
-def concepts(found: xr.DataTree, level: str = "class") -> Figure:
+def concepts(
+    found: xr.DataTree, level: str = "class", layers: Sequence[str] | None = None
+) -> Figure:
     """Draw correlation with classes, number of correlated features and coverage by layer.
 
     Parameters
@@ -38,6 +42,8 @@ def concepts(found: xr.DataTree, level: str = "class") -> Figure:
         From ``analysis.correlate_concepts``.
     level : str
         "class" or "superclass".
+    layers : sequence of str, optional
+        All when left out.
 
     Returns
     -------
@@ -58,7 +64,13 @@ def concepts(found: xr.DataTree, level: str = "class") -> Figure:
     if level not in known:
         raise RetinaCodecError(f"level must be one of {', '.join(known)}; got {level!r}.")
     here = summary.sel(level=level)
-    layers = [layer_name(str(name)) for name in summary["layer"].values]
+    if layers is not None:
+        if missing := set(layers) - set(summary["layer"].values.tolist()):
+            raise RetinaCodecError(
+                f"layers must be among {', '.join(summary['layer'].values)}; got {min(missing)!r}."
+            )
+        here = here.sel(layer=list(layers))
+    names = [layer_name(str(name)) for name in here["layer"].values]
     figure = new_figure(4.1)
     draw_title(figure, "", f"Concepts by layer: {level}")
     spec = grid(
@@ -68,23 +80,23 @@ def concepts(found: xr.DataTree, level: str = "class") -> Figure:
         left=0.6,
         right=0.15,
         top=0.95,
-        bottom=room_below(layers),
+        bottom=room_below(names),
         gap_x=0.75,
     )
     first: Axes | None = None
-    for number, (name, title, words) in enumerate(PANELS):
+    for number, (name, title, measure) in enumerate(PANELS):
         axes = figure.add_subplot(spec[number])
         _panel(axes, here, name)
         axes.set_title(title if level == "class" else title.replace("class", level), size=9)
-        label = words.format(threshold=summary.attrs["threshold"])
+        label = measure.format(threshold=summary.attrs["threshold"])
         axes.set_ylabel(label if level == "class" else label.replace("classes", "superclasses"))
-        layer_axis(axes, layers)
+        layer_axis(axes, names)
         first = first or axes
     if first is not None:
         first.fill_between([], [], [], color=MUTED, alpha=0.3, lw=0, label="shuffled labels")
-        handles, names = first.get_legend_handles_labels()
+        handles, words = first.get_legend_handles_labels()
         figure.legend(
-            handles, names, loc="upper left", ncols=5, bbox_to_anchor=(0.005, 1 - 0.28 / 4.1),
+            handles, words, loc="upper left", ncols=5, bbox_to_anchor=(0.005, 1 - 0.28 / 4.1),
             handlelength=1.2, columnspacing=1.4,
         )  # fmt: skip
     return figure
@@ -101,5 +113,6 @@ def _panel(axes: Axes, here: xr.Dataset, name: str) -> None:
         shift = 0.17 * (number - (len(kinds) - 1) / 2)
         band(axes, one[f"{name}_null_interval"].values * scale[:, None], COLORS[kind], shift=shift)
         ends = one[f"{name}_interval"].values * scale[:, None]
-        line(axes, one[name].values * scale, ends, COLORS[kind], shift=shift, label=WORDS[kind])
+        line(axes, one[name].values * scale, ends, COLORS[kind], sites=sites_of(here),
+             shift=shift, label=WORDS[kind])  # fmt: skip
     axes.set_ylim(0, 1.02 if name == "concept_correlation" else 103)

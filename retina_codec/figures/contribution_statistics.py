@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below
+from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below, sites_of
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
 __all__ = ["contribution_statistics", "head_sparsity"]
@@ -26,7 +26,7 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
     Parameters
     ----------
     found : xr.Dataset
-        From ``analysis.contribution_statistics``.
+        From ``analysis.contribution_statistics``; select layers with ``found.sel(layer=[...])``.
 
     Returns
     -------
@@ -120,7 +120,8 @@ def _sparsity(axes: Axes, found: xr.Dataset) -> None:
         here = found.sel(quantity=name)
         plain = {"marker": None, "lw": 0.9} if style == ":" else {}
         line(axes, here["sparsity"].values, here["sparsity_interval"].values, COLORS[name],
-             shift=SHIFT * (number - 1.5), ls=style, label=words, **plain)  # fmt: skip
+             sites=sites_of(found), shift=SHIFT * (number - 1.5), ls=style, label=words,
+             **plain)  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_ylabel("Hoyer sparsity over channels")
     axes.legend(ncols=2, loc="upper left", handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)
@@ -129,7 +130,7 @@ def _sparsity(axes: Axes, found: xr.Dataset) -> None:
 def _signs(axes: Axes, found: xr.Dataset) -> None:
     axes.set_title("do the same channels excite and inhibit", size=9)
     values, ends = found["sign_correlation"].values, found["sign_correlation_interval"].values
-    line(axes, values, ends, "#1f2733")
+    line(axes, values, ends, "#1f2733", sites=sites_of(found))
     axes.axhline(0, color=MUTED, lw=0.8, ls=":")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.1), max(high, 1.0))
@@ -146,7 +147,7 @@ def _dimensionality(axes: Axes, found: xr.Dataset) -> None:
     for number, (name, words, _) in enumerate(SHOWN):
         here = found.sel(quantity=name)
         line(axes, here["components"].values, here["components_interval"].values, COLORS[name],
-             shift=SHIFT * (2 * number - 1), label=words)  # fmt: skip
+             sites=sites_of(found), shift=SHIFT * (2 * number - 1), label=words)  # fmt: skip
     most = int(found["classes"]) - 1
     axes.axhline(most, color=MUTED, lw=0.8, ls=":")
     axes.text(0.99, most, f"at most {most}", ha="right", va="bottom", size=7.5, color=MUTED,

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.layer_samples import class_codes, input_dim, read, sample_labels
+from retina_codec.analysis.layer_samples import (
+    chosen_layers,
+    class_codes,
+    input_dim,
+    layer_sites,
+    read,
+    sample_labels,
+)
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage import open_tree, save_tree
 
@@ -64,3 +71,17 @@ def test_no_labels_at_all():
 def test_inputs_need_their_dim():
     with pytest.raises(RetinaCodecError, match="'sample' or 'time'"):
         input_dim(xr.DataArray(np.ones(3), dims="channel"))
+
+
+def test_layers_stand_in_the_order_of_depth_where_it_is_known():
+    about = {"b10": ("blocks", 10), "a": ("attention", 0), "b2": ("blocks", 2), "m": ("mlp", 1)}
+    nodes = {
+        f"/layers/{name}": xr.Dataset(attrs={"site": site, "block": block})
+        for name, (site, block) in about.items()
+    }
+    tree = xr.DataTree.from_dict(nodes)
+    assert chosen_layers(tree) == ["b2", "b10", "m", "a"]
+    assert layer_sites(tree, ["m", "b2"]) == ["mlp", "blocks"]
+    assert chosen_layers(tree, ["m", "b10"]) == ["m", "b10"]  # as asked
+    nodes["/layers/other"] = xr.Dataset()
+    assert chosen_layers(xr.DataTree.from_dict(nodes)) == ["b10", "a", "b2", "m", "other"]

@@ -8,6 +8,7 @@ from torch import nn
 
 from retina_codec.analysis.mode_images import mode_channels, mode_maps
 from retina_codec.contributions.classification import Probability
+from retina_codec.contributions.methods import InputGrad
 from retina_codec.contributions.targets import Sum
 from retina_codec.errors import RetinaCodecError
 from tests.reference import maps as slow
@@ -143,6 +144,17 @@ def test_tensors_arrays_and_data_sets_give_the_same():
         found = mode_maps(network, other, modes_of(), "1", 3, samples=[3, 1])
         np.testing.assert_allclose(found["map"], expected)
         assert found["sample"].values.tolist() == [3, 1]
+
+
+def test_the_mean_is_that_of_all_images():
+    network, images = linear_net(), pictures((30, 1, 3, 4))
+    mean = torch.from_numpy(images.values.mean(0))
+    options = {"samples": [29, 3], "batch_size": 1}
+    found = mode_maps(network, images, modes_of(), "1", 3, method=InputGrad("mean"), **options)
+    expected = mode_maps(network, images, modes_of(), "1", 3, method=InputGrad(mean), **options)
+    np.testing.assert_allclose(found["map"], expected["map"])
+    plain = mode_maps(network, images, modes_of(), "1", 3, **options)
+    assert (abs(found["map"] - plain["map"]) > 1e-3).any()
 
 
 def test_inputs_are_left_alone_and_no_hook_stays():

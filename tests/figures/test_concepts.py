@@ -61,3 +61,12 @@ def test_mistakes_are_named(found):
         concepts(found, "kingdom")
     with pytest.raises(RetinaCodecError, match="correlate_concepts"):
         concepts(xr.DataTree())
+    with pytest.raises(RetinaCodecError, match="layers must be among"):
+        concepts(found, layers=["conv9"])
+
+
+def test_some_layers_can_be_shown(found):
+    figure = concepts(found, layers=["conv3", "conv1"])
+    summary = found["summary"].to_dataset().sel(level="class", kind="modes")
+    expected = summary["concept_correlation"].sel(layer=["conv3", "conv1"])
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)

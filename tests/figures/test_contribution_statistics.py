@@ -81,6 +81,13 @@ def test_heads_stand_beside_random_groups():
     assert_readable(head_sparsity(measure_heads(tree["layers/a/activation"], 3, draws=5)))
 
 
+def test_layers_of_other_sites_are_not_joined(found):
+    sites = ["blocks"] * 5 + ["mlp"] * 3
+    figure = contribution_statistics(found.assign_coords(site=("layer", sites)))
+    drawn = figure.axes[1].lines[0].get_ydata()
+    np.testing.assert_allclose(drawn, np.insert(found["sign_correlation"].values, 5, np.nan))
+
+
 @pytest.mark.parametrize("draw", [contribution_statistics, head_sparsity])
 def test_something_else_is_refused(draw):
     with pytest.raises(RetinaCodecError, match="this figure needs what"):
