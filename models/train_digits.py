@@ -1,16 +1,19 @@
 """Train a small network on digit scenes and write its folder with its card.
 
     python models/train_digits.py --kind cnn --out models/digits_cnn
-    python models/train_digits.py --kind vit --out models/digits_vit
+    python models/train_digits.py --kind vit --out first_vit
+    python models/train_digits.py --kind vit --begin first_vit --seed 1 --out models/digits_vit
 
-Every epoch draws fresh scenes from the train digits and the left halves of the photographs. The
-card's numbers come from the test digits and the right halves; nothing was chosen by them.
+The last goes on from where the second ended, with a rate that rises and falls once more. Every
+epoch draws fresh scenes from the train digits and the left halves of the photographs. The card's
+numbers come from the test digits and the right halves; nothing was chosen by them.
 """
 
 import argparse
 import math
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +21,12 @@ from scipy.stats import binomtest
 from torch import nn
 
 import retina_codec as rc
-from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_small_network
+from retina_codec.networks.small_networks import (
+    SmallResNet,
+    SmallViT,
+    load_small_network,
+    save_small_network,
+)
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.digit_scenes import DIGIT_CLASSES, digit_scenes
 
@@ -49,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kind", choices=sorted(SETTINGS), required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--begin", default=None, help="folder whose weights training begins at")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--scenes", type=int, default=None, help="per epoch")
     parser.add_argument("--test-scenes", type=int, default=2000)
@@ -58,8 +67,13 @@ def main(arguments: list[str] | None = None) -> int:
     scenes, epochs, batch, rate, decay = SETTINGS[chosen.kind]
     scenes, epochs = chosen.scenes or scenes, chosen.epochs or epochs
     begin, cpu = time.perf_counter(), time.process_time()
-    network, losses = train(chosen.kind, scenes, epochs, batch, rate, decay, chosen.seed)
+    network = make(chosen.kind, scenes, chosen.seed)
+    if chosen.begin is not None:
+        network = load_small_network(chosen.begin)
+    earlier = network.training_record
+    losses = train(network, scenes, epochs, batch, rate, decay, chosen.seed)
     network.training_record = {
+        **({"earlier": earlier} if earlier else {}),
         "data": "digit_scenes",
         "part": "train",
         "seed": chosen.seed,
@@ -81,18 +95,29 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(
-    kind: str, scenes: int, epochs: int, size: int, rate: float, decay: float, seed: int
-) -> tuple[SmallResNet | SmallViT, list[float]]:
-    """Return the trained network, in evaluation mode, and the mean loss of every epoch (nats)."""
+def make(kind: str, scenes: int, seed: int) -> SmallResNet | SmallViT:
+    """Return a network whose normalisation is that of train scenes, its weights at random."""
     first = digit_scenes("train", count=scenes, seed=seed, progress=False)["image"]
     mean = [round(value, 4) for value in first.mean(("sample", "y", "x")).values.tolist()]
     std = [round(value, 4) for value in first.std(("sample", "y", "x")).values.tolist()]
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = SmallResNet if kind == "cnn" else SmallViT
         network: SmallResNet | SmallViT = made(DIGIT_CLASSES, mean=mean, std=std)
+    return network
+
+
+def train(
+    network: SmallResNet | SmallViT,
+    scenes: int,
+    epochs: int,
+    size: int,
+    rate: float,
+    decay: float,
+    seed: int,
+) -> list[float]:
+    """Train a network in place, to evaluation mode; return the mean loss of every epoch (nats)."""
+    generator = torch.Generator().manual_seed(seed)
     matrices = [value for value in network.parameters() if value.ndim > 1]
     vectors = [value for value in network.parameters() if value.ndim <= 1]
     groups = [
@@ -113,8 +138,8 @@ def train(
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.05)
     network.train()
     losses: list[float] = []
-    for epoch in progress_bar(range(epochs), description=f"training {kind}"):
-        drawn = digit_scenes("train", count=scenes, seed=seed + 1000 + epoch, progress=False)
+    for epoch in progress_bar(range(epochs), description="training"):
+        drawn = digit_scenes("train", count=scenes, seed=1000 * (seed + 1) + epoch, progress=False)
         images = torch.from_numpy(drawn["image"].values)
         digits = torch.from_numpy(drawn["digit"].values)
         sum_of_losses = 0.0
@@ -129,7 +154,8 @@ def train(
             sum_of_losses += float(loss.detach()) * len(batch)
         losses.append(sum_of_losses / scenes)
         print(f"epoch {epoch + 1}: loss {losses[-1]:.4f}", file=sys.stderr, flush=True)
-    return network.eval(), losses
+    network.eval()
+    return losses
 
 
 def is_correct(network: nn.Module, images: torch.Tensor, digits: np.ndarray) -> np.ndarray:
@@ -138,6 +164,19 @@ def is_correct(network: nn.Module, images: torch.Tensor, digits: np.ndarray) -> 
         chosen = torch.cat([network(batch).argmax(1) for batch in images.split(256)])
     found: np.ndarray = chosen.numpy() == digits
     return found
+
+
+def story(record: dict[str, Any]) -> list[str]:
+    """Say how every run went, the earliest first."""
+    lines = story(record["earlier"]) if "earlier" in record else []
+    what = "then " if lines else ""
+    loss = ", ".join(f"{loss:.3f}" for loss in record["loss_per_epoch"])
+    return [
+        *lines,
+        f"- {what}{record['epochs']} epochs of {record['scenes_per_epoch']} scenes, seed "
+        f"{record['seed']}: {record['minutes']} minutes, {record['cpu_minutes']} minutes of CPU",
+        f"- loss per epoch (nats): {loss}",
+    ]
 
 
 def card(
@@ -149,6 +188,8 @@ def card(
 ) -> str:
     """Write what the network is, how it was trained and how good it is."""
     record = network.training_record
+    told = "\n".join(story(record))
+    again = ", again with `--begin` and `--seed 1`" if "earlier" in record else ""
     parameters = sum(values.numel() for values in network.parameters())
     what = {
         "cnn": "A residual network (He et al. 2016) of eight blocks in four stages "
@@ -168,8 +209,8 @@ def card(
     return (
         f"""# digits_{kind}: handwritten digits on photographs, {type(network).__name__}
 
-{what}, {parameters:,} parameters. Pictures (b, 3, 32, 32) in [0, 1], normalised inside; outputs
-are logits of the classes 0 to 9.
+{what}, {parameters:,} parameters.
+Pictures (b, 3, 32, 32) in [0, 1], normalised inside; outputs are logits of the classes 0 to 9.
 
 ```python
 from retina_codec.networks.small_networks import load_small_network
@@ -180,16 +221,14 @@ network = load_small_network("models/digits_{kind}")  # network.layers: what can
 ## How it was trained
 
 - data: `digit_scenes("train")`, see `datasets/digit_scenes/card.md`; fresh scenes in every epoch
-- {record["epochs"]} epochs of {record["scenes_per_epoch"]} scenes, seed {record["seed"]}
+{told}
 - AdamW, rate up to {record["learning_rate"]}, rising over a tenth of the steps and then falling
   as a cosine; weight decay {record["weight_decay"]}, batches of {record["batch_size"]}, label
   smoothing {record["label_smoothing"]}, gradients clipped to norm 1
 - the weights of the last step were kept; no part was used to choose
-- time: {record["minutes"]} minutes, {record["cpu_minutes"]} minutes of CPU
-- loss per epoch (nats): {", ".join(f"{loss:.3f}" for loss in record["loss_per_epoch"])}
 
-Made by `python models/train_digits.py --kind {kind}` on CPU, PyTorch {torch.__version__},
-retina-codec {rc.__version__}.
+Made by `python models/train_digits.py --kind {kind}`{again}, on CPU,
+PyTorch {torch.__version__}, retina-codec {rc.__version__}.
 
 ## How good it is
 
