@@ -63,6 +63,12 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
     RetinaCodecError
         If a baseline has another shape than one input.
     """
+    if not any(values.is_floating_point() for values in tensors_of(inputs)):
+        raise RetinaCodecError(
+            "a baseline needs inputs on a scale; all of these are whole numbers, and the network "
+            "has no embedding (torch.nn.Embedding) that takes them. Pass embeddings as inputs, or "
+            "use ActGrad()."
+        )
     found: list[Batch] = []
     for one in _several(baseline):
         if isinstance(one, str):

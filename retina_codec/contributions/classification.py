@@ -3,12 +3,14 @@
 Why this file exists: image and language models are explained through which outputs win and how
 surely. Which outputs those are is decided once, at the input, and held along every path.
 
-Notation: b inputs, n outputs, y (b, n) logits, p = softmax(y).
+Notation: b inputs, n outputs, y (b, n) logits, p = softmax(y). Language models put out one row of
+logits for every token, (b, token, n), NaN where the token is padding; their targets are those of
+the last token that is none, unless a target says otherwise.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,17 +19,45 @@ from retina_codec.contributions.evaluation import Bound
 from retina_codec.contributions.targets import Target, checked_index, position
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["Contrast", "Entropy", "Probability", "TopK"]
+__all__ = ["Contrast", "Entropy", "Probability", "TopK", "last_token"]
 
 
 def _logits(outputs: torch.Tensor, least: int, name: str) -> torch.Tensor:
-    """Return logits ``(b, n)`` if there are enough of them."""
-    if outputs.ndim != 2 or outputs.shape[1] < least:
+    """Return logits ``(b, n)``, of the last token where there are several, if there are enough."""
+    if outputs.ndim not in (2, 3) or outputs.shape[-1] < least:
         raise RetinaCodecError(
-            f"{name} needs outputs (batch, class) with at least {least} classes; got shape "
-            f"{tuple(outputs.shape)}."
+            f"{name} needs outputs (batch, class) or (batch, token, class) with at least {least} "
+            f"classes; got shape {tuple(outputs.shape)}."
         )
-    return outputs
+    return outputs if outputs.ndim == 2 else last_token(outputs)
+
+
+def last_token(outputs: torch.Tensor) -> torch.Tensor:
+    """Return the outputs ``(b, n)`` of the last token that is not padding.
+
+    Parameters
+    ----------
+    outputs : torch.Tensor, (b, token, n)
+        NaN where a token is padding.
+
+    Raises
+    ------
+    RetinaCodecError
+        If all tokens of an input are padding.
+    """
+    there = _present(outputs)
+    last = there.shape[1] - 1 - there.flip(1).int().argmax(1)  # (b,)
+    return outputs[torch.arange(len(outputs), device=outputs.device), last]
+
+
+def _present(outputs: torch.Tensor) -> torch.Tensor:
+    """Tell which tokens are none of the padding, ``(b, token)``."""
+    there = ~outputs.detach().isnan().all(2)
+    if not bool(there.any(1).all()):
+        raise RetinaCodecError(
+            "every input must have at least one token that is not padding; some have none."
+        )
+    return there
 
 
 @dataclass(frozen=True)
@@ -69,7 +99,7 @@ class TopK(Target):
         if self.reselect:
             return self
         winners = _logits(outputs, self.k, "TopK").topk(self.k, 1).indices  # (b, k)
-        return lambda there: there.gather(1, winners).sum(1)
+        return lambda there: _logits(there, self.k, "TopK").gather(1, winners).sum(1)
 
     @property
     def decides(self) -> bool:
@@ -106,7 +136,7 @@ class Probability(Target):
         if self.output is None:
             return probabilities.amax(1)
         index = self.output if self._index is None else self._index
-        return probabilities[:, checked_index(index, outputs, "Probability")]
+        return probabilities[:, checked_index(index, probabilities, "Probability")]
 
     def prepare(
         self, *, responses: np.ndarray | None = None, cells: Sequence[Any] | None = None
@@ -122,7 +152,9 @@ class Probability(Target):
         if self.output is not None:
             return self
         predicted = _logits(outputs, 2, "Probability").argmax(1, keepdim=True)  # (b, 1)
-        return lambda there: there.softmax(1).gather(1, predicted).squeeze(1)
+        return lambda there: (
+            _logits(there, 2, "Probability").softmax(1).gather(1, predicted).squeeze(1)
+        )
 
     @property
     def decides(self) -> bool:
@@ -134,22 +166,49 @@ class Probability(Target):
 class Entropy(Target):
     """The entropy of the predicted probabilities, ``F = −Σ p ln p`` with ``p = softmax(y)``, nats.
 
+    Parameters
+    ----------
+    tokens : {"last", "mean", "sum"}
+        For outputs ``(b, token, n)`` of a language model: the entropy at the last token (how sure
+        the model is of the next word), or the mean or sum of the entropies at every token. Padding
+        is left out: tokens that an ``attention_mask`` among the inputs marks with 0.
+
     Raises
     ------
     RetinaCodecError
-        When called, if there are fewer than two outputs.
+        If ``tokens`` is none of these; when called, if there are fewer than two outputs, or all
+        tokens of an input are padding.
 
     References
     ----------
     Melander et al. 2026, CODEC, contribution targets and language models.
     """
 
+    tokens: Literal["last", "mean", "sum"] = "last"
     units: ClassVar[str] = "nats"
+
+    def __post_init__(self) -> None:
+        """Check the choice."""
+        if self.tokens not in ("last", "mean", "sum"):
+            raise RetinaCodecError(
+                f"tokens must be one of ('last', 'mean', 'sum'); got {self.tokens!r}."
+            )
 
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the entropy, ``(b,)`` nats."""
-        log_p = _logits(outputs, 2, "Entropy").log_softmax(1)
-        return -(log_p.exp() * log_p).sum(1)
+        if outputs.ndim != 3 or self.tokens == "last":
+            return _entropy(_logits(outputs, 2, "Entropy"))
+        _logits(outputs, 2, "Entropy")
+        there = _present(outputs)
+        # Padding is missing: it gets even logits before, and no share after.
+        entropy = _entropy(outputs.masked_fill(~there[..., None], 0.0))  # (b, token)
+        total = torch.where(there, entropy, 0.0).sum(1)
+        return total if self.tokens == "sum" else total / there.sum(1)
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -186,7 +245,7 @@ class Contrast(Target):
         two = _logits(outputs, 2, "Contrast").topk(2, 1).indices  # (b, 2)
 
         def lead(there: torch.Tensor) -> torch.Tensor:
-            values = there.gather(1, two)
+            values = _logits(there, 2, "Contrast").gather(1, two)
             return values[:, 0] - values[:, 1]
 
         return lead

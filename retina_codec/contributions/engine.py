@@ -140,7 +140,7 @@ def contribute(
     plan = Plan(
         adapter,
         target,
-        method.prepare(source.mean),
+        method,
         reduction or ChannelSums(),
         batch_size or (64 if device.type == "cpu" else 256),
         device,
@@ -157,6 +157,7 @@ def contribute(
         "versions": versions(),
     }
     with open_runner(plan, first_input(source)) as runner:
+        runner.prepare(source)
         found = _run(runner, source, settings, store, client, progress)
     return found
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from retina_codec.contributions.batches import Batch, batch_length, map_tensors
+from retina_codec.contributions.batches import Batch, batch_length, map_tensors, tensors_of
 from retina_codec.contributions.evaluation import (
     Bound,
     Evaluation,
@@ -28,6 +28,7 @@ from retina_codec.contributions.fused_attention import HeadsInView, fused_projec
 from retina_codec.contributions.survey import Layer, survey
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, adapt, place_of_tensor, put, take
+from retina_codec.networks.embeddings import embedded, find_embedding
 
 __all__ = ["HookedFunction"]
 
@@ -62,6 +63,21 @@ class HookedFunction:
     def __init__(self, network: Adapter | nn.Module, layers: Sequence[str] | None = None) -> None:
         self.network = network if isinstance(network, Adapter) else adapt(network, layers)
         self._survey: dict[str, Layer] | None = None
+        self._embedding: str | None = None
+
+    def enter(self, inputs: Batch) -> Batch:
+        """Return inputs that paths can lead to: embeddings come beside numbers of words.
+
+        Inputs of which any part is floating are returned as they are, as are numbers that no
+        embedding of the network takes.
+        """
+        if any(values.is_floating_point() for values in tensors_of(inputs)):
+            return inputs
+        module = self.network.module
+        if self._embedding is None:
+            one = map_tensors(lambda values: values[:1], inputs)
+            self._embedding = find_embedding(module, one, self.network.call) or ""
+        return embedded(module, self._embedding, inputs) if self._embedding else inputs
 
     def look(self, point: Batch) -> dict[str, Layer]:
         """Survey the layers with the first input of a batch, once."""

@@ -9,6 +9,7 @@ Notation: b inputs, x input, x′ baseline, h units of a layer, g = ∂F/∂h, J
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from retina_codec.contributions.methods import (
 )
 from retina_codec.contributions.quadrature import rule
 from retina_codec.contributions.reduction import SIGNS
+from retina_codec.contributions.running import mean_input
 from retina_codec.contributions.sources import Source, open_inputs
 from retina_codec.contributions.survey import Layer
 from retina_codec.contributions.targets import Target, as_target, bind_at_input
@@ -133,13 +135,13 @@ def input_map(
     dtype = dtype or here.dtype
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     source = open_inputs(adapter, inputs, wide)
-    method = method.prepare(source.mean)
     target = target.prepare(cells=adapter.cells)
     pieces: dict[str, list[np.ndarray]] = {}
     with working_network(adapter.module, place, dtype) as module:
         function = HookedFunction(replace(adapter, module=module))
+        method = method.prepare(partial(mean_input, function, source, place, dtype))
         for batch in source.batches(batch_size):
-            point = to_point(batch, place, dtype)
+            point = function.enter(to_point(batch, place, dtype))
             mapper = _Mapper(function, layer, method, weights, positive_only, steps)
             for key, values in mapper.map(point, bind_at_input(target), target).items():
                 if not bool(torch.isfinite(values).all()):

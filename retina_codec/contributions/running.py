@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina_codec.contributions.batches import Batch, batch_length, to_point
+from retina_codec.contributions.batches import Batch, batch_length, map_tensors, to_point
 from retina_codec.contributions.evaluation import LayeredFunction
 from retina_codec.contributions.hooked import HookedFunction
 from retina_codec.contributions.lending import working_network
@@ -99,7 +99,7 @@ class Runner:
         self.plan = plan
         self.function = make_function(plan)
         self._plain = HookedFunction(plan.network)
-        point = to_point(first, plan.device, plan.dtype)
+        point = self._plain.enter(to_point(first, plan.device, plan.dtype))
         self.layers: dict[str, Layer] = self._plain.look(point)
         if isinstance(self.function, HookedFunction):
             self.function = self._plain
@@ -132,6 +132,15 @@ class Runner:
         """Return the sizes of the axes of space of what is kept."""
         layer = self.layers[name]
         return [layer.shape[axis - 1] - self._left_out(name) for axis in layer.space_axes]
+
+    def prepare(self, source: Source) -> None:
+        """Take the mean of the inputs as baseline, if that is asked for."""
+        plan = self.plan
+
+        def mean() -> Batch:
+            return mean_input(self._plain, source, plan.device, plan.dtype)
+
+        self.plan = replace(plan, method=plan.method.prepare(mean))
 
     def explain_to(self, target: Target) -> None:
         """Take another target, fitted to the responses, say."""
@@ -185,7 +194,7 @@ class Runner:
         """Explain batch by batch; arrays as `arrays` says, with the inputs first."""
         plan, number = self.plan, source.offset
         for batch in source.batches(plan.batch_size):
-            point = to_point(batch, plan.device, plan.dtype)
+            point = self._plain.enter(to_point(batch, plan.device, plan.dtype))
             units = plan.method.explain(self.function, plan.target, point)
             activation = units.activation
             if not (units.whole or self.function.whole):
@@ -244,6 +253,22 @@ class Runner:
                     f"activations of layer {name!r} are not finite for input "
                     f"{number + _first_bad(values)}. Look at this input and at the weights."
                 )
+
+
+def mean_input(
+    function: HookedFunction, source: Source, device: torch.device, dtype: torch.dtype
+) -> Batch:
+    """Return the mean of all inputs as one input; of their embeddings, where they are words."""
+    first = to_point(first_input(source), device, dtype)
+    if function.enter(first) is first:
+        return source.mean()
+    total: Batch | None = None
+    for batch in source.batches(64):
+        entered = function.enter(to_point(batch, device, dtype))
+        one: Batch = map_tensors(lambda x: x.cpu().double().sum(0), entered)
+        total = one if total is None else map_tensors(torch.add, total, one)
+    mean: Batch = map_tensors(lambda x: x / len(source), total or first)
+    return mean
 
 
 def first_input(source: Source) -> Batch:

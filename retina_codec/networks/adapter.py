@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.embeddings import place_embeddings
 from retina_codec.networks.sites import known_sites, known_structure, sites_of_words, words_among
 from retina_codec.networks.structure import Hook, Site, Structure
 
@@ -65,6 +66,12 @@ class Adapter:
         site = self.sites.get(layer)
         return 0 if site is None else site.leading_tokens
 
+    @property
+    def family(self) -> str:
+        """What kind of blocks the network has."""
+        structure = known_structure(self.module)
+        return "no repeated blocks" if structure is None else structure.family
+
     def heads(self, layer: str) -> int | None:
         """Return how many heads lie side by side along the channels; None where there are none."""
         site = self.sites.get(layer)
@@ -89,9 +96,23 @@ class Adapter:
         return found
 
     def call(self, inputs: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
-        """Run the module on one tensor, or on several by name."""
-        outcome = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
-        return self.answer(outcome)
+        """Run the module on one tensor, or on several by name.
+
+        Outputs ``(b, token, n)`` are NaN, missing, at the tokens that an ``attention_mask`` among
+        the inputs calls padding. Embeddings beside token numbers stand in for them.
+        """
+        with place_embeddings(self.module, inputs) as given:
+            outcome = self.module(**given) if isinstance(given, dict) else self.module(given)
+        answer = self.answer(outcome)
+        mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+        if mask is None or answer.ndim != 3 or mask.shape != answer.shape[:2]:
+            return answer
+        if bool((answer.isnan().any(2) & (mask != 0)).any()):
+            raise RetinaCodecError(
+                "the network's output is not finite at a token that is no padding. Look at the "
+                "inputs and at the weights."
+            )
+        return answer.masked_fill((mask == 0)[..., None], torch.nan)
 
     def describe(self) -> dict[str, str | int]:
         """Return what was declared, for the provenance."""

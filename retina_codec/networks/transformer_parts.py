@@ -118,13 +118,13 @@ def _projection(
 ) -> tuple[str, tuple[int, int]] | None:
     """Return the last linear layer that leads back to the width of the stream.
 
-    The first layer takes that width; where it is one of positions, the largest layer does.
+    The first layer takes that width, or the largest one does, where the first is one of positions.
     """
     if len(layers) < 2:
         return None
     largest = max(layers, key=lambda layer: layer[1][0] * layer[1][1])
-    others = {taken for _, (taken, _) in layers}
-    for widths in ({layers[0][1][0]}, {largest[1][0]}, others):
+    likely = {layers[0][1][0], largest[1][0]}
+    for widths in (likely, {taken for _, (taken, _) in layers}):
         for name, size in reversed(layers[1:]):
             if size[1] in widths:
                 return name, size
