@@ -21,9 +21,10 @@ from retina_codec.modes import sparse_coding as coding
 from retina_codec.modes.encoder import UnrolledEncoder, train_encoder
 from retina_codec.progress import progress_bar
 
-__all__ = ["FittedAutoencoder", "SparseAutoencoder"]
+__all__ = ["FittedAutoencoder", "SparseAutoencoder", "without_cheapest"]
 
 CANDIDATES = 1.5  # the search starts with this many times the modes asked for
+ROUGH = 2  # alternations before spare modes are taken away; more help little and amplify rounding
 
 
 class FittedAutoencoder(NamedTuple):
@@ -75,12 +76,12 @@ class SparseAutoencoder:
 
     x ≈ z D with D (mode, feature) of unit rows, z >= 0, at most ``active`` entries of z above 0.
     Alternates: sparse codes of all samples; each mode solved on the samples that use it, weighted
-    w = 1/√(‖x‖² + floor) so that the rare largest samples do not decide alone; modes that
-    (almost) no sample uses are moved to badly rebuilt samples. The search starts from data points
-    in different directions with 1.5 times the modes asked for; modes that the others replace at
-    little cost are then taken away. The last part of the data it is given decides when to stop
-    and which restart is kept. The encoder (`UnrolledEncoder`) is then trained to give these
-    codes; when used, its proposal is polished by exact amplitudes and a few exchanges.
+    w = 1/√(‖x‖² + floor) so that the rare largest samples do not decide alone. The search starts
+    from data points in different directions with 1.5 times the modes asked for; after two
+    alternations, modes that the others replace at little cost are taken away. The last part of
+    the data it is given decides when to stop and which restart is kept. The encoder
+    (`UnrolledEncoder`) is then trained to give these codes; when used, its proposal is polished by
+    exact amplitudes and a few exchanges.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ class SparseAutoencoder:
     patience: int = 8
     exchanges: int = 2
     encoder_steps: int = 6
-    encoder_epochs: int = 40
+    encoder_epochs: int = 20
     batch_size: int = 128
     validation: float = 0.2
 
@@ -225,13 +226,10 @@ class SparseAutoencoder:
         dictionary = coding.choose_directions(
             train, number, generator, non_negative=self.sign_consistent
         )
-        first = self._alternate(
-            train, judge, weight, dictionary, self.epochs * 2 // 3, generator, step
-        )
+        rough = min(ROUGH, self.epochs // 2)
+        first = self._alternate(train, judge, weight, dictionary, rough, step)
         dictionary = self._prune(train, weight, first.dictionary)
-        last = self._alternate(
-            train, judge, weight, dictionary, self.epochs - self.epochs * 2 // 3, None, step
-        )
+        last = self._alternate(train, judge, weight, dictionary, self.epochs - rough, step)
         return last._replace(epochs=first.epochs + last.epochs)
 
     def _alternate(
@@ -241,18 +239,14 @@ class SparseAutoencoder:
         weight: Tensor,
         dictionary: Tensor,
         epochs: int,
-        generator: torch.Generator | None,
         step: Callable[[], object],
     ) -> _Candidate:
-        """Alternate codes and dictionary; with a generator, move unused modes every 5th time."""
+        """Alternate codes and dictionary until the samples that judge gain no more."""
         best = _Candidate(dictionary.clone(), self._error(judge, dictionary), 0)
+        codes = self._codes(train, dictionary)
         since = 0
         for epoch in range(1, epochs + 1):
-            codes = self._codes(train, dictionary)
             dictionary, amplitude = self._update(train, dictionary, codes, weight)
-            if generator is not None and epoch % 5 == 0 and epoch < epochs - 5:
-                codes = codes[0], amplitude
-                dictionary = _move_unused(train, dictionary, *codes, generator)
             error = self._error(judge, dictionary)
             since = 0 if error < 0.999 * best.error else since + 1
             if error < best.error:
@@ -260,31 +254,39 @@ class SparseAutoencoder:
             step()
             if since >= self.patience:
                 break
+            codes = self._codes(train, dictionary, (codes[0], amplitude))
         return best
 
     def _prune(self, train: Tensor, weight: Tensor, dictionary: Tensor) -> Tensor:
-        """Take away the cheapest modes until each is worth its place and few enough are left."""
+        """Take away the cheapest modes until each is worth its place and few enough are left.
+
+        Half of those to go are taken at once, but never a mode and the one most like it.
+        """
         energy = train.square().sum()
         weighted_energy = (weight * train.square().sum(1)).sum()
+        codes = self._codes(train, dictionary)
         while len(dictionary) > 1:
-            codes = self._codes(train, dictionary)
             cost, weighted = coding.removal_costs(train, dictionary, *codes, self.active, weight)
             share = torch.maximum(cost / energy, weighted / weighted_energy)  # (mode,)
             excess = len(dictionary) - self.modes
-            order = share.argsort()
             spare = int((share < self.minimum_gain).sum())
             if spare == 0 and excess <= 0:
                 break
-            remove = max(1, max(spare, excess) // 4)
-            dictionary = dictionary[order[remove:].sort().values]
+            kept = without_cheapest(dictionary, share, max(1, max(spare, excess) // 2))
+            dictionary, codes = dictionary[kept], self._codes(train, dictionary[kept])
             for _ in range(2):
-                dictionary, _ = self._update(
-                    train, dictionary, self._codes(train, dictionary), weight
-                )
+                dictionary, amplitude = self._update(train, dictionary, codes, weight)
+                codes = self._codes(train, dictionary, (codes[0], amplitude))
         return dictionary
 
-    def _codes(self, features: Tensor, dictionary: Tensor) -> tuple[Tensor, Tensor]:
-        return coding.sparse_codes(features, dictionary, self.active, exchanges=1)
+    def _codes(
+        self, features: Tensor, dictionary: Tensor, start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Code samples with one exchange, from nothing or from an earlier code."""
+        support, used = (None, None) if start is None else (start[0], start[1] > 0)
+        return coding.sparse_codes(
+            features, dictionary, self.active, support=support, used=used, exchanges=1
+        )
 
     def _update(
         self, features: Tensor, dictionary: Tensor, codes: tuple[Tensor, Tensor], weight: Tensor
@@ -299,18 +301,19 @@ class SparseAutoencoder:
         return float((coding.sample_weights(features) * left.square().sum(1)).sum())
 
 
-def _move_unused(
-    features: Tensor,
-    dictionary: Tensor,
-    support: Tensor,
-    amplitude: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Point modes that fewer than 1 in 1000 samples use at what is worst rebuilt."""
-    use = torch.bincount(support[amplitude > 0], minlength=len(dictionary))
-    idle = (use < max(1, len(features) // 1000)).nonzero()[:, 0]
-    left = features - coding.reconstruct(support, amplitude, dictionary)
-    fresh = coding.choose_directions(left, len(idle), generator, non_negative=True)
-    dictionary = dictionary.clone()
-    dictionary[idle[: len(fresh)]] = fresh
-    return dictionary
+def without_cheapest(dictionary: Tensor, cost: Tensor, count: int) -> Tensor:
+    """Return the modes (kept,) that stay when up to ``count`` of the cheapest leave together.
+
+    The mode most like one that leaves stays, for it takes its place.
+    """
+    likeness = dictionary @ dictionary.T
+    heir = likeness.fill_diagonal_(-torch.inf).argmax(1).tolist()
+    stays, leaves = set(), set()
+    for mode in cost.argsort(stable=True).tolist():
+        if len(leaves) == count:
+            break
+        if mode not in stays:
+            leaves.add(mode)
+            stays.add(heir[mode])
+    kept = [mode for mode in range(len(dictionary)) if mode not in leaves]
+    return torch.tensor(kept, device=dictionary.device)

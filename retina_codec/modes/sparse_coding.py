@@ -8,8 +8,11 @@ pair S (sample, slot) of mode numbers and A (sample, slot) amplitudes >= 0, wher
 has amplitude 0. A slot is one of the ``active`` places that a sample has for modes.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = [
     "choose_directions",
@@ -41,80 +44,103 @@ def sample_weights(features: Tensor) -> Tensor:
 
 def reconstruct(support: Tensor, amplitude: Tensor, dictionary: Tensor) -> Tensor:
     """Rebuild samples (sample, feature) from a code."""
-    return to_dense(support, amplitude, len(dictionary)) @ dictionary
+    if support.shape[1] == 0:
+        return dictionary.new_zeros((len(support), dictionary.shape[1]))
+    return functional.embedding_bag(
+        support, dictionary, per_sample_weights=amplitude.to(dictionary.dtype), mode="sum"
+    )
 
 
 def _amplitudes(
-    features: Tensor, dictionary: Tensor, support: Tensor, used: Tensor
+    projection: Tensor, gram: Tensor, support: Tensor, used: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve least squares on each support; leave out, one by one, slots that would be negative.
 
-    Returns amplitude (sample, slot), used (sample, slot), and the rise of the squared error
-    (sample, slot) if a used slot were left out and the others solved again: A² / (G⁻¹) on the
-    diagonal, G the Gram matrix of the support.
+    ``projection`` (sample, mode) is X Dᵀ, ``gram`` (mode, mode) is D Dᵀ. Returns amplitude
+    (sample, slot), used (sample, slot), and the rise of the squared error (sample, slot) if a used
+    slot were left out and the others solved again: A² / (G⁻¹) on the diagonal, G the Gram matrix
+    of the support.
     """
     if support.shape[1] == 0:
-        nothing = features.new_zeros(support.shape)
+        nothing = projection.new_zeros(support.shape)
         return nothing, used, nothing
-    atoms = dictionary[support]  # (sample, slot, feature)
-    gram = atoms @ atoms.transpose(1, 2)  # (sample, slot, slot)
-    projection = (atoms @ features[:, :, None])[:, :, 0]  # (sample, slot)
+    wanted = projection.gather(1, support)  # (sample, slot)
+    own = gram[support[:, :, None], support[:, None, :]]  # (sample, slot, slot)
     identity = torch.eye(support.shape[1], dtype=gram.dtype, device=gram.device)
-    amplitude, rise = torch.zeros_like(projection), torch.zeros_like(projection)
-    todo = torch.arange(len(support), device=gram.device)
-    used = used.clone()
-    while len(todo):
-        mask = used[todo].to(gram.dtype)
-        masked = gram[todo] * mask[:, :, None] * mask[:, None, :]
-        inverse = torch.linalg.inv(masked + torch.diag_embed(1 - mask) + RIDGE * identity)
-        solved = (inverse @ (projection[todo] * mask)[:, :, None])[:, :, 0]
-        solved = torch.where(used[todo], solved, 0.0)
-        amplitude[todo] = solved
-        rise[todo] = solved**2 / inverse.diagonal(dim1=1, dim2=2)
-        lowest, slot = torch.where(used[todo], solved, torch.inf).min(1)
-        negative = lowest <= 0
-        used[todo[negative], slot[negative]] = False
-        todo = todo[negative]
-    return amplitude, used, torch.where(used, rise, 0.0)
+    amplitude, rise, used = wanted.clone(), wanted.clone(), used.clone()
+    todo: Tensor | None = None  # all
+    while True:
+        mask = (used if todo is None else used[todo]).to(gram.dtype)
+        both = mask[:, :, None] * mask[:, None, :]
+        inside = own if todo is None else own[todo]
+        inverse = torch.linalg.inv(inside * both + (identity - both * identity) + RIDGE * identity)
+        target = (wanted if todo is None else wanted[todo]) * mask
+        solved = (inverse @ target[:, :, None])[:, :, 0] * mask
+        cost = solved**2 / inverse.diagonal(dim1=1, dim2=2)
+        if todo is None:
+            amplitude, rise = solved, cost
+        else:
+            amplitude[todo], rise[todo] = solved, cost
+        lowest, slot = solved.masked_fill(mask == 0, torch.inf).min(1)
+        negative = (lowest <= 0).nonzero()[:, 0]
+        if len(negative) == 0:
+            return amplitude, used, rise
+        slot = slot[negative]
+        todo = negative if todo is None else todo[negative]
+        used[todo, slot] = False
 
 
 def _append_best(
-    features: Tensor, dictionary: Tensor, support: Tensor, amplitude: Tensor, used: Tensor
+    problem: "_Problem", support: Tensor, amplitude: Tensor, used: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Add to each support the mode that points most along what is left to explain."""
-    residual = features - reconstruct(support, amplitude, dictionary)
-    match = residual @ dictionary.T  # (sample, mode)
-    present = torch.zeros_like(match).scatter_add_(1, support, used.to(match.dtype)) > 0
-    best, mode = match.masked_fill(present, -torch.inf).max(1)
+    residual = problem.features - reconstruct(support, amplitude, problem.dictionary)
+    match = residual @ problem.dictionary.T  # (sample, mode)
+    match.scatter_add_(1, support, torch.where(used, -torch.inf, 0.0).to(match.dtype))
+    if problem.forbidden is not None:
+        match.scatter_(1, problem.forbidden[:, None], -torch.inf)
+    best, mode = match.max(1)
     return torch.cat([support, mode[:, None]], 1), torch.cat([used, (best > 0)[:, None]], 1)
 
 
+class _Problem(NamedTuple):
+    """Samples to be coded, and what does not change while their support is searched."""
+
+    features: Tensor
+    dictionary: Tensor
+    gram: Tensor
+    """(mode, mode)"""
+    forbidden: Tensor | None
+    """(sample,): a mode that each sample must do without."""
+
+
 def _code_block(
-    features: Tensor,
-    dictionary: Tensor,
+    problem: _Problem,
     active: int,
     support: Tensor,
+    used: Tensor,
     exchanges: int,
     minimum_share: float,
 ) -> tuple[Tensor, Tensor]:
-    used = torch.ones_like(support, dtype=torch.bool)
-    amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+    features, dictionary, gram, _ = problem
+    projection = features @ dictionary.T  # (sample, mode)
+    amplitude, used, rise = _amplitudes(projection, gram, support, used)
     while support.shape[1] < active:  # grow: orthogonal matching pursuit
-        support, used = _append_best(features, dictionary, support, amplitude, used)
-        amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+        support, used = _append_best(problem, support, amplitude, used)
+        amplitude, used, rise = _amplitudes(projection, gram, support, used)
 
     def error(support: Tensor, amplitude: Tensor) -> Tensor:
         return (features - reconstruct(support, amplitude, dictionary)).square().sum(1)
 
     energy = features.square().sum(1)
     current = error(support, amplitude)
-    for _ in range(exchanges if len(dictionary) > active else 0):
-        wider, allowed = _append_best(features, dictionary, support, amplitude, used)
-        _, allowed, cost = _amplitudes(features, dictionary, wider, allowed)
+    for _ in range(exchanges):
+        wider, allowed = _append_best(problem, support, amplitude, used)
+        _, allowed, cost = _amplitudes(projection, gram, wider, allowed)
         worst = torch.where(allowed, cost, -1.0).argmin(1)
         keep = torch.ones_like(allowed).scatter_(1, worst[:, None], False)
         wider, allowed = wider[keep].view_as(support), allowed[keep].view_as(used)
-        other, allowed, cost = _amplitudes(features, dictionary, wider, allowed)
+        other, allowed, cost = _amplitudes(projection, gram, wider, allowed)
         candidate = error(wider, other)
         better = candidate < current - 1e-6 * energy
         if not better.any():
@@ -129,7 +155,7 @@ def _code_block(
         if not idle.any():
             break
         used[idle, slot[idle]] = False
-        amplitude, used, rise = _amplitudes(features, dictionary, support, used)
+        amplitude, used, rise = _amplitudes(projection, gram, support, used)
     return support, amplitude
 
 
@@ -139,6 +165,8 @@ def sparse_codes(
     active: int,
     *,
     support: Tensor | None = None,
+    used: Tensor | None = None,
+    forbidden: Tensor | None = None,
     exchanges: int = 2,
     minimum_share: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
@@ -158,6 +186,10 @@ def sparse_codes(
         Largest number of modes per sample; more than there are modes means all.
     support : Tensor (sample, slot) of mode numbers, distinct within a sample, optional
         Where to start; None starts from nothing.
+    used : Tensor (sample, slot), bool, optional
+        Slots of ``support`` that count; all when left out.
+    forbidden : Tensor (sample,), int64, optional
+        A mode that each sample must do without.
     exchanges : int
         Largest number of exchanges per sample.
     minimum_share : float
@@ -177,13 +209,17 @@ def sparse_codes(
     active = min(active, len(dictionary))
     if support is None:
         support = torch.zeros((len(features), 0), dtype=torch.int64, device=features.device)
+    if used is None:
+        used = torch.ones_like(support, dtype=torch.bool)
+    gram = dictionary @ dictionary.T
     size = max(1, BLOCK_ELEMENTS // max(len(dictionary), active * features.shape[1]))
-    parts = [
-        _code_block(block, dictionary, active, start[:, :active], exchanges, minimum_share)
-        for block, start in zip(
-            torch.split(features, size), torch.split(support, size), strict=True
-        )
-    ]
+    parts = []
+    for first in range(0, max(1, len(features)), size):
+        block = slice(first, first + size)
+        without = None if forbidden is None else forbidden[block]
+        problem = _Problem(features[block], dictionary, gram, without)
+        start = support[block, :active], used[block, :active]
+        parts.append(_code_block(problem, active, *start, exchanges, minimum_share))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
@@ -238,16 +274,16 @@ def update_dictionary(
         if len(sample) == 0:
             continue
         own = amplitude[sample, slot]
-        left = residual[sample] + own[:, None] * dictionary[mode]  # (user, feature)
-        direction = left.T @ (own * weight[sample])
+        left = residual[sample].addr_(own, dictionary[mode])  # (user, feature)
+        direction = (own * weight[sample]) @ left
         if non_negative:
-            direction = direction.clamp(min=0)
+            direction = direction.clamp_(min=0)
         length = direction.norm()
         if length > 0:
             dictionary[mode] = direction / length
-            own = (left @ dictionary[mode]).clamp(min=0)
+            own = (left @ dictionary[mode]).clamp_(min=0)
             amplitude[sample, slot] = own
-            residual[sample] = left - own[:, None] * dictionary[mode]
+            residual.index_copy_(0, sample, left.addr_(own, dictionary[mode], alpha=-1))
     return dictionary, amplitude
 
 
@@ -261,7 +297,8 @@ def removal_costs(
 ) -> tuple[Tensor, Tensor]:
     """Measure what each mode is worth: the rise of the error if the others had to do without it.
 
-    The samples that use the mode are coded again without it.
+    The samples that use the mode are coded again without it: the best other mode takes its place,
+    then one exchange.
 
     Returns
     -------
@@ -270,17 +307,24 @@ def removal_costs(
     weighted : Tensor (mode,)
         Rise of Σ w ‖x − x̂‖².
     """
-    cost = features.new_zeros((2, len(dictionary)))
     before = (features - reconstruct(support, amplitude, dictionary)).square().sum(1)
-    everyone = torch.arange(len(dictionary), device=features.device)
-    for mode, (sample, _) in enumerate(users_by_mode(support, amplitude, len(dictionary))):
-        if len(sample) == 0:
-            continue
-        others = dictionary[everyone != mode]
-        codes = sparse_codes(features[sample], others, active, exchanges=1)
-        after = (features[sample] - reconstruct(*codes, others)).square().sum(1)
-        rise = after - before[sample]
-        cost[0, mode], cost[1, mode] = rise.sum(), (rise * weight[sample]).sum()
+    sample, slot = (amplitude > 0).nonzero(as_tuple=True)  # one row for each use of a mode
+    mode, used = support[sample, slot], amplitude[sample] > 0
+    used[torch.arange(len(slot), device=slot.device), slot] = False
+    codes = sparse_codes(
+        features[sample],
+        dictionary,
+        active,
+        support=support[sample],
+        used=used,
+        forbidden=mode,
+        exchanges=2,
+    )
+    after = (features[sample] - reconstruct(*codes, dictionary)).square().sum(1)
+    rise = after - before[sample]
+    cost = features.new_zeros((2, len(dictionary)))
+    cost[0].index_add_(0, mode, rise)
+    cost[1].index_add_(0, mode, rise * weight[sample])
     return cost[0], cost[1]
 
 

@@ -7,6 +7,7 @@ from sklearn.decomposition import NMF
 from retina_codec import RetinaCodecError
 from retina_codec.modes import SparseAutoencoder
 from retina_codec.modes import sparse_coding as coding
+from retina_codec.modes.autoencoder import without_cheapest
 from retina_codec.modes.encoder import UnrolledEncoder, train_encoder
 from tests.reference.modes import (
     best_code,
@@ -151,7 +152,7 @@ def test_every_setting_counts(features, change):
 
 
 def test_patience_and_exchanges_count():
-    features = heavy_tailed(10, samples=400)
+    features = heavy_tailed(8, samples=400)
     base = SMALL | {"modes": 12, "active": 3, "epochs": 40, "encoder_epochs": 0}
     fitted = [
         SparseAutoencoder(**base | change).fit(features, progress=False)
@@ -215,6 +216,24 @@ def test_training_brings_the_encoder_closer_to_the_codes(features):
     )
     miss = [float((net(features) - wanted).square().mean()) for net in (before, after)]
     assert miss[1] < 0.5 * miss[0]
+
+
+def test_of_two_like_modes_only_one_leaves_at_once():
+    close = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1, 0.0], [1.0, 0.0, 0.0]]), dim=1)
+    dictionary = torch.cat([close, torch.eye(3)[1:]])
+    kept = without_cheapest(dictionary, torch.tensor([2.0, 1.0, 3.0, 9.0]), 2)
+    assert kept.tolist() == [0, 3]  # 1 leaves, 0 takes its place, 2 is next
+    assert without_cheapest(dictionary, torch.tensor([2.0, 1.0, 3.0, 9.0]), 1).tolist() == [0, 2, 3]
+
+
+def test_more_modes_allowed_are_not_more_modes_found():
+    contribution, planted, _ = planted_modes(8, samples=2000)
+    features = as_features(contribution)
+    fitted = SparseAutoencoder(modes=160, restarts=1, encoder_epochs=0).fit(
+        features, progress=False
+    )
+    assert len(fitted.dictionary) <= 14
+    assert (recovered(fitted.dictionary, planted) >= 0.95).sum() >= 11
 
 
 def test_silent_samples_load_nothing(features):

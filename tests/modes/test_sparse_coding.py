@@ -89,10 +89,17 @@ def test_equal_modes_and_empty_samples_are_no_trouble():
 def test_blocks_of_samples_change_nothing(monkeypatch):
     features, dictionary = random_problem(3)
     whole = coding.sparse_codes(features, dictionary, 2)
+    start = {
+        "support": whole[0].flip(0),
+        "used": torch.rand(whole[0].shape, generator=torch.Generator().manual_seed(0)) < 0.5,
+        "forbidden": torch.arange(len(features)) % len(dictionary),
+    }
+    again = coding.sparse_codes(features, dictionary, 2, **start)
     monkeypatch.setattr(coding, "BLOCK_ELEMENTS", 70)
-    parts = coding.sparse_codes(features, dictionary, 2)
-    assert torch.equal(whole[0], parts[0])
-    torch.testing.assert_close(whole[1], parts[1])
+    for expected, options in ((whole, {}), (again, start)):
+        parts = coding.sparse_codes(features, dictionary, 2, **options)
+        assert torch.equal(expected[0], parts[0])
+        torch.testing.assert_close(expected[1], parts[1])
 
 
 def test_users_are_those_with_an_amplitude():
@@ -167,6 +174,51 @@ def test_removal_of_one_of_two_equal_modes_costs_nothing():
     cost, _ = coding.removal_costs(features, dictionary, *codes, 2, torch.ones(2))
     assert cost[:2].max() < 1e-3
     assert cost[2] > 5
+
+
+def removal_cost(features, dictionary, active, codes, mode, weight):
+    """Code every user of a mode again without it, all supports tried."""
+    users = coding.users_by_mode(*codes, len(dictionary))[mode][0].tolist()
+    before = errors(features, dictionary, codes)
+    others = np.delete(dictionary.numpy(), mode, axis=0)
+    rise = [
+        best_code(features[user].numpy(), others, active) - float(before[user]) for user in users
+    ]
+    return sum(rise), float(np.dot(rise, weight[users].numpy()))
+
+
+@pytest.mark.parametrize(("active", "excess"), [(1, 1e-6), (2, 0.1)])
+def test_removal_costs_are_those_of_every_support_tried(active, excess):
+    features, dictionary = random_problem(4, samples=40)
+    weight = coding.sample_weights(features)
+    codes = coding.sparse_codes(features, dictionary, active, exchanges=4)
+    found = torch.stack(coding.removal_costs(features, dictionary, *codes, active, weight), 1)
+    slow = np.array(
+        [removal_cost(features, dictionary, active, codes, mode, weight) for mode in range(6)]
+    )
+    assert (found.numpy() >= slow - 1e-4).all()  # a local search: never cheaper than the best
+    assert found.sum() <= (1 + excess) * slow.sum() + 1e-3
+
+
+def test_a_forbidden_mode_is_as_one_that_is_not_there():
+    features, dictionary = random_problem(5)
+    forbidden = torch.arange(len(features)) % len(dictionary)
+    found = coding.to_dense(*coding.sparse_codes(features, dictionary, 2, forbidden=forbidden), 6)
+    for x, mode, loading in zip(features, forbidden.tolist(), found, strict=True):
+        others = [other for other in range(6) if other != mode]
+        alone = coding.to_dense(*coding.sparse_codes(x[None], dictionary[others], 2), 5)[0]
+        torch.testing.assert_close(loading[others], alone)
+        assert loading[mode] == 0
+
+
+def test_slots_that_do_not_count_are_filled_anew():
+    features = torch.tensor([[3.0, 2.0, 1.0]])
+    support, used = torch.tensor([[2, 1]]), torch.tensor([[True, False]])
+    kept = coding.sparse_codes(features, torch.eye(3), 2, support=support, used=used, exchanges=0)
+    near = {"rtol": 2e-5, "atol": 0}  # the ridge
+    torch.testing.assert_close(coding.to_dense(*kept, 3), torch.tensor([[0.0, 0.0, 1.0]]), **near)
+    filled = coding.sparse_codes(features, torch.eye(3), 2, support=support, used=used, exchanges=1)
+    torch.testing.assert_close(coding.to_dense(*filled, 3), torch.tensor([[3.0, 0.0, 1.0]]), **near)
 
 
 def test_directions_are_different_data_points():
