@@ -48,7 +48,8 @@ def measure(
     Returns
     -------
     dict
-        ``seconds`` (median), ``all_seconds``, ``peak_bytes`` (highest resident memory during the
+        ``seconds`` (median), ``all_seconds``, ``cpu_seconds`` (median; of all threads and of child
+        processes that ended), ``peak_bytes`` (highest resident memory during the
         work above the level before its warm-up), ``peak_source``, ``gemm_flops`` (per second, of a
         large product in the same process, right after the work).
     dict of np.ndarray
@@ -113,16 +114,18 @@ def _work(task: Mapping[str, Any]) -> dict[str, Any]:
     gc.collect()
     before, source = _start_watching()
     warm()
-    seconds, result = [], None
+    seconds, busy, result = [], [], None
     for _ in range(task["repeats"]):
-        start = time.perf_counter()
+        start, start_busy = time.perf_counter(), _cpu_seconds()
         result = work()
         seconds.append(time.perf_counter() - start)
+        busy.append(_cpu_seconds() - start_busy)
     peak = _highest(source) - before
     np.savez(task["arrays"], **(result if isinstance(result, dict) else {}))
     return {
         "seconds": statistics.median(seconds),
         "all_seconds": seconds,
+        "cpu_seconds": statistics.median(busy),
         "peak_bytes": peak,
         "peak_source": source,
         "gemm_flops": gemm_rate(),
@@ -141,6 +144,12 @@ def _start_watching() -> tuple[int, str]:
     except OSError:
         return _highest("ru_maxrss"), "ru_maxrss"
     return _status("VmRSS"), "VmHWM"
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and of its children that ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _highest(source: str) -> int:
