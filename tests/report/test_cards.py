@@ -81,7 +81,7 @@ def test_events_and_what_happens_elsewhere():
     assert found["timed"]
     assert first["events"] == "2.0 s in 2 events, the longest from 7.50 to 9.00 s"
     assert second["events"] == "not measured"
-    assert first["elsewhere"] == "−0.40 Hz and +0.25 Hz"  # of the cells that fire less, and more
+    assert first["elsewhere"] == "−0.4 Hz and +0.2 Hz"  # of the cells that fire less, and more
     assert second["elsewhere"] == ""
     assert first["event_repeats"] == "twice"
 

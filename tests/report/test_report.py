@@ -267,8 +267,8 @@ def test_events_are_told_where_hypotheses_are_about_events(results):
     assert (
         "2.0 s in 2 events, the longest from 7.50 to 9.00 s; at other times the same cells" in text
     )
-    assert "change by −0.40 Hz and +0.25 Hz" in text
-    assert "the whole movie, twice; 12.3 to 13.3 s" in text
+    assert "change by −0.4 Hz and +0.2 Hz" in text
+    assert "the whole movie, twice; or 12.3 to 13.3 s" in text
     assert "while mode 2 of layer 1 acts" in text
     plain = Page(render(claiming(results, hypotheses()))).text
     assert "at other times" not in plain
