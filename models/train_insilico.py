@@ -1,22 +1,21 @@
-"""Train the network of the simulated retina and write models/insilico with its card.
+r"""Train the network of the simulated retina and write models/insilico with its card.
 
     python models/train_insilico.py --out models/insilico
+    python models/train_insilico.py --retina-seed 2 --stimulus-seed 1002 --out retina_2 \
+        --types "OFF transient=5" "ON sustained=4" "ON transient=4"
 
 The train movie (40 min) and the test movie on which the card's numbers are measured are not those
 of the demo: the same retina, another movie.
 """
 
 import argparse
+import shlex
 import sys
 
 import torch
 
 import retina_codec as rc
 from retina_codec.analysis.prediction import network_card, prediction_quality
-
-RETINA_SEED = 0
-STIMULUS_SEED = 1000
-
 
 DOUBTS = """
 ## Doubts
@@ -29,10 +28,25 @@ DOUBTS = """
 """
 
 
+def counted(text: str) -> tuple[str, int]:
+    """Read ``"ON sustained=4"``."""
+    kind, _, count = text.partition("=")
+    return kind, int(count)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, fit, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="models/insilico")
+    parser.add_argument("--retina-seed", type=int, default=0)
+    parser.add_argument("--stimulus-seed", type=int, default=1000)
+    parser.add_argument(
+        "--types",
+        nargs="+",
+        type=counted,
+        metavar="TYPE=CELLS",
+        help="types of ganglion cells and how many of each, instead of four of each of the four",
+    )
     parser.add_argument("--train-duration", type=float, default=2400.0, help="s")
     parser.add_argument("--test-duration", type=float, default=60.0, help="s")
     parser.add_argument("--repeats", type=int, default=20)
@@ -42,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true")
     chosen = parser.parse_args(arguments)
     recording, _ = rc.simulate_retina(
-        RETINA_SEED,
-        stimulus_seed=STIMULUS_SEED,
+        chosen.retina_seed,
+        stimulus_seed=chosen.stimulus_seed,
+        ganglion_types=dict(chosen.types) if chosen.types else None,
         train_duration=chosen.train_duration,
         test_duration=chosen.test_duration,
         repeats=chosen.repeats,
@@ -61,9 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
         resume=chosen.resume,
     )
     quality = prediction_quality(network, recording)
-    title = f"insilico: the network of the simulated retina (seed {RETINA_SEED})"
+    title = f"insilico: the network of the simulated retina (seed {chosen.retina_seed})"
     text = network_card(network, quality, title=title)
-    text += f"\nMade by `python models/train_insilico.py` on CPU, PyTorch {torch.__version__}.\n"
+    command = shlex.join(["python", "models/train_insilico.py", *(arguments or sys.argv[1:])])
+    text += f"\nMade by `{command}` on CPU, PyTorch {torch.__version__}.\n"
     rc.save_network(network, chosen.out, card=text + DOUBTS, overwrite=chosen.overwrite)
     share = float((quality["pearson"] / quality["noise_ceiling"]).mean())
     print(f"mean r / ceiling: {share:.3f}")

@@ -58,21 +58,35 @@ class StackedConv2d(nn.Sequential):
             Weight ``(out, in, kernel, kernel)``: the full convolution of the small kernels; bias
             of the last one. Computed in float64, returned in the stack's dtype.
         """
-        convolutions = [module for module in self if isinstance(module, nn.Conv2d)]
-        first, last = convolutions[0], convolutions[-1]
-        kernel = first.weight.detach().double()  # (q, i, u, v)
-        for later in convolutions[1:]:
-            step = later.weight.detach().double()  # (o, q, r, c)
+        with torch.no_grad():
+            kernel, bias = self.kernel(torch.float64)
+            whole = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1])
+            whole.to(device=bias.device, dtype=bias.dtype)
+            whole.weight.copy_(kernel)
+            whole.get_parameter("bias").copy_(bias)
+        return whole
+
+    def kernel(self, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight and bias of the one convolution, differentiable in those of the stack.
+
+        Parameters
+        ----------
+        dtype : torch.dtype, optional
+            In which the weight is computed; the stack's when left out.
+
+        Returns
+        -------
+        weight : torch.Tensor, (out, in, kernel, kernel)
+        bias : torch.Tensor, (out,)
+        """
+        first, *others = (module.get_parameter("weight") for module in self)
+        kernel = first.to(dtype or first.dtype)  # (q, i, u, v)
+        for other in others:
+            step = other.to(kernel.dtype)  # (o, q, r, c)
             kernel = nn.functional.conv2d(
                 kernel.transpose(0, 1), step.flip((-2, -1)), padding=step.shape[-1] - 1
             ).transpose(0, 1)
-        whole = nn.Conv2d(first.in_channels, last.out_channels, kernel.shape[-1])
-        whole.to(device=last.weight.device, dtype=last.weight.dtype)
-        with torch.no_grad():
-            whole.weight.copy_(kernel)
-            if last.bias is not None and whole.bias is not None:
-                whole.bias.copy_(last.bias)
-        return whole
+        return kernel, self[-1].get_parameter("bias")
 
 
 class ScaleShiftNorm(nn.Module):
@@ -126,7 +140,9 @@ class GaussianNoise(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return a tensor of the shape of ``inputs``."""
-        return inputs + self.std * torch.randn_like(inputs) if self.training else inputs
+        if not self.training or self.std == 0:
+            return inputs
+        return inputs + self.std * torch.randn_like(inputs)
 
 
 class Readout(nn.Module):

@@ -10,6 +10,7 @@ rectified) → amacrine cells (wide-field transient; crossover sustained) → ga
 (weighted subunits minus inhibition, soft threshold).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from scipy.signal import lfilter
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.circuit_parameters import (
+    EXTRA_GANGLION_TYPES,
     GAINS,
     GANGLION_TYPES,
     INTERNEURON_TYPES,
@@ -72,9 +74,10 @@ class Circuit:
         frame_shape: tuple[int, int] = (50, 50),
         frame_rate: float = 100.0,
         cells_per_type: int = 4,
+        ganglion_types: Mapping[str, int] | None = None,
         parameters: RetinaParameters | None = None,
     ) -> "Circuit":
-        """Draw a retina: scattered cells of four types and their connections.
+        """Draw a retina: scattered cells of some types and their connections.
 
         Parameters
         ----------
@@ -82,14 +85,32 @@ class Circuit:
         frame_shape, frame_rate, parameters
             See the class.
         cells_per_type : int
+            Of each of `GANGLION_TYPES`.
+        ganglion_types : mapping of str to int, optional
+            How many cells of which types instead, from `STRENGTHS`; cells are numbered in this
+            order.
 
         Returns
         -------
         Circuit
+
+        Raises
+        ------
+        RetinaCodecError
+            If a type is unknown or has no cell.
         """
         parameters = parameters or RetinaParameters()
         random = np.random.default_rng([seed, 0])
-        kinds = tuple(kind for kind in GANGLION_TYPES for _ in range(cells_per_type))
+        if ganglion_types is None:
+            ganglion_types = dict.fromkeys(GANGLION_TYPES, cells_per_type)
+        valid = (*GANGLION_TYPES, *EXTRA_GANGLION_TYPES)
+        wrong = [kind for kind, count in ganglion_types.items() if kind not in valid or count < 1]
+        if wrong or not ganglion_types:
+            raise RetinaCodecError(
+                "ganglion_types must give at least one cell of each type that it names; got "
+                f"{dict(ganglion_types)}. The types are {', '.join(valid)}."
+            )
+        kinds = tuple(kind for kind, count in ganglion_types.items() for _ in range(count))
         margin = [0.36 * size for size in frame_shape]
         centers = np.stack(
             [

@@ -7,6 +7,7 @@ one place. The circuit that uses them stands in circuit.py.
 from dataclasses import dataclass
 
 __all__ = [
+    "EXTRA_GANGLION_TYPES",
     "GAINS",
     "GANGLION_TYPES",
     "INTERNEURON_TYPES",
@@ -24,6 +25,7 @@ INTERNEURON_TYPES = (
     "crossover amacrine",
 )
 GANGLION_TYPES = ("OFF transient", "OFF sustained", "ON sustained", "object motion")
+EXTRA_GANGLION_TYPES = ("ON transient",)  # only in a retina that asks for them
 
 # Signed strength of each interneuron type on each ganglion cell type (dimensionless).
 STRENGTHS = {
@@ -35,6 +37,7 @@ STRENGTHS = {
         "OFF fast bipolar": 0.8,
         "wide-field amacrine": -1.2,
     },
+    "ON transient": {"ON fast bipolar": 1.0, "wide-field amacrine": -0.6},
 }
 # Hz per unit of drive, and drive at half threshold, per ganglion cell type.
 GAINS = {
@@ -42,12 +45,14 @@ GAINS = {
     "OFF sustained": 200.0,
     "ON sustained": 180.0,
     "object motion": 260.0,
+    "ON transient": 250.0,
 }
 THRESHOLDS = {
     "OFF transient": 0.06,
     "OFF sustained": 0.08,
     "ON sustained": 0.08,
     "object motion": 0.06,
+    "ON transient": 0.06,
 }
 
 

@@ -5,7 +5,7 @@ recording that a lab's file gives, together with the wiring that no lab's file h
 itself stands in circuit.py, the movie in movies.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ def simulate_retina(
     repeats: int = 10,
     silenced: Sequence[str] = (),
     cells_per_type: int = 4,
+    ganglion_types: Mapping[str, int] | None = None,
     parameters: RetinaParameters | None = None,
     progress: bool | None = None,
 ) -> tuple[xr.DataTree, Circuit]:
@@ -58,6 +59,9 @@ def simulate_retina(
     silenced : sequence of str
         Interneuron types whose output is cut (see `Circuit.silence`).
     cells_per_type : int
+    ganglion_types : mapping of str to int, optional
+        Another set of types: how many cells of each, for instance ``{"OFF transient": 6, "ON
+        transient": 5}``. Besides the four there is "ON transient". See `Circuit.build`.
     parameters : RetinaParameters, optional
     progress : bool, optional
         See `retina_codec.progress.progress_bar`.
@@ -74,7 +78,8 @@ def simulate_retina(
     Raises
     ------
     RetinaCodecError
-        If a duration or the number of repeats is too small, or a type to silence is unknown.
+        If a duration or the number of repeats is too small, or a type to silence is unknown,
+        or ``ganglion_types`` names an unknown type or no cell.
 
     References
     ----------
@@ -83,7 +88,9 @@ def simulate_retina(
     """
     if repeats < 1:
         raise RetinaCodecError(f"the test movie must be shown at least once; got {repeats=}.")
-    circuit = Circuit.build(seed, cells_per_type=cells_per_type, parameters=parameters)
+    circuit = Circuit.build(
+        seed, cells_per_type=cells_per_type, ganglion_types=ganglion_types, parameters=parameters
+    )
     circuit = circuit.silence(*silenced)
     random = np.random.default_rng([seed, stimulus_seed, 3])
 
@@ -110,11 +117,19 @@ def simulate_retina(
         frame_rate=circuit.frame_rate,
         pixel_size=PIXEL_SIZE,
         session=f"insilico retina {seed}, movie {stimulus_seed}"
+        + (f", {_counted(ganglion_types)}" if ganglion_types else "")
         + (f", silenced {', '.join(circuit.silenced)}" if circuit.silenced else ""),
         species="simulated (salamander-like)",
-        source=f"retina_codec.simulate_retina(seed={seed}, stimulus_seed={stimulus_seed})",
+        source=f"retina_codec.simulate_retina(seed={seed}, stimulus_seed={stimulus_seed}"
+        + (f", ganglion_types={dict(ganglion_types)}" if ganglion_types else "")
+        + ")",
     )
     return recording, circuit
+
+
+def _counted(types: Mapping[str, int]) -> str:
+    """Say how many cells of which types there are."""
+    return ", ".join(f"{count} {kind}" for kind, count in types.items())
 
 
 def _split(
