@@ -98,12 +98,12 @@ def summaries_of(
     by_chance = (np.array(found.null["smallest_tail"]) <= cut * (1 + 1e-9)).sum(axis=1)
     row["significant"] = np.full(len(levels.names), count)
     null["significant"] = np.repeat(by_chance[:, None].astype(float), len(levels.names), 1)
-    drawn = _resampled(r, hits, levels, bootstraps, seed)
+    intervals = _intervals(r, hits, levels, bootstraps, seed)
     data: dict[str, Floats] = {"features": row["features"]}
     for key in WORDS:
         value = row[key]
         data[key] = value
-        data[f"{key}_interval"] = percentiles(drawn[key])
+        data[f"{key}_interval"] = intervals[key]
         data[f"{key}_null"] = null[key].mean(axis=0)
         data[f"{key}_null_interval"] = percentiles(null[key])
         reached = (null[key] >= value * (1 - 1e-9)).sum(axis=0)
@@ -113,10 +113,10 @@ def summaries_of(
     return data
 
 
-def _resampled(
+def _intervals(
     r: Floats, hits: npt.NDArray[np.bool_], levels: Levels, draws: int, seed: int
 ) -> dict[str, Floats]:
-    """Draw concepts, or features, with replacement; each number (draw, level)."""
+    """Intervals of every number, (level, 2): bootstrap of means, Wilson of counts and shares."""
     random = np.random.default_rng(seed)
     found: dict[str, list[Floats]] = {key: [] for key in WORDS}
     for name in levels.names:
@@ -124,29 +124,34 @@ def _resampled(
         by_concept, by_feature = largest(r[:, columns], 0), largest(r[:, columns], 1)
         fine = np.isfinite(by_feature)
         by_concept, by_feature = by_concept[np.isfinite(by_concept)], by_feature[fine]
-        concepts = _draw(random, draws, len(by_concept))
-        features = _draw(random, draws, len(by_feature))
-        high = by_feature > levels.threshold
-        found["concept_correlation"].append(_means(by_concept, concepts))
-        found["coverage"].append(_means((by_concept > levels.threshold).astype(float), concepts))
-        found["feature_correlation"].append(_means(by_feature, features))
-        found["correlated"].append(high[features].sum(axis=1).astype(float))
-        found["significant"].append(
-            np.asarray(hits[fine].any(axis=1))[features].sum(axis=1).astype(float)
-        )
-    return {key: np.stack(values, 1) for key, values in found.items()}
+        features = len(by_feature)
+        high = int((by_feature > levels.threshold).sum())
+        hit = int(hits[fine].any(axis=1).sum())
+        reached = int((by_concept > levels.threshold).sum())
+        found["concept_correlation"].append(_bootstrap(by_concept, random, draws))
+        found["feature_correlation"].append(_bootstrap(by_feature, random, draws))
+        found["coverage"].append(_wilson(reached, len(by_concept)))
+        found["correlated"].append(features * _wilson(high, features))
+        found["significant"].append(features * _wilson(hit, features))
+    return {key: np.stack(values) for key, values in found.items()}
 
 
-def _draw(random: np.random.Generator, draws: int, count: int) -> npt.NDArray[np.int64]:
-    if not count:
-        return np.zeros((draws, 0), np.int64)
-    return random.integers(count, size=(draws, count))
-
-
-def _means(values: Floats, chosen: npt.NDArray[np.int64]) -> Floats:
+def _bootstrap(values: Floats, random: np.random.Generator, draws: int) -> Floats:
+    """Return the middle 95 % of means over values drawn with replacement."""
     if not len(values):
-        return np.full(len(chosen), np.nan)
-    return np.asarray(values[chosen].mean(axis=1))
+        return np.full(2, np.nan)
+    chosen = random.integers(len(values), size=(draws, len(values)))
+    return percentiles(values[chosen].mean(axis=1))
+
+
+def _wilson(count: int, total: int) -> Floats:
+    """Return the 95 % interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22:209)."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return np.full(2, np.nan)
+    ends = binomtest(count, total).proportion_ci(0.95, method="wilson")
+    return np.array([ends.low, ends.high])
 
 
 def label_summaries(

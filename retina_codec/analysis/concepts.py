@@ -124,11 +124,10 @@ def correlate_concepts(
         ``/summary``, dims (layer, kind, level): ``concept_correlation``, mean over concepts of the
         largest r of any feature (Fig. S7G–I); ``feature_correlation``, mean over features of the
         largest r with any concept (Fig. 5D); ``correlated``, features with r > threshold for some
-        concept;
-        ``coverage``, share of concepts with r > threshold for some feature; ``significant``,
-        features with q ≤ false_discovery for some concept (all levels together, NaN where no
-        null). Each with ``..._interval`` (95 %; concepts are resampled for the first and the
-        coverage, features for the others), ``..._null``, ``..._null_interval`` (mean and middle
+        concept; ``coverage``, share of concepts with r > threshold for some feature;
+        ``significant``, features with q ≤ false_discovery for some concept (all levels together;
+        its null: features with a pair below the same cut). Each with ``..._interval`` (95 %; bootstrap over concepts or features for the first
+        two, Wilson's for counts and shares), ``..._null``, ``..._null_interval`` (mean and middle
         95 % with shuffled labels) and ``..._p`` = (1 + #{null ≥ found}) / (1 + P). ``features``,
         those that vary.
 

@@ -150,7 +150,7 @@ def _dimensionality(axes: Axes, found: xr.Dataset) -> None:
              sites=sites_of(found), shift=SHIFT * (2 * number - 1), label=words)  # fmt: skip
     most = int(found["classes"]) - 1
     axes.axhline(most, color=MUTED, lw=0.8, ls=":")
-    axes.text(0.99, most, f"at most {most}", ha="right", va="bottom", size=7.5, color=MUTED,
+    axes.text(0.01, most, f"at most {most}", ha="left", va="bottom", size=7.5, color=MUTED,
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_ylim(0, 1.35 * max(most, 1))
     share = float(found.attrs.get("variance", 0.95))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import pearsonr
+from scipy.stats import binomtest, pearsonr
 
 from retina_codec.analysis.concepts import activation_tree, concept_table, correlate_concepts
 from retina_codec.errors import RetinaCodecError
@@ -78,6 +78,21 @@ def test_true_labels_beat_shuffled_ones(found):
         low, high = (here[f"{name}_interval"].sel(bound=b) for b in ("low", "high"))
         assert ((low <= here[name]) & (here[name] <= high)).all()
     assert (here["significant_null"] < 1).all()
+
+
+def test_intervals_of_counts_are_wilsons_and_of_means_a_bootstrap(found):
+    here = found["summary"].to_dataset().sel(layer="one", kind="modes", level="class")
+    count = int(here["correlated"])
+    ends = binomtest(count, 12).proportion_ci(method="wilson")
+    np.testing.assert_allclose(here["correlated_interval"], [12 * ends.low, 12 * ends.high])
+    ends = binomtest(round(5 * float(here["coverage"])), 5).proportion_ci(method="wilson")
+    np.testing.assert_allclose(here["coverage_interval"], [ends.low, ends.high])
+    best = found["layers/one/modes/correlation"].values.max(0)
+    random = np.random.default_rng(9)
+    drawn = best[random.integers(5, size=(4000, 5))].mean(1)
+    np.testing.assert_allclose(
+        here["concept_correlation_interval"], np.quantile(drawn, [0.025, 0.975]), atol=0.06
+    )
 
 
 def test_without_classes_summaries_lie_within_their_nulls():

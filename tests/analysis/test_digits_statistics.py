@@ -1,0 +1,89 @@
+"""The shipped network of digit scenes: what the paper found in ResNet-50, in small."""
+
+import numpy as np
+import pytest
+import torch
+
+from retina_codec.analysis.concepts import activation_tree, concept_table, correlate_concepts
+from retina_codec.analysis.contribution_statistics import contribution_statistics
+from retina_codec.analysis.mode_gallery import mode_gallery
+from retina_codec.contributions.classification import TopK
+from retina_codec.contributions.engine import contribute
+from retina_codec.contributions.integrated_gradients import IntegratedGradients
+from retina_codec.modes.decomposition import decompose
+from retina_codec.modes.factorisation import NMF
+from retina_codec.networks.small_networks import load_small_network
+from retina_codec.recordings.digit_scenes import digit_scenes
+
+pytestmark = pytest.mark.slow
+LAYERS = ["stage1.1", "stage3.1", "stage4.0"]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    network = load_small_network("models/digits_cnn").eval()
+    scenes = digit_scenes("test", count=300, seed=1)
+    tree = contribute(
+        network, scenes["image"], target=TopK(1), method=IntegratedGradients(5), layers=LAYERS,
+        progress=False,
+    )  # fmt: skip
+    modes = decompose(tree, NMF(modes=24), signs="excitatory", gap=0, progress=False)
+    return network, scenes, modes
+
+
+def test_contributions_are_sparser_than_activations(parts):
+    found = contribution_statistics(parts[2], bootstraps=200)
+    gap = found["difference_interval"].sel(quantity="contribution", bound="low")
+    assert (gap > 0.05).all()
+    assert (found["q_value"].sel(quantity="contribution") < 0.01).all()
+
+
+def test_signs_decorrelate_and_directions_grow_with_depth(parts):
+    found = contribution_statistics(parts[2], bootstraps=200)
+    first, last = found.sel(layer="stage1.1"), found.sel(layer="stage4.0")
+    assert float(first["sign_correlation_interval"].sel(bound="low")) > 0.2
+    assert float(last["sign_correlation_interval"].sel(bound="high")) < 0.1
+    ratio = found["participation_ratio"].sel(quantity="contribution").values
+    assert (np.diff(ratio) > 0).all()
+
+
+def test_modes_tell_classes_better_than_channels_and_chance(parts):
+    _, scenes, modes = parts
+    active = decompose(
+        activation_tree(modes), NMF(modes=24), signs="excitatory", gap=0, progress=False
+    )
+    table = concept_table(scenes["label"])
+    found = correlate_concepts(
+        modes, table, activation_modes=active, permutations=40, progress=False
+    )["summary"].to_dataset().sel(level="class")  # fmt: skip
+    r = found["concept_correlation"].sel(layer="stage3.1")
+    assert float(r.sel(kind="modes")) > float(r.sel(kind="contributions"))
+    assert float(r.sel(kind="contributions")) > float(r.sel(kind="activations")) + 0.1
+    assert float(r.sel(kind="modes")) > float(r.sel(kind="activation_modes")) + 0.1
+    assert (found["concept_correlation_p"].sel(kind="modes") < 0.05).all()
+
+
+def test_maps_of_a_mode_of_a_digit_lie_on_the_digit(parts):
+    """More of the positive map than of the area lies in the square that holds the digit."""
+    network, scenes, modes = parts
+    found = correlate_concepts(modes, of="modes", layers="stage4.0", permutations=5, progress=False)
+    mode = int(found["layers/stage4.0/modes/best_feature"].sel(concept="8"))
+    mean = torch.tensor(scenes["image"].values.mean((0, 2, 3)))[:, None, None].expand(3, 32, 32)
+    gallery = mode_gallery(
+        network, scenes["image"], modes, "stage4.0", mode, classes=["8"], per_class=12,
+        method=IntegratedGradients(10, baseline=mean), progress=False,
+    )  # fmt: skip
+    on, area = [], []
+    for rank in range(12):
+        one = scenes.isel(sample=int(gallery["position"][0, rank]))
+        half = float(one["digit_size"]) / 2
+        y, x = (
+            np.abs(np.arange(32) - float(one["digit_y"])),
+            np.abs(np.arange(32) - float(one["digit_x"])),
+        )
+        inside = (y[:, None] <= half) & (x <= half)
+        used = gallery["map"][0, rank].mean("color").values.clip(min=0)
+        on.append(used[inside].sum() / used.sum())
+        area.append(inside.mean())
+    gain = np.array(on) - np.array(area)
+    assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(12)
