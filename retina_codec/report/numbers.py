@@ -84,7 +84,7 @@ def summarize(results: xr.DataTree) -> dict[str, Any]:
         )
         if "hypotheses" in results.children
         else None,
-        "no_hypotheses": str(results.attrs.get("no_hypotheses", "")),
+        "no_hypotheses": str(results.attrs.get("no_hypotheses", "")).rstrip("."),
         "fields": field_numbers(table(results, "receptive_fields"))
         if "receptive_fields" in results.children
         else None,

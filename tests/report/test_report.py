@@ -296,9 +296,9 @@ def test_missing_hypotheses_and_scores_are_said_to_be_missing(results):
     assert "Hypotheses for an experiment" not in text
     assert "They were not measured here" in text
     assert text.count("not measured") >= 4 * 3
-    tree.attrs = results.attrs | {"no_hypotheses": "the movie is too short"}
+    tree.attrs = results.attrs | {"no_hypotheses": "the movie is too short."}
     page = Page(render(tree))
-    assert "There are none: the movie is too short." in page.text
+    assert "There are none: the movie is too short. Limits" in page.text
     claims = hypotheses()
     claims["match"] = ("hypothesis", [np.nan, np.nan])
     claims["information"] = ("hypothesis", [np.nan, np.nan])
