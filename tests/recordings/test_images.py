@@ -274,3 +274,10 @@ def test_what_does_not_fit_is_refused(imagenet):
     ):
         with pytest.raises(RetinaCodecError, match=message):
             open_images(imagenet, **options)
+
+
+def test_the_page_runs(monkeypatch, capsys):
+    from tests.test_docs import ROOT, run_page
+
+    monkeypatch.chdir(ROOT)
+    run_page("images.md", capsys)
