@@ -14,8 +14,9 @@ without timed cells makes no claim about time and is not right. ``r`` pools row 
 the events, Hz), ``r_contrast`` the same for the change in the events minus that elsewhere, each
 over the rows that claim. ``found`` is the true Σ d² per second over the cells that a row names, in
 its events, ``elsewhere`` the same cells at other times, mean over the first ten (0 for a missing
-row): what an experimenter would see. ``claims`` is the number of distinct rows with a claim, and
-``found_all`` is ``found`` over all distinct rows, before anything is chosen.
+row): what an experimenter would see. ``claims`` is the number of distinct rows with a claim,
+``right_claims`` how many of them all are right; ``found_all`` is ``found`` over all distinct rows,
+before anything is chosen.
 
 Controls, by the same call, each with the same time per row:
 
@@ -27,7 +28,7 @@ Controls, by the same call, each with the same time per row:
 - ``network alone``: no modes; for every interneuron the times of the largest predicted Σ d². Not a
   control but what could be found at best by the same network with these silencings.
 
-Movies 1 and 4 were used to write the method; the figure takes movies 2 and 3. With ``--when
+Movie 1 was used to write the method; the figure takes movies 2 and 3. With ``--when
 always`` rows speak of the whole movie: then modes play no part but naming interneurons. ``--keep``
 writes trees to a folder and reads them from there in the next run; empty it after a change of
 networks, contributions or modes. Prints one JSON line.
@@ -143,9 +144,7 @@ def judge(claims: xr.Dataset, truth: xr.Dataset, start: float) -> dict[str, Any]
         "elsewhere": sum(row["elsewhere"] for row in first) / FIRST,
         "rows": len(rows),
         "claims": len(claiming),
-        "right_of_claims": float(
-            np.mean([row["cells"] and (row["when"] or not timed) for row in claiming] or [np.nan])
-        ),
+        "right_claims": sum(row["cells"] and (row["when"] or not timed) for row in claiming),
         "found_all": float(np.mean([row["found"] for row in rows])),
         "named": [row["name"] for row in first],
         "wrong": [row["name"] for row, is_so in zip(first, good, strict=True) if not is_so],
