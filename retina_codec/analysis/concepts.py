@@ -126,10 +126,11 @@ def correlate_concepts(
         largest r with any concept (Fig. 5D); ``correlated``, features with r > threshold for some
         concept; ``coverage``, share of concepts with r > threshold for some feature;
         ``significant``, features with q ≤ false_discovery for some concept (all levels together;
-        its null: features with a pair below the same cut). Each with ``..._interval`` (95 %; bootstrap over concepts or features for the first
-        two, Wilson's for counts and shares), ``..._null``, ``..._null_interval`` (mean and middle
-        95 % with shuffled labels) and ``..._p`` = (1 + #{null ≥ found}) / (1 + P). ``features``,
-        those that vary.
+        its null: features with a pair below the same cut). Each with ``..._interval`` (95 %;
+        bootstrap over concepts or features for the first two, Wilson's for counts and shares),
+        ``..._null``, ``..._null_interval`` (mean and middle 95 % with shuffled labels) and
+        ``..._p`` = (1 + #{null ≥ found}) / (1 + P). ``features``, those that vary. Along
+        ``layer``: ``site``, where the results know it.
 
         ``/layers/<name>/<kind>``: ``correlation``, ``p_value``, ``q_value`` (feature, concept);
         ``best_feature``, ``best_correlation``, ``best_interval`` (concept): the feature with the
@@ -146,7 +147,8 @@ def correlate_concepts(
     -----
     p is one-sided (r larger than by chance) and comes from permutations of the labels, pooled over
     pairs once each r is measured by its own permutation law (see `concept_correlations.correlate`);
-    q is Benjamini and Hochberg's over all pairs of a layer and kind. The largest of many r is large
+    q is Benjamini and Hochberg's over all pairs of a layer and kind. Samples must be exchangeable,
+    as images are and neighbouring times of a movie are not. The largest of many r is large
     by chance too, the more so the more features: compare with the null, not with 0. Modes are
     fitted without labels, so fitted samples may be used here.
 

@@ -1,5 +1,7 @@
 """The shipped network of digit scenes: what the paper found in ResNet-50, in small."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,14 +16,17 @@ from retina_codec.modes.decomposition import decompose
 from retina_codec.modes.factorisation import NMF
 from retina_codec.networks.small_networks import load_small_network
 from retina_codec.recordings.digit_scenes import digit_scenes
+from tests.test_docs import run_page
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "models" / "digits_cnn"
 LAYERS = ["stage1.1", "stage3.1", "stage4.0"]
 
 
 @pytest.fixture(scope="module")
 def parts():
-    network = load_small_network("models/digits_cnn").eval()
+    network = load_small_network(FOLDER).eval()
     scenes = digit_scenes("test", count=300, seed=1)
     tree = contribute(
         network, scenes["image"], target=TopK(1), method=IntegratedGradients(5), layers=LAYERS,
@@ -87,3 +92,8 @@ def test_maps_of_a_mode_of_a_digit_lie_on_the_digit(parts):
         area.append(inside.mean())
     gain = np.array(on) - np.array(area)
     assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(12)
+
+
+def test_the_page_on_concepts_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    run_page("concepts.md", capsys)
