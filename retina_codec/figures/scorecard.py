@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.quality import LAYER_COLORS
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
+from retina_codec.modes.scoring import above_shuffled
 
 __all__ = ["scorecard"]
 
@@ -38,8 +39,9 @@ def scorecard(results: xr.DataTree) -> Figure:
     -------
     matplotlib.figure.Figure
         R² on held-out times against modes active there, one point per limit, a dot per seed; R² of
-        controls, equally sparse; agreement of pairs of seeds, and by chance; area gained over
-        random modes when the channels of a mode come or go in the network, with 95 % intervals.
+        controls, equally sparse, and how far the modes lie above shuffled data; agreement of pairs
+        of seeds, and by chance; area gained over random modes when the channels of a mode come or
+        go in the network, with 95 % intervals.
 
     Raises
     ------
@@ -57,13 +59,23 @@ def scorecard(results: xr.DataTree) -> Figure:
             f"this figure needs scores of at least one layer; the results have layers "
             f"{layers or 'none'} without. Run score_modes, which makes them."
         )
-    figure = new_figure(6.4)
+    note = _shuffled_note(scores)
+    room = 0.17 * (1 + note.count("\n")) if note else 0.0  # inches
+    figure = new_figure(6.4 + room)
     draw_title(figure, "", "Scorecard of the modes")
     spec = grid(
-        figure, [1, 1], [1, 1], left=1.25, right=0.2, top=0.62, bottom=0.55, gap_x=1.4, gap_y=0.95
+        figure,
+        [1, 1],
+        [1, 1],
+        left=1.25,
+        right=0.2,
+        top=0.62,
+        bottom=0.55,
+        gap_x=1.4,
+        gap_y=0.95 + room,
     )
     _pareto(figure.add_subplot(spec[0, 0]), scores)
-    _controls(figure.add_subplot(spec[0, 1]), scores)
+    _controls(figure.add_subplot(spec[0, 1]), scores, note)
     _stability(figure.add_subplot(spec[1, 0]), scores)
     _network(figure.add_subplot(spec[1, 1]), scores)
     return figure
@@ -101,7 +113,20 @@ def _pareto(axes: Axes, scores: dict[str, xr.Dataset]) -> None:
     axes.legend(loc="lower right")
 
 
-def _controls(axes: Axes, scores: dict[str, xr.Dataset]) -> None:
+def _shuffled_note(scores: dict[str, xr.Dataset]) -> str:
+    """Say how far R² lies above that of shuffled data, mean ± s.d. over seeds, layer by layer."""
+    lines = []
+    for name, score in scores.items():
+        above = above_shuffled(score)
+        if bool(above.notnull().all()):
+            mean, spread = float(above.mean()), float(above.std(ddof=1))
+            lines.append(f"{layer_name(name)}: {mean:+.3f} ± {spread:.3f}".replace("-", "−"))
+    if not lines:
+        return ""
+    return "\n".join(["R² of modes − R² of shuffled data (R² proves no more):", *lines])
+
+
+def _controls(axes: Axes, scores: dict[str, xr.Dataset], note: str) -> None:
     axes.set_title("controls, equally sparse", size=9)
     names = [str(name) for name in next(iter(scores.values()))["baseline"].values]
     low = 1.0
@@ -116,7 +141,8 @@ def _controls(axes: Axes, scores: dict[str, xr.Dataset]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(max(LOWEST, low - 0.1), 1.02)
-    axes.set_xlabel("R² on held-out times (bar: s.d. over seeds)")
+    label = "R² on held-out times (bar: s.d. over seeds)"
+    axes.set_xlabel(f"{label}\n{note}" if note else label)
 
 
 def _stability(axes: Axes, scores: dict[str, xr.Dataset]) -> None:

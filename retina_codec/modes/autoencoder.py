@@ -19,6 +19,7 @@ from torch import Tensor
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes import sparse_coding as coding
 from retina_codec.modes.encoder import UnrolledEncoder, train_encoder
+from retina_codec.modes.settings import at_least, between
 from retina_codec.progress import progress_bar
 
 __all__ = ["FittedAutoencoder", "SparseAutoencoder", "without_cheapest"]
@@ -137,25 +138,10 @@ class SparseAutoencoder:
 
     def __post_init__(self) -> None:
         """Check the numbers once, at the door."""
-        counts = (
-            "modes",
-            "active",
-            "restarts",
-            "epochs",
-            "patience",
-            "encoder_steps",
-            "batch_size",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise RetinaCodecError(f"{name} must be >= 1; got {name}={getattr(self, name)}.")
-        for name in ("exchanges", "encoder_epochs", "minimum_gain", "minimum_share"):
-            if getattr(self, name) < 0:
-                raise RetinaCodecError(f"{name} must be >= 0; got {name}={getattr(self, name)}.")
-        if not 0 < self.validation < 1:
-            raise RetinaCodecError(
-                f"validation must lie between 0 and 1; got validation={self.validation}."
-            )
+        at_least(self, 1, "modes", "active", "restarts", "epochs", "patience")
+        at_least(self, 1, "encoder_steps", "batch_size")
+        at_least(self, 0, "exchanges", "encoder_epochs", "minimum_gain", "minimum_share")
+        between(self, 0, 1, "validation")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedAutoencoder:
         """Find dictionary and encoder.
@@ -308,7 +294,8 @@ def without_cheapest(dictionary: Tensor, cost: Tensor, count: int) -> Tensor:
     """
     likeness = dictionary @ dictionary.T
     heir = likeness.fill_diagonal_(-torch.inf).argmax(1).tolist()
-    stays, leaves = set(), set()
+    stays: set[int] = set()
+    leaves: set[int] = set()
     for mode in cost.argsort(stable=True).tolist():
         if len(leaves) == count:
             break

@@ -18,7 +18,29 @@ __all__ = ["FrozenDecoder", "FrozenEncoder", "shuffle_features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenDecoder:
+class _Frozen:
+    """The settings of both controls."""
+
+    modes: int = 32
+    active: int | None = 3
+    seed: int = 0
+    sign_consistent: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers once, at the door."""
+        at_least(self, 1, "modes", "active")
+
+    def directions(self, features: Tensor) -> Tensor:
+        """Draw directions (mode, feature) of unit length, all entries >= 0 if sign consistent."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn((self.modes, features.shape[1]), generator=generator)
+        unit: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
+        unit = unit.abs() if self.sign_consistent else unit
+        return unit.to(features.device, features.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenDecoder(_Frozen):
     """Random modes, best loadings: the dictionary is never learned.
 
     Rows of D are random directions (of positive entries, if ``sign_consistent``); loadings are
@@ -36,22 +58,10 @@ class FrozenDecoder:
     Sanity checks for sparse autoencoders, arXiv 2602.14111, 2026 (frozen decoder).
     """
 
-    modes: int = 32
-    active: int | None = 3
-    seed: int = 0
-    sign_consistent: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
-        at_least(self, 1, "modes", "active")
-
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Draw the modes; of the features (sample, feature) only their number is used."""
         del progress
-        dictionary = _random_directions(self.modes, features, self.seed)
-        return FittedFactors(
-            dictionary.abs() if self.sign_consistent else dictionary, self.active, 0
-        )
+        return FittedFactors(self.directions(features), self.active, 0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class FittedRandomEncoder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenEncoder:
+class FrozenEncoder(_Frozen):
     """Random encoder, best modes: who is active is never learned.
 
     z = the ``active`` largest of ReLU(x W) with random W; D by least squares of x on z.
@@ -95,20 +105,10 @@ class FrozenEncoder:
     Sanity checks for sparse autoencoders, arXiv 2602.14111, 2026 (frozen encoder).
     """
 
-    modes: int = 32
-    active: int | None = 3
-    seed: int = 0
-    sign_consistent: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
-        at_least(self, 1, "modes", "active")
-
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedRandomEncoder:
         """Fit the modes to features (sample, feature)."""
         del progress
-        weight = _random_directions(self.modes, features, self.seed).T
-        weight = weight.abs() if self.sign_consistent else weight
+        weight = self.directions(features).T
         loading = keep_largest(torch.relu(features @ weight), self.active).double()
         gram = loading.T @ loading
         ridge = 1e-6 * gram.diagonal().mean().clamp(min=1e-12)
@@ -118,14 +118,6 @@ class FrozenEncoder:
         length = rows.norm(dim=1)
         unit = rows / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
         return FittedRandomEncoder(unit, length, weight, self.active)
-
-
-def _random_directions(number: int, features: Tensor, seed: int) -> Tensor:
-    """Draw directions (number, feature) of unit length."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn((number, features.shape[1]), generator=generator)
-    unit: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
-    return unit.to(features.device, features.dtype)
 
 
 def shuffle_features(

@@ -97,7 +97,23 @@ def _unit_rows(dictionary: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NMF:
+class _Factorisation:
+    """The settings of both factorisations."""
+
+    modes: int = 8
+    active: int | None = None
+    seed: int = 0
+    iterations: int
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers once, at the door."""
+        at_least(self, 1, "modes", "active", "iterations")
+        at_least(self, 0, "tolerance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NMF(_Factorisation):
     """Non-negative matrix factorisation: modes and loadings both >= 0.
 
     min ‖max(X, 0) − Z D‖² with Z >= 0, D >= 0, from a random start, by scikit-learn. Features
@@ -119,17 +135,9 @@ class NMF:
     Lee, Seung 1999; Cichocki, Phan 2009 (the algorithm).
     """
 
-    modes: int = 8
-    active: int | None = None
-    seed: int = 0
     iterations: int = 1000
     tolerance: float = 1e-4
     sign_consistent: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
-        at_least(self, 1, "modes", "active", "iterations")
-        at_least(self, 0, "tolerance")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Find modes in features (sample, feature)."""
@@ -159,7 +167,7 @@ class NMF:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemiNMF:
+class SemiNMF(_Factorisation):
     """Semi-non-negative factorisation: loadings >= 0, modes of free sign.
 
     min ‖X − Z D‖² with Z >= 0. Alternates one sweep of loadings (see `nonnegative_loadings`) and
@@ -183,17 +191,9 @@ class SemiNMF:
     found by coordinates in place of their multiplicative rule.
     """
 
-    modes: int = 8
-    active: int | None = None
-    seed: int = 0
     iterations: int = 300
     tolerance: float = 1e-6
     sign_consistent: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
-        at_least(self, 1, "modes", "active", "iterations")
-        at_least(self, 0, "tolerance")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Find modes in features (sample, feature)."""

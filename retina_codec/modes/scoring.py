@@ -32,7 +32,7 @@ from retina_codec.modes.refits import (
 from retina_codec.modes.settings import settings_of
 from retina_codec.progress import progress_bar
 
-__all__ = ["score_modes", "score_table"]
+__all__ = ["above_shuffled", "score_modes", "score_table"]
 
 LIMITS = (1, 2, 3, 5)
 LEADING_MODES = 6  # whose channels are silenced
@@ -197,8 +197,11 @@ def score_table(tree: xr.DataTree) -> xr.Dataset:
     -------
     xr.Dataset, dims (layer,)
         ``r2``, ``r2_sd``, ``mean_active``, ``live_modes``, ``mode_match``, ``mode_match_null``,
-        ``loading_match``, ``collisions``, ``r2_<baseline>``; with a network ``insertion_gain``,
-        ``deletion_gain``, ``effect`` (means over modes), ``noise_r2`` and ``noise_match``.
+        ``loading_match``, ``collisions``, ``r2_<baseline>``; ``r2_above_shuffled``, by how much R²
+        exceeds that of shuffled data, seed by seed (below 0: shuffled data are rebuilt better), and
+        its ``r2_above_shuffled_sd``: R² proves no more than this; with a network
+        ``insertion_gain``, ``deletion_gain``, ``effect`` (means over modes), ``noise_r2`` and
+        ``noise_match``.
 
     Raises
     ------
@@ -232,10 +235,23 @@ def _row(score: xr.Dataset) -> xr.Dataset:
         row[name] = score[name].mean()
     for name in score["baseline"].values[1:]:
         row[f"r2_{name.replace(' ', '_')}"] = score["baseline_r2"].sel(baseline=name).mean()
+    above = above_shuffled(score)
+    row["r2_above_shuffled"], row["r2_above_shuffled_sd"] = above.mean(), above.std(ddof=1)
     for name in ("insertion_gain", "deletion_gain", "effect", "noise_r2", "noise_match"):
         if name in score:
             row[name] = score[name].mean()
     return xr.Dataset({name: float(value) for name, value in row.items()})
+
+
+def above_shuffled(score: xr.Dataset) -> xr.DataArray:
+    """Return by how much R² exceeds that of shuffled data (seed,); NaN where there are none."""
+    r2 = score["baseline_r2"]
+    if "shuffled data" not in r2["baseline"].values:
+        return r2.isel(baseline=0, drop=True) * np.nan
+    found: xr.DataArray = r2.sel(baseline="modes", drop=True) - r2.sel(
+        baseline="shuffled data", drop=True
+    )
+    return found
 
 
 @dataclass

@@ -66,6 +66,15 @@ def test_controls_stand_at_their_means(figure):
     assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == BASELINES
 
 
+def test_what_shuffled_data_reach_is_said_in_words():
+    found = scores(1)
+    found = found.assign_coords(baseline=["modes", "shuffled data", *BASELINES[2:]])
+    found["baseline_r2"][:2] = np.array([[0.98, 0.98], [0.99, 0.97]])
+    figure = scorecard(tree_of(conv1=found))
+    assert "layer 1: +0.000 ± 0.014" in words_of(figure)  # -0.01 and 0.01
+    assert_readable(figure)
+
+
 def test_gains_have_their_intervals(figure):
     axes = figure.axes[3]
     segments = axes.collections[0].get_segments()

@@ -103,6 +103,10 @@ def test_table_and_file(scored, tmp_path):
         frame.loc["conv1", "r2_frozen_decoder"],
         score["baseline_r2"].sel(baseline="frozen decoder").mean(),
     )
+    r2 = score["baseline_r2"].transpose("seed", "baseline").values
+    above = [row[BASELINES.index("modes")] - row[BASELINES.index("shuffled data")] for row in r2]
+    np.testing.assert_allclose(frame.loc["conv1", "r2_above_shuffled"], np.mean(above))
+    np.testing.assert_allclose(frame.loc["conv1", "r2_above_shuffled_sd"], np.std(above, ddof=1))
     rc.save_tree(scored, tmp_path / "scores.nc")
     back = rc.open_tree(tmp_path / "scores.nc", lazy=False)
     xr.testing.assert_equal(score_table(back), table)
