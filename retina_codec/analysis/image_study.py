@@ -273,7 +273,7 @@ def open_study(
         names,
         path,
         groups,
-        network.classes,
+        network.classes or (),
         model,
         seed,
         device,

@@ -40,13 +40,10 @@ def test_contributions_are_those_of_contribute_and_are_found_again(models, tmp_p
             node["contribution"].values, direct[f"layers/{layer}/contribution"].values
         )
         assert node["label"].values.tolist() == study.labels.tolist()
-    seen = []
-    forward = SmallResNet.forward
     monkeypatch.setattr(
-        SmallResNet, "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1]
+        "retina_codec.contributions.engine.run_here", lambda *_: pytest.fail("computed again")
     )
     again = small_study(models, tmp_path).contributions(method=FEW)
-    assert set(seen) <= {1}  # no more than a look at one image
     xr.testing.assert_identical(again.load(), found.load())
 
 
