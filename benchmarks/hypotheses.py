@@ -9,8 +9,9 @@ noise. A row says what changes in its events. It is right if it names an interne
   rate (the larger of that in the events and over the movie), for the prediction beyond its error;
 - when: the same for timed cells, whose change is larger in the events than elsewhere.
 
-Rows are distinct: the same silencing in the same events is one row. The first ten count; a row
-without timed cells makes no claim about time and is not right. ``r`` pools row × cell (change in
+Rows are distinct: the same silencing in the same events is one row. A row without timed cells
+makes no claim about time. The first ten rows with a claim count; if there are fewer, the missing
+ones are not right. ``r`` pools row × cell (change in
 the events, Hz), ``r_contrast`` the same for the change in the events minus that elsewhere, each
 over the rows that claim. ``found`` is the true Σ d² per second over the cells that a row names, in
 its events, ``elsewhere`` the same cells at other times, mean over the first ten (0 for a missing

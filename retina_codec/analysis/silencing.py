@@ -191,8 +191,15 @@ def in_blocks(answer: xr.Dataset, block: float) -> xr.Dataset:
             f"that have a whole history; got {block=} s."
         )
     kept = answer.isel(time=slice(0, bins // size * size))
-    mean = kept.astype(np.float64).coarsen(time=size, coord_func="min").mean()
-    return mean.assign_attrs(answer.attrs | {"block": size * step})
+
+    def averaged(values: xr.DataArray) -> xr.DataArray:
+        axis = values.get_axis_num("time")
+        cut = values.to_numpy()
+        cut = cut.reshape(*cut.shape[:axis], -1, size, *cut.shape[axis + 1 :])
+        mean = cut.mean(axis=axis + 1, dtype=np.float64)  # no copy in double precision
+        return values.isel(time=slice(None, None, size)).copy(data=mean)
+
+    return kept.map(averaged, keep_attrs=True).assign_attrs(answer.attrs | {"block": size * step})
 
 
 def first_activation(network: RetinaCNN, windows: torch.Tensor) -> torch.Tensor:
