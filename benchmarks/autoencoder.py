@@ -5,7 +5,8 @@ modes that are known, and contributions of a layer of the simulated retina's net
 fitted to the first part and judged on the last; each in a fresh process with one thread. Ratios are
 of processor time, so other work on the machine counts little. Prints one JSON line.
 
-    python benchmarks/autoencoder.py --reference ~/bscope --contributions contributions.nc
+    python benchmarks/autoencoder.py --reference ~/bscope
+    python benchmarks/autoencoder.py --reference ~/bscope --kinds retina --contributions some.nc
 
 Planted data are drawn anew with every seed, and every data set is given to both sides; the
 retina's contributions (``--layer``) are fitted with every seed by ours, for stability, and once by
@@ -17,6 +18,7 @@ reads them in the same process.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,18 +171,23 @@ def compare(kind: str, options: Any) -> dict[str, Any]:
         "workers": options.workers,
     }
     seeds = range(options.seeds)
+    tasks = [("ours", kept | {"seed": seed}) for seed in seeds]
+    tasks += [
+        ("theirs", kept | settings | {"seed": seed})
+        for seed in (seeds if kind == "planted" else seeds[:1])
+    ]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        measured = list(
+            pool.map(lambda t: measure(HERE, *t, threads=options.threads, repeats=1), tasks)
+        )
     rows: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
-    found: list[Arrays] = []
-    for side in rows:
-        given = settings if side == "theirs" else {}
-        for seed in seeds if kind == "planted" or side == "ours" else seeds[:1]:
-            task = kept | given | {"seed": seed}
-            time, arrays = measure(HERE, side, task, threads=options.threads, repeats=1)
-            modes = planted(seed)[1] if kind == "planted" else None
-            score = judge(data_of(seed=seed, **kept), arrays, modes)
-            rows[side].append(score | {name: time[name] for name in ("cpu_seconds", "seconds")})
-            if side == "ours":
-                found.append(arrays)
+    for (side, task), (time, arrays) in zip(tasks, measured, strict=True):
+        modes = planted(task["seed"])[1] if kind == "planted" else None
+        score = judge(data_of(seed=task["seed"], **kept), arrays, modes)
+        rows[side].append(score | {name: time[name] for name in ("cpu_seconds", "seconds")})
+    found = [
+        arrays for (side, _), (_, arrays) in zip(tasks, measured, strict=True) if side == "ours"
+    ]
     row: dict[str, Any] = {side: gathered(scores) for side, scores in rows.items()}
     if kind != "planted" and len(found) > 1:  # other seeds of planted data are other data
         row["ours"]["stability"] = stability(data_of(seed=0, **kept), found)
@@ -203,10 +210,14 @@ def main() -> None:
     shared.add_argument("--workers", type=int, default=0, help="of the authors' loop")
     shared.add_argument("--seeds", type=int, default=5, help="of the planted data, and of our fits")
     shared.add_argument("--contributions", type=Path, help=".nc of `contribute`; the retina's fit")
+    kinds = ["planted", "retina"]
+    shared.add_argument("--kinds", nargs="+", choices=kinds, default=kinds[:1], help="of the data")
+    shared.add_argument("--jobs", type=int, default=1, help="processes side by side")
     shared.add_argument("--layer", default="conv1", help="of the contributions")
     shared.set_defaults(threads=1)
     options = shared.parse_args()
-    kinds = ["planted"] + (["retina"] if options.contributions else [])
+    if "retina" in options.kinds and not options.contributions:
+        shared.error("--kinds retina needs --contributions, a file of retina_codec.contribute")
     report(
         {
             "benchmark": "autoencoder",
@@ -216,9 +227,10 @@ def main() -> None:
             "epochs_of_theirs": options.epochs,
             "workers_of_theirs": options.workers,
             "threads": options.threads,
+            "jobs": options.jobs,
             "times": "processor time, user and system, children included; median over seeds",
         }
-        | {kind: compare(kind, options) for kind in kinds}
+        | {kind: compare(kind, options) for kind in options.kinds}
     )
 
 

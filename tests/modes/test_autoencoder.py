@@ -173,6 +173,22 @@ def test_same_seed_same_result_and_nothing_touched(features):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_rounding_is_not_amplified():
+    features = as_features(planted_modes(9, samples=1000)[0])
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
+    one, two = (
+        SparseAutoencoder(modes=16, restarts=1).fit(x, progress=False)
+        for x in (features, features * (1 + 1e-6 * noise))
+    )
+    assert not torch.equal(one.dictionary, two.dictionary)
+    assert one.dictionary.shape == two.dictionary.shape
+    torch.testing.assert_close(one.dictionary, two.dictionary, rtol=0, atol=0.02)
+    loadings = np.concatenate([one.encode(features), two.encode(features)], 1)
+    count = len(one.dictionary)
+    same = np.corrcoef(loadings.T)[:count, count:].diagonal()
+    assert same.min() > 0.98
+
+
 def test_twice_the_contribution_is_twice_the_loading(features):
     fitted = SparseAutoencoder(**SMALL).fit(features, progress=False)
     torch.testing.assert_close(fitted.encode(2 * features), 2 * fitted.encode(features))
