@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--windows-per-epoch", type=int, default=60_000)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--cycles", type=int, default=2, help="of the learning rate's schedule")
     parser.add_argument("--resume", default=None, help="file that keeps the training's state")
     parser.add_argument("--overwrite", action="store_true")
     chosen = parser.parse_args(arguments)
@@ -69,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings=rc.TrainingSettings(
             epochs=chosen.epochs,
             windows_per_epoch=chosen.windows_per_epoch,
-            cycles=2,
+            batch_size=chosen.batch_size,
+            cycles=chosen.cycles,
             patience=16,
             validation=0.05,
         ),

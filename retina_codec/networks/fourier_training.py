@@ -8,7 +8,7 @@ Notation: b windows, l lags, y x pixels, c channels, n cells, f frequencies. Map
 (y, x, c, b).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,43 @@ from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.modules import StackedConv2d
 from retina_codec.recordings.windows import StimulusWindows
 
-__all__ = ["FourierNetwork", "FrameSpectra"]
+__all__ = ["FourierNetwork", "FrameSpectra", "Rates", "rates_of_windows"]
+
+Integers = npt.NDArray[np.int64]
+Rates = Callable[[Integers], torch.Tensor]
 
 CHUNK = 1000  # frames transformed at a time
-BLOCK = (
-    130  # frequencies copied at a time: more rows in turn are more pages than a CPU knows
-)
+BLOCK = 130  # frequencies copied at a time: more rows in turn are more pages than a CPU knows
+
+
+def rates_of_windows(
+    network: RetinaCNN,
+    windows: StimulusWindows,
+    spectra_bytes: int | None,
+    device: torch.device,
+) -> Rates:
+    """Return a function from response indices to the network's rates, ``(b, n)`` Hz.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+        On the device. Mode and parameters are those at each call.
+    windows : StimulusWindows
+    spectra_bytes : int or None
+        See `FrameSpectra`; None goes the plain way, window by window through the network, which is
+        the faster one where convolutions are.
+    device : torch.device
+    """
+    if spectra_bytes is not None:
+        spectra, fast = FrameSpectra(windows, spectra_bytes), FourierNetwork(network)
+        return lambda indices: fast(spectra.at(indices).to(device))
+
+    def plain(indices: Integers) -> torch.Tensor:
+        batch = windows.at(indices, device=device).contiguous(memory_format=torch.channels_last)
+        rates: torch.Tensor = network(batch)
+        return rates
+
+    return plain
 
 
 class FrameSpectra:
@@ -59,7 +90,7 @@ class FrameSpectra:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def at(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
+    def at(self, indices: Integers) -> torch.Tensor:
         """Return the transforms of the frames of chosen windows.
 
         Parameters

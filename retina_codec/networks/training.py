@@ -8,7 +8,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.fourier_training import FourierNetwork, FrameSpectra
+from retina_codec.networks.fourier_training import Rates, rates_of_windows
 from retina_codec.networks.maheswaranathan import RetinaCNN
 from retina_codec.networks.training_data import centers, check_cells_fire, measure, spike_counts
 from retina_codec.progress import progress_bar
@@ -29,7 +29,6 @@ from retina_codec.storage import new_output
 __all__ = ["TrainingSettings", "fit_network", "poisson_loss"]
 
 Integers = npt.NDArray[np.int64]
-_Rates = Callable[[Integers], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -279,8 +278,10 @@ class _Loop:
         }
         if resume is not None and Path(resume).exists():
             self._load(Path(resume), identity)
-        rates = self._rates_of(training, self.spectra_bytes)
-        held_out = self._rates_of(validation, 0)  # in order: successive windows share frames
+        rates, held_out = (
+            rates_of_windows(self.network, windows, self.spectra_bytes, self.device)
+            for windows in (training, validation)
+        )
         for epoch in range(len(self.losses), settings.epochs):
             if epoch - 1 - self.best_epoch >= settings.patience and self.losses:
                 break
@@ -333,26 +334,11 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * share
 
-    def _rates_of(self, windows: StimulusWindows, spectra_bytes: int | None) -> _Rates:
-        """Return what goes from numbers of windows to rates, by the chosen way."""
-        if self.spectra_bytes is None:
-
-            def plain(indices: Integers) -> torch.Tensor:
-                batch = windows.at(indices, device=self.device)
-                found: torch.Tensor = self.network(
-                    batch.contiguous(memory_format=torch.channels_last)
-                )
-                return found
-
-            return plain
-        spectra, network = FrameSpectra(windows, spectra_bytes or 0), FourierNetwork(self.network)
-        return lambda indices: network(spectra.at(indices).to(self.device))
-
-    def _loss(self, rates: _Rates, counts: torch.Tensor, indices: Integers) -> torch.Tensor:
+    def _loss(self, rates: Rates, counts: torch.Tensor, indices: Integers) -> torch.Tensor:
         return poisson_loss(rates(indices), counts[indices].to(self.device), self.bin_width)
 
     @torch.no_grad()
-    def _validate(self, rates: _Rates, counts: torch.Tensor) -> float:
+    def _validate(self, rates: Rates, counts: torch.Tensor) -> float:
         self.network.eval()
         total = 0.0
         for start in range(0, len(counts), self.settings.batch_size):

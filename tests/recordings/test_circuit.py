@@ -10,6 +10,7 @@ from retina_codec.recordings.circuit import Circuit
 from retina_codec.recordings.circuit_parameters import (
     GANGLION_TYPES,
     INTERNEURON_TYPES,
+    STRENGTHS,
     RetinaParameters,
 )
 from retina_codec.recordings.movies import natural_movie
@@ -184,6 +185,33 @@ def test_same_seed_same_retina_and_all_types_present(retina):
     assert retina.weight.identical(again.weight)
     assert retina.center != other.center
     assert sorted(set(retina.cell_type)) == sorted(GANGLION_TYPES)
+
+
+def test_other_types_stand_beside_the_same_interneurons(retina, movie):
+    other = Circuit.build(0, ganglion_types={"ON transient": 2, "OFF transient": 3})
+    assert other.cell_type == ("ON transient",) * 2 + ("OFF transient",) * 3
+    connected = other.connections
+    for cell, kind in enumerate(other.cell_type):
+        for name in INTERNEURON_TYPES:
+            strength = float(connected.sel(interneuron_type=name)[cell])
+            assert strength == pytest.approx(STRENGTHS[kind].get(name, 0.0), abs=1e-9)
+    flash = np.full((100, 50, 50), 110, dtype=np.uint8)
+    flash[50:] = 140
+    rate = other.respond(flash, progress=False)["rate"].values
+    on, off = rate[51:, :2].max() - rate[50, :2].max(), rate[51:, 2:].max() - rate[50, 2:].max()
+    assert on > off + 5
+    same = Circuit.build(0, ganglion_types=dict.fromkeys(GANGLION_TYPES, 4))
+    assert same.weight.identical(retina.weight)
+    np.testing.assert_array_equal(
+        same.respond(movie[:50], progress=False)["rate"],
+        retina.respond(movie[:50], progress=False)["rate"],
+    )
+
+
+@pytest.mark.parametrize("types", [{"ON midget": 3}, {"ON transient": 0}, {}])
+def test_unknown_or_empty_types_are_refused(types):
+    with pytest.raises(RetinaCodecError, match=r"at least one cell of each.*ON transient"):
+        Circuit.build(0, ganglion_types=types)
 
 
 def test_parameters_change_the_response(movie, response):

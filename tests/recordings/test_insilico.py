@@ -68,6 +68,22 @@ def test_the_same_call_gives_the_same_recording():
     assert first.identical(again)
 
 
+def test_other_types_are_labelled_and_stated():
+    recording, circuit = rc.simulate_retina(
+        4,
+        train_duration=0,
+        test_duration=1,
+        repeats=1,
+        ganglion_types={"ON transient": 2, "OFF sustained": 1},
+        progress=False,
+    )
+    expected = ["ON transient", "ON transient", "OFF sustained"]
+    assert recording["test"]["type"].values.tolist() == expected == list(circuit.cell_type)
+    assert recording.attrs["session"].endswith("2 ON transient, 1 OFF sustained")
+    stated = "ganglion_types={'ON transient': 2, 'OFF sustained': 1})"
+    assert recording.attrs["source"].endswith(stated)
+
+
 def test_silencing_is_stated_and_works(simulated):
     recording, circuit = simulated
     quiet, _ = rc.simulate_retina(
