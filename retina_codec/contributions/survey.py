@@ -176,7 +176,8 @@ def _describe(
     if shape[0] != rows:
         raise RetinaCodecError(
             f"layer {name!r} must have one row for every input; for {rows} it has {shape[0]}, of "
-            f"shape {shape[1:]} (windows of attention, say). Explain the blocks instead."
+            f"shape {shape[1:]} (windows of attention, or the tokens of all inputs in one row). "
+            "Explain the blocks instead."
         )
     declared = network.declared_axis(name)
     axis, how = _infer_axis(seen) if declared is None else (declared, "declared")
