@@ -156,9 +156,9 @@ def mode_maps(
 
     Notes
     -----
-    The paper's images are centered, so that x = 0 is grey. Where a network centers them itself, 0
-    is black and bright ground counts: give ``InputGrad(baseline="mean")``. Gradients at one point
-    are noisy; `IntegratedGradients` costs a pass per step and keeps closer to the object.
+    Gradients at one point are noisy; `IntegratedGradients` costs a pass per step and keeps closer
+    to the object, see ``benchmarks/mode_localisation.py``. The paper's images are centered, so that
+    x = 0 is grey; where a network centers them itself, 0 is black.
 
     References
     ----------
