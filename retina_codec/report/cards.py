@@ -145,7 +145,9 @@ def _elsewhere(row: xr.Dataset) -> str:
         for chosen in (change < 0, change > 0)
         if (affected & chosen).any()
     ]
-    return " and ".join(f"{'+' if mean > 0 else ''}{signed(float(mean), 1)} Hz" for mean in means)
+    return " and ".join(
+        f"{'+' if mean >= 0.05 else ''}{signed(float(mean) + 0.0, 1)} Hz" for mean in means
+    )
 
 
 def _second(row: xr.Dataset) -> str:

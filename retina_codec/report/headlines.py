@@ -43,7 +43,7 @@ def headline(row: xr.Dataset, pathways: Numbering | None = None) -> str:
     place = layer_words(str(row["layer"].item()))
     names = name if name.endswith("s") else f"{name}s"
     who = names if name else f"the neurons that are like {noun} {listed(channels)} of {place}"
-    when = f", while {_naming(row, pathways or {})} acts" if timed(row) else ""
+    when = f", while {_source(row, pathways or {})} acts" if timed(row) else ""
     change = row["change"].values.astype(np.float64)
     affected = row["affected"].values.astype(bool)
     parts: list[str] = []
@@ -72,6 +72,11 @@ def supporters(row: xr.Dataset, pathways: Numbering) -> list[str]:
         for word in ("modes", "pathways")
         if text_of(row, word)
     )
+    return _numbered(text, pathways)
+
+
+def _numbered(text: str, pathways: Numbering) -> list[str]:
+    """Turn "conv1 modes 2; conv2 pathways 0, 1" into words with the numbers of the page."""
     words = []
     for place, noun, numbers in NAMED.findall(text):
         known = pathways.get(place, {}) if noun == "pathway" else {}
@@ -81,10 +86,9 @@ def supporters(row: xr.Dataset, pathways: Numbering) -> list[str]:
     return words
 
 
-def _naming(row: xr.Dataset, pathways: Numbering) -> str:
-    """Name whose events they are; "its mode" where several modes share them."""
-    words = supporters(row.drop_vars("support", errors="ignore"), pathways)
-    return words[0] if words and " and " not in words[0] else "its mode"
+def _source(row: xr.Dataset, pathways: Numbering) -> str:
+    """Name the mode or pathway whose events they are; "its mode" where the results do not."""
+    return (_numbered(text_of(row, "event_source"), pathways) or ["its mode"])[0]
 
 
 def _who(row: xr.Dataset, chosen: npt.NDArray[np.bool_]) -> str:

@@ -76,6 +76,7 @@ def timed(rows: int = 2) -> xr.Dataset:
         change_elsewhere=(("hypothesis", "cell"), elsewhere),
         event_repeats=("hypothesis", np.full(rows, 2.0)),
         support=("hypothesis", ["conv1 modes 2; conv2 modes 4, 0; conv2 pathways 1"] * rows),
+        event_source=("hypothesis", ["conv1 mode 2", *["conv2 pathway 1"] * (rows - 1)]),
     ).assign_attrs(when="active")
 
 

@@ -84,6 +84,9 @@ def test_events_and_what_happens_elsewhere():
     assert first["elsewhere"] == "−0.4 Hz and +0.2 Hz"  # of the cells that fire less, and more
     assert second["elsewhere"] == ""
     assert first["event_repeats"] == "twice"
+    still = timed()
+    still["change_elsewhere"] = 0.05 * still["change_elsewhere"]
+    assert hypothesis_cards(still)["cards"][0]["elsewhere"] == "0.0 Hz and 0.0 Hz"
 
 
 def test_nothing_is_changed_and_no_rows_make_no_cards():
