@@ -8,7 +8,7 @@ Notation: c channels, k the number that is taken, N images.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from retina_codec.analysis.concepts import activation_tree
 from retina_codec.analysis.control_asking import Asking
 from retina_codec.analysis.control_labels import Concepts, concepts_of, samples_of
 from retina_codec.analysis.control_trials import draw_images, draw_trials
+from retina_codec.analysis.layer_samples import chosen_layers, layer_sites
 from retina_codec.analysis.perturbation import Fill, open_perturbed
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.decomposition import decompose
@@ -58,7 +59,7 @@ def control_curves(
     concepts: Sequence[str] | None = None,
     modes_per_concept: int = 1,
     sign: str = "excitatory",
-    heads: int | Mapping[str, int] | None = None,
+    heads: int | Mapping[str, int] | Literal["network"] | None = None,
     classes: Sequence[str] | None = None,
     top: int = 1,
     fill: Fill = 0.0,
@@ -119,9 +120,9 @@ def control_curves(
         Best correlated modes whose weights are summed.
     sign : {"excitatory", "inhibitory", "net"}
         Of the weights that order channels. Channels of equal weight stand in random order.
-    heads : int or dict of str to int, optional
+    heads : int, dict of str to int, or "network", optional
         Whole runs of neighbouring channels are taken together, so many in a layer; their weight
-        is the sum.
+        is the sum. "network": the attention heads that `adapt` found, single channels elsewhere.
     classes : sequence of str, optional
         Names of the outputs in order; the network's ``classes`` when left out, else numbers.
     top : int
@@ -192,7 +193,7 @@ def control_curves(
             chosen = {}
             for selection in selections:
                 tree = trees.get(selection)
-                groups = heads.get(name) if isinstance(heads, Mapping) else heads
+                groups = _groups(heads, name, opened.function.network)
                 count = opened.layers[name].channels
                 chosen[selection] = (
                     _by_chance(groups or count, trials, random)
@@ -204,6 +205,7 @@ def control_curves(
             asking = Asking(opened, name, chosen, styles, shown, asked, top, fill, progress)
             found.append(asking.curves(trial, resampled).expand_dims(layer=[name]))
     result = xr.concat(found, "layer", join="exact", combine_attrs="drop_conflicts")
+    result = result.assign_coords(site=("layer", layer_sites(modes, names)))
     whole = np.array([asking.original[asked.code == n].mean() for n in range(len(asked.classes))])
     return result.assign(
         original_accuracy=("class", whole, {"units": "1"}),
@@ -256,6 +258,18 @@ def _by_modes(
     return Choice(draw_orders(weight, random), found["mode"].values[mode], correlation)
 
 
+def _groups(heads: Any, name: str, network: Adapter) -> int | None:
+    """Return how many groups of channels a layer has; None: each channel is one."""
+    if heads == "network":
+        return network.heads(name)
+    found: int | None = heads.get(name) if isinstance(heads, Mapping) else heads
+    if found is not None and (not isinstance(found, int) or found < 1):
+        raise RetinaCodecError(
+            f"heads must be a whole number of at least 1, or 'network'; got {found!r}."
+        )
+    return found
+
+
 def _by_chance(groups: int, draws: int, random: np.random.Generator) -> Choice:
     return Choice(draw_orders(np.zeros((draws, groups)), random))
 
@@ -297,7 +311,7 @@ def _check(
 
 
 def _layers_with_modes(modes: xr.DataTree, layers: str | Sequence[str] | None) -> list[str]:
-    known = list(modes["layers"].children) if "layers" in modes.children else []
+    known = chosen_layers(modes)
     found = [name for name in known if "modes" in modes["layers"].children[name].children]
     wanted = [layers] if isinstance(layers, str) else layers
     chosen = found if wanted is None else list(wanted)
