@@ -32,6 +32,8 @@ class Correlated:
 
     correlation: Floats  # (F, C)
     p_value: Floats  # (F, C)
+    feature_p: Floats  # (F,), of the most surprising concept of each feature
+    feature_null: Floats  # (P, F), p of the same with shuffled labels
     null: dict[str, list[Any]] = field(default_factory=dict)  # one entry per permutation
 
 
@@ -47,7 +49,8 @@ def correlate(
     ``r = Σ_members (z − z̄) / √(Σ (z − z̄)² · m (n − m) / n)``. Each r is turned into the tail of the
     Pearson III law with the exact mean, variance and skewness that r has over all permutations
     (see `tail`); p is the share of tails, pooled over pairs and permutations, that are as small:
-    ``p = (1 + #{null tail ≤ tail}) / (1 + F C P)``. One-sided: r larger than by chance.
+    ``p = (1 + #{null tail ≤ tail}) / (1 + F C P)``. One-sided: r larger than by chance. The
+    smallest tail of a feature over concepts is compared in the same way with smallest tails.
 
     Parameters
     ----------
@@ -75,6 +78,7 @@ def correlate(
     counted = np.zeros(len(ranked) + 1, np.int64)
     used = max(1, min(permutations, CALIBRATED // max(1, int(fine.sum()))))
     kept: dict[str, list[Any]] = {}
+    smallest: list[Floats] = []
     number = 0
     for sums in _permuted_sums(chunks, table, moments, permutations, seed):
         drawn = moments.correlation(sums)
@@ -84,17 +88,30 @@ def correlate(
             under = tail(drawn, moments)
             places = np.searchsorted(ranked * (1 + 1e-9), under[fine], side="left")
             counted += np.bincount(places, minlength=len(counted))
-            # the most surprising concept of each feature, to count features in the same way
-            low = np.where(fine, under, np.inf).min(axis=1, initial=np.inf)
-            kept.setdefault("smallest_tail", []).append(low)
+            smallest.append(_smallest(under, fine))
         number += 1
     p = np.full(shape, np.nan)
     values = np.empty(len(ranked))
     values[order] = (1 + np.cumsum(counted[:-1])) / (1 + used * max(1, len(ranked)))
     p[fine] = values
-    found = Correlated(observed, p, kept)
-    found.null["tails"] = [tails]
-    return found
+    known = fine.any(axis=1)
+    null = np.stack(smallest)[:, known]  # (P, F)
+    pool = np.sort(null.ravel())
+    feature_p, feature_null = np.full(len(p), np.nan), np.full((used, len(p)), np.nan)
+    feature_p[known] = _share_below(_smallest(tails, fine)[known], pool)
+    feature_null[:, known] = _share_below(null, pool)
+    return Correlated(observed, p, feature_p, feature_null, kept)
+
+
+def _smallest(tails: Floats, fine: npt.NDArray[np.bool_]) -> Floats:
+    """Return the tail of the most surprising concept of each feature."""
+    return np.asarray(np.where(fine, tails, np.inf).min(axis=1, initial=np.inf))
+
+
+def _share_below(tails: Floats, pool: Floats) -> Floats:
+    """Return ``(1 + #{pool ≤ tail}) / (1 + number)``, pool in rising order."""
+    reached = np.searchsorted(pool, tails * (1 + 1e-9), side="right")
+    return np.asarray((1 + reached) / (1 + len(pool)))
 
 
 @dataclass

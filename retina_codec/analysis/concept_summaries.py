@@ -84,19 +84,17 @@ def summaries_of(
     bootstraps: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """Measure a layer: numbers, intervals, nulls and p, each by level."""
+    """Measure a layer: numbers, intervals, nulls and p, each by level; q (F,) of features."""
     r = found.correlation
     row = levels.measure(r)
     null = {key: np.array(found.null[key]) for key in row}  # (P, level)
     row["features"] = np.array(
         [np.isfinite(r[:, levels.columns(name)]).any(axis=1).sum() for name in levels.names], float
     )
-    hits, cut = q <= false_discovery, -np.inf
-    if hits.any():
-        cut = float(found.null["tails"][0][hits].max())
-    count = float(hits.any(axis=1).sum())
-    by_chance = (np.array(found.null["smallest_tail"]) <= cut * (1 + 1e-9)).sum(axis=1)
-    row["significant"] = np.full(len(levels.names), count)
+    hits = q <= false_discovery
+    cut = float(found.feature_p[hits].max()) if hits.any() else -np.inf
+    by_chance = (found.feature_null <= cut * (1 + 1e-9)).sum(axis=1)
+    row["significant"] = np.full(len(levels.names), float(hits.sum()))
     null["significant"] = np.repeat(by_chance[:, None].astype(float), len(levels.names), 1)
     intervals = _intervals(r, hits, levels, bootstraps, seed)
     data: dict[str, Floats] = {"features": row["features"]}
@@ -126,7 +124,7 @@ def _intervals(
         by_concept, by_feature = by_concept[np.isfinite(by_concept)], by_feature[fine]
         features = len(by_feature)
         high = int((by_feature > levels.threshold).sum())
-        hit = int(hits[fine].any(axis=1).sum())
+        hit = int(hits[fine].sum())
         reached = int((by_concept > levels.threshold).sum())
         found["concept_correlation"].append(_bootstrap(by_concept, random, draws))
         found["feature_correlation"].append(_bootstrap(by_feature, random, draws))

@@ -111,7 +111,7 @@ def correlate_concepts(
     permutations : int
         P, shuffles of the labels (whole rows of the table: which concepts go together stays).
     false_discovery : float
-        Largest q of a pair that counts as significant.
+        Largest q of a feature that counts as significant.
     bootstraps : int
         Draws for intervals.
     seed : int
@@ -125,14 +125,16 @@ def correlate_concepts(
         largest r of any feature (Fig. S7G–I); ``feature_correlation``, mean over features of the
         largest r with any concept (Fig. 5D); ``correlated``, features with r > threshold for some
         concept; ``coverage``, share of concepts with r > threshold for some feature;
-        ``significant``, features with q ≤ false_discovery for some concept (all levels together;
-        its null: features with a pair below the same cut). Each with ``..._interval`` (95 %;
+        ``significant``, features with ``feature_q_value`` ≤ false_discovery (all levels together;
+        its null: features that reach the same p). Each with ``..._interval`` (95 %;
         bootstrap over concepts or features for the first two, Wilson's for counts and shares),
         ``..._null``, ``..._null_interval`` (mean and middle 95 % with shuffled labels) and
         ``..._p`` = (1 + #{null ≥ found}) / (1 + P). ``features``, those that vary. Along
         ``layer``: ``site``, where the results know it.
 
         ``/layers/<name>/<kind>``: ``correlation``, ``p_value``, ``q_value`` (feature, concept);
+        ``feature_p_value``, ``feature_q_value`` (feature): goes with any concept more than by
+        chance, its smallest p against smallest ones of shuffled labels, q over features;
         ``best_feature``, ``best_correlation``, ``best_interval`` (concept): the feature with the
         largest r, and its interval over resampled samples, the pair held fixed. Features that do
         not vary, and concepts of no or all samples, have NaN. ``feature`` is the label of the
@@ -179,7 +181,7 @@ def correlate_concepts(
         found = correlate(chunks, member, permutations, seed, levels.measure)
         data = _pairs(found, chunks, member, arrays[job], table, bootstraps, seed)
         nodes[f"/layers/{job[0]}/{job[1]}"] = data.assign_attrs(kind=job[1])
-        rows[job] = summaries_of(found, data["q_value"].values, levels, false_discovery,
+        rows[job] = summaries_of(found, data["feature_q_value"].values, levels, false_discovery,
                                  bootstraps, seed)  # fmt: skip
     summary = label_summaries(rows, names, list(kinds), levels)
     summary = summary.assign_coords(site=("layer", layer_sites(tree, names)))
@@ -207,10 +209,8 @@ def _pairs(
 ) -> xr.Dataset:
     """Label correlations, p, q, and the best feature of every concept."""
     r, p = found.correlation, found.p_value
-    q = np.full_like(p, np.nan)
     fine = np.isfinite(p)
-    if fine.any():
-        q[fine] = benjamini_hochberg(p[fine])
+    q, feature_q = _adjusted(p), _adjusted(found.feature_p)
     known: npt.NDArray[np.bool_] = np.any(fine, axis=0)
     best = np.where(fine, r, -np.inf).argmax(axis=0)
     largest = np.where(known, np.take_along_axis(r, best[None], 0)[0], np.nan)
@@ -228,6 +228,8 @@ def _pairs(
             "correlation": (pair, r, units | {"long_name": "Pearson r"}),
             "p_value": (pair, p, units | {"long_name": "p, labels permuted, one-sided"}),
             "q_value": (pair, q, units | {"long_name": "q, Benjamini-Hochberg over all pairs"}),
+            "feature_p_value": ("feature", found.feature_p, units),
+            "feature_q_value": ("feature", feature_q, units),
             "best_feature": ("concept", names.astype(str), {"long_name": f"{dim} with largest r"}),
             "best_correlation": ("concept", largest, units),
             "best_interval": (("concept", "bound"), ends, units),
@@ -239,3 +241,11 @@ def _pairs(
         },
         attrs={"feature_is": dim},
     )
+
+
+def _adjusted(p: Floats) -> Floats:
+    """Return q of the p-values that are defined."""
+    q, fine = np.full_like(p, np.nan), np.isfinite(p)
+    if fine.any():
+        q[fine] = benjamini_hochberg(p[fine])
+    return q

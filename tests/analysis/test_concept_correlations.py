@@ -101,6 +101,18 @@ def test_p_counts_pooled_tails():
     np.testing.assert_allclose(found.p_value, expected)
 
 
+def test_features_are_compared_by_their_most_surprising_concept():
+    values, table = data(5)
+    found = run(values, table, 7)
+    moments = _Moments.of(chunked(values), table)
+    drawn = np.array([tail(r, moments).min(1) for r in found.null["r"]])  # (P, F)
+    observed = tail(found.correlation, moments).min(1)
+    expected = [(1 + (drawn <= one).sum()) / (1 + drawn.size) for one in observed]
+    np.testing.assert_allclose(found.feature_p, expected)
+    expected = [[(1 + (drawn <= one).sum()) / (1 + drawn.size) for one in row] for row in drawn]
+    np.testing.assert_allclose(found.feature_null, expected)
+
+
 def test_p_is_near_that_of_permutations_of_each_pair():
     """Heavy tails and few members, where a normal tail would be far too small."""
     random = np.random.default_rng(8)
@@ -120,7 +132,8 @@ def test_p_is_near_that_of_permutations_of_each_pair():
 @pytest.mark.parametrize("kind", ["sparse", "normal", "heavy"])
 def test_p_is_uniform_and_false_discoveries_are_rare_without_a_relation(kind):
     """1500 pairs, 40 times: p ≤ 0.05 in 5 %, and any discovery at all in about 5 % of runs."""
-    any_found, low, tiny = 0, [], []
+    any_found = any_feature = 0
+    low, tiny, features = [], [], []
     for seed in range(40):
         random = np.random.default_rng(seed)
         values = random.normal(size=(150, 100))
@@ -129,13 +142,18 @@ def test_p_is_uniform_and_false_discoveries_are_rare_without_a_relation(kind):
         if kind == "heavy":
             values = np.exp(2 * values)
         table = random.permutation(np.arange(150) % 15)[:, None] == np.arange(15)
-        p = run(values, table, 20, seed).p_value
-        known = p[np.isfinite(p)]
+        found = run(values, table, 20, seed)
+        known = found.p_value[np.isfinite(found.p_value)]
+        of_features = found.feature_p[np.isfinite(found.feature_p)]
+        features.append(np.mean(of_features <= 0.05))
+        any_feature += (benjamini_hochberg(of_features) <= 0.05).any()
         any_found += (benjamini_hochberg(known) <= 0.05).any()
         low.append(np.mean(known <= 0.05))
         tiny.append(np.mean(known <= 0.001))
     assert np.mean(low) == pytest.approx(0.05, abs=0.006)
     assert np.mean(tiny) == pytest.approx(0.001, abs=0.0007)
+    assert np.mean(features) == pytest.approx(0.05, abs=0.012)
+    assert any_feature <= 6
     assert any_found <= 6  # 2 expected; 7 or more have a chance of 0.3 %
 
 

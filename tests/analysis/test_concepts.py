@@ -65,8 +65,9 @@ def test_summaries_count_by_hand(found):
         assert float(here["feature_correlation"]) == pytest.approx(r.max(1).mean())
         assert int(here["correlated"]) == (r.max(1) > 0.2).sum()
         assert float(here["coverage"]) == pytest.approx((r.max(0) > 0.2).mean())
-        q = found[f"layers/one/{kind}/q_value"].values
-        assert int(here["significant"]) == (q <= 0.05).any(1).sum()
+        q = found[f"layers/one/{kind}/feature_q_value"].values
+        assert int(here["significant"]) == (q <= 0.05).sum()
+        assert {0, 1, 2} <= set(np.flatnonzero(q <= 0.05).tolist())
         assert float(here["features"]) == 12
 
 
