@@ -145,9 +145,8 @@ def _elsewhere(row: xr.Dataset) -> str:
         for chosen in (change < 0, change > 0)
         if (affected & chosen).any()
     ]
-    return " and ".join(
-        f"{'+' if mean >= 0.05 else ''}{signed(float(mean) + 0.0, 1)} Hz" for mean in means
-    )
+    rounded = [round(float(mean), 1) + 0.0 for mean in means]  # + 0.0: no zero has a minus
+    return " and ".join(f"{'+' if value > 0 else ''}{signed(value, 1)} Hz" for value in rounded)
 
 
 def _second(row: xr.Dataset) -> str:

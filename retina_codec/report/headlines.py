@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.report.words import listed
+from retina_codec.report.words import listed, plural
 
 __all__ = ["Numbering", "headline", "layer_words", "supporters", "text_of", "timed"]
 
@@ -51,12 +51,21 @@ def headline(row: xr.Dataset, pathways: Numbering | None = None) -> str:
         if chosen.any():
             amount = f"{_hertz(abs(float(change[chosen].mean())))} Hz {word}"
             parts.append(f"{_who(row, chosen)}{'' if parts else ' would fire'} {amount}")
+    unsure = row["undecided"].values.astype(bool) if "undecided" in row else affected & False
+    end = _others(int((~affected & ~unsure).sum()), int((unsure & ~affected).sum()))
     if not parts:
-        return f"Without {who}{when}, no cell would change by much."
-    rest = int((~affected).sum())
-    others = "cell" if rest == 1 else f"{rest} cells"
-    end = f"; the other {others} would hardly change" if rest else ""
+        return f"Without {who}{when}, no cell would change by much{_others(0, unsure.sum())}."
     return f"Without {who}{when}, {' and '.join(parts)}{end}."
+
+
+def _others(rest: int, unsure: int) -> str:
+    """Say what becomes of the cells that are not affected."""
+    if not unsure:
+        others = "cell" if rest == 1 else f"{rest} cells"
+        return f"; the other {others} would hardly change" if rest else ""
+    if not rest:
+        return f"; {unsure} cannot be decided"
+    return f"; {plural(rest, 'other')} would hardly change, {unsure} cannot be decided"
 
 
 def timed(row: xr.Dataset) -> bool:

@@ -38,6 +38,20 @@ def test_sentences_by_hand(values, words):
     assert words in headline(row_with(**values))
 
 
+def test_cells_that_cannot_be_decided_are_not_said_to_stay():
+    def ends(undecided, **values):
+        row = row_with(**values)
+        row["undecided"] = ("cell", np.array(undecided))
+        return headline(row).rsplit("1.5 Hz more", 1)[-1]
+
+    no, yes = False, True
+    assert ends([no] * 5) == "; the other 2 cells would hardly change."
+    assert ends([no, no, no, yes, no]) == "; 1 other would hardly change, 1 cannot be decided."
+    assert ends([no, no, no, yes, yes]) == "; 2 cannot be decided."
+    none = ends([yes, no, no, no, no], affected=[no] * 5)
+    assert none.endswith("no cell would change by much; 1 cannot be decided.")
+
+
 def test_unknown_types_are_said_to_be_unknown():
     row = row_with().assign_coords(type=("cell", ["unknown"] * 5))
     assert "2 of 5 cells of unknown type would fire 3.0 Hz less and" in headline(row)
