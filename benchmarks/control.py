@@ -1,4 +1,4 @@
-"""Control curves of an image network: how long, how specific, and what running from the layer saves.
+"""Control curves of an image network: how long, how specific, what running from the layer saves.
 
     python benchmarks/control.py --network models/digits_cnn
 
