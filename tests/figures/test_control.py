@@ -55,7 +55,7 @@ def test_curves_are_means_with_standard_errors(found):
             top = axes.collections[side].get_paths()[0].vertices[:, 1].max()
             assert top == pytest.approx((by_trial[side].mean(-1) + error[side]).max())
     value = float(here["estimate"][0, 0])
-    assert f"contribution modes\n{value:.2f}".replace("-", "−") in words_of(figure)
+    assert f"contribution modes\nspecificity {value:.2f}".replace("-", "−") in words_of(figure)
 
 
 def test_layers_have_estimates_intervals_and_stars(found):
