@@ -92,10 +92,7 @@ def one_movie(folder: str, movie: int, duration: float, seed: int) -> dict[str, 
         gap=max(40, network.history),
     )
     modes = own_contributions(network, recording["test"], modes, windows=240, seed=seed)
-    trees = {
-        name: rc.find_pathways(modes, description=name, seed=seed)  # type: ignore[arg-type]
-        for name in DESCRIPTIONS
-    }
+    trees = {name: rc.find_pathways(modes, description=name, seed=seed) for name in DESCRIPTIONS}
     quality = agreement(explained["responses/prediction"], recording["test"])
     share = quality["pearson"] / quality["noise_ceiling"]
     return {
