@@ -20,6 +20,7 @@ from retina_codec.analysis.layer_samples import (
     read,
 )
 from retina_codec.analysis.resampling import percentiles
+from retina_codec.analysis.statistics import benjamini_hochberg
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 
@@ -120,7 +121,8 @@ def head_sparsity(
         ``null_interval``, mean and middle 95 % over groupings of the same mean; ``excess`` =
         sparsity − null_mean and ``excess_sem``, over inputs; ``excess_spread``, standard deviation
         of the excess over inputs; ``p_value`` = (1 + #{null ≥ sparsity}) / (1 + P), one-sided:
-        heads specialised more than by chance; ``undefined``, inputs whose sums are all zero.
+        heads specialised more than by chance; ``q_value`` over layers and quantities;
+        ``undefined``, inputs whose sums are all zero.
         Dimensionless.
 
     Raises
@@ -154,8 +156,10 @@ def head_sparsity(
         "excess_sem": "standard error over inputs",
         "excess_spread": "standard deviation over inputs",
         "p_value": "p, one-sided, random groupings",
+        "q_value": "q, Benjamini-Hochberg over layers and quantities",
         "undefined": "inputs without any head that is not zero",
     }
+    rows["q_value"] = benjamini_hochberg(np.array(rows["p_value"])).tolist()
     data = {
         key: (
             ("layer", "quantity", *(("bound",) if key.endswith("interval") else ())),
@@ -178,8 +182,9 @@ def head_sparsity(
 
 def _known_heads(results: Any) -> dict[str, int]:
     """Return the heads of the attention sites of a tree."""
-    layers = results["layers"].children if isinstance(results, xr.DataTree) else {}
-    found = {str(k): int(v.attrs["heads"]) for k, v in layers.items() if "heads" in v.attrs}
+    names = chosen_layers(results) if isinstance(results, xr.DataTree) else []
+    attrs = {name: results["layers"].children[name].attrs for name in names}
+    found = {name: int(about["heads"]) for name, about in attrs.items() if "heads" in about}
     if not found:
         raise RetinaCodecError(
             "the number of heads is not known here; give heads=, or explain layers='attention'."

@@ -44,7 +44,7 @@ def sites_of(found: xr.Dataset) -> list[str] | None:
 
 def room_below(layers: Sequence[str]) -> float:
     """Inches below the axes that the names of layers need."""
-    return 0.42 + 0.066 * max(map(len, layers)) if _long(layers) else 0.5
+    return 0.42 + 0.06 * max(map(len, layers)) if _long(layers) else 0.5
 
 
 def _long(layers: Sequence[str]) -> bool:

@@ -71,7 +71,8 @@ def concepts(
             )
         here = here.sel(layer=list(layers))
     names = [layer_name(str(name)) for name in here["layer"].values]
-    figure = new_figure(4.1)
+    height = 3.6 + room_below(names)
+    figure = new_figure(height)
     draw_title(figure, "", f"Concepts by layer: {level}")
     spec = grid(
         figure,
@@ -96,7 +97,7 @@ def concepts(
         first.fill_between([], [], [], color=MUTED, alpha=0.3, lw=0, label="shuffled labels")
         handles, words = first.get_legend_handles_labels()
         figure.legend(
-            handles, words, loc="upper left", ncols=5, bbox_to_anchor=(0.005, 1 - 0.28 / 4.1),
+            handles, words, loc="upper left", ncols=5, bbox_to_anchor=(0.005, 1 - 0.28 / height),
             handlelength=1.2, columnspacing=1.4,
         )  # fmt: skip
     return figure

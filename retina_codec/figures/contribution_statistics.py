@@ -46,7 +46,7 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
             f"{list(found.data_vars)}."
         )
     layers = [layer_name(str(name)) for name in found["layer"].values]
-    figure = new_figure(3.7)
+    figure = new_figure(3.2 + room_below(layers))
     draw_title(figure, "", "Contributions and activations by layer")
     spec = grid(
         figure,
@@ -91,7 +91,7 @@ def head_sparsity(found: xr.Dataset) -> Figure:
             f"this figure needs what head_sparsity() returned; got {list(found.data_vars)}."
         )
     layers = [layer_name(str(name)) for name in found["layer"].values]
-    figure = new_figure(3.3)
+    figure = new_figure(2.8 + room_below(layers))
     draw_title(figure, "", "Attention heads")
     spec = grid(figure, [1], [1], left=0.6, right=3.2, top=0.5, bottom=room_below(layers))
     axes = figure.add_subplot(spec[0])

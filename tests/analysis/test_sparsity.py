@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
 
 from retina_codec.analysis.sparsity import head_sparsity, hoyer_sparsity
 from retina_codec.errors import RetinaCodecError
@@ -145,6 +146,8 @@ def test_layers_of_a_tree_with_heads_of_their_own():
             float(alone)
         )
     assert found.attrs["heads"] == [4, 3]
+    expected = false_discovery_control(found["p_value"].values.ravel()).reshape(2, 2)
+    np.testing.assert_allclose(found["q_value"], expected)
 
 
 @pytest.mark.parametrize("heads", [0, 1, 5, True])

@@ -78,7 +78,8 @@ def test_heads_stand_beside_random_groups():
         lines["contributions"].get_ydata(), found["sparsity"].sel(quantity="contribution")
     )
     assert "random groups" in words_of(figure)
-    assert_readable(head_sparsity(measure_heads(tree["layers/a/activation"], 3, draws=5)))
+    long = {name: tree["layers/a/activation"] for name in LONG}
+    assert_readable(head_sparsity(measure_heads(long, 3, draws=5)))
 
 
 def test_layers_of_other_sites_are_not_joined(found):
