@@ -101,6 +101,13 @@ class Runner:
         self._plain = HookedFunction(plan.network)
         point = self._plain.enter(to_point(first, plan.device, plan.dtype))
         self.layers: dict[str, Layer] = self._plain.look(point)
+        odd = {name: layer.shape for name, layer in self.layers.items() if not layer.row_for_each}
+        if odd:
+            raise RetinaCodecError(
+                "layers must have one row for every input; these have others, of shape "
+                f"{odd} (windows of attention, or the tokens of all inputs in one row). Explain "
+                "the blocks instead."
+            )
         if isinstance(self.function, HookedFunction):
             self.function = self._plain
         self.output_shape = tuple(self._plain.outputs(point).shape[1:])

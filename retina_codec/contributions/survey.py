@@ -35,6 +35,7 @@ class Layer:
     axes_are: str  # "declared", "inferred", or "guessed: ..." with the reason
     cuts: bool  # whether every path from input to output crosses the layer
     overwritten: bool = False  # whether a later step of the network overwrites its values in place
+    row_for_each: bool = True  # whether it has one row for every input
 
     @property
     def space_axes(self) -> tuple[int, ...]:
@@ -173,12 +174,6 @@ def _describe(
 ) -> Layer:
     """Say what is known of one call of a layer."""
     shape = tuple(seen.values.shape)
-    if shape[0] != rows:
-        raise RetinaCodecError(
-            f"layer {name!r} must have one row for every input; for {rows} it has {shape[0]}, of "
-            f"shape {shape[1:]} (windows of attention, or the tokens of all inputs in one row). "
-            "Explain the blocks instead."
-        )
     declared = network.declared_axis(name)
     axis, how = _infer_axis(seen) if declared is None else (declared, "declared")
     if not -len(shape) < axis < len(shape) or axis % len(shape) == 0:
@@ -192,6 +187,7 @@ def _describe(
         how,
         cuts=not _reaches(output.grad_fn, leaves, seen.node),
         overwritten=(seen.values._version, seen.copy._version) != seen.versions,
+        row_for_each=shape[0] == rows,
     )
 
 

@@ -79,6 +79,67 @@ def test_gradients_have_their_closed_forms() -> None:
         assert torch.autograd.gradcheck(target, (leaf,))
 
 
+WORDS = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+LENGTHS = (5, 2, 3)
+
+
+def padded(side: str = "after") -> torch.Tensor:
+    """Logits of three texts, missing where there is no token."""
+    found = torch.full_like(WORDS, torch.nan)
+    for number, length in enumerate(LENGTHS):
+        place = slice(None, length) if side == "after" else slice(5 - length, None)
+        found[number, place] = WORDS[number, :length]
+    return found
+
+
+@pytest.mark.parametrize("side", ["after", "before"])
+@pytest.mark.parametrize("tokens", ["last", "mean", "sum"])
+def test_entropy_of_tokens_is_that_of_each_by_scipy(side: str, tokens: Any) -> None:
+    """Padding on either side counts nothing; its gradient is zero, not missing."""
+    each = [
+        scipy.stats.entropy(scipy.special.softmax(text[:length].numpy(), 1), axis=1)
+        for text, length in zip(WORDS, LENGTHS, strict=True)
+    ]
+    expected = {
+        "last": [h[-1] for h in each], "mean": [h.mean() for h in each],
+        "sum": [h.sum() for h in each],
+    }[tokens]  # fmt: skip
+    leaf = padded(side).requires_grad_()
+    found = Entropy(tokens)(leaf)
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-12)
+    (gradient,) = torch.autograd.grad(found.sum(), leaf)
+    there = ~leaf.detach().isnan()
+    assert bool((gradient[~there] == 0).all())
+    p = WORDS.softmax(2)
+    slope = -p * (p.log() + Entropy()(WORDS.flatten(0, 1)).view(3, 5, 1))  # of one token
+    for number, length in enumerate(LENGTHS):
+        found_there = gradient[number][there[number, :, 0]]
+        by_hand = slope[number, :length] / (length if tokens == "mean" else 1)
+        if tokens == "last":
+            by_hand[:-1] = 0
+        torch.testing.assert_close(found_there, by_hand)
+
+
+@pytest.mark.parametrize(
+    "target", [TopK(), TopK(2), Probability(), Probability(1), Contrast(), Entropy()], ids=repr
+)
+@pytest.mark.parametrize("side", ["after", "before"])
+def test_other_targets_are_those_of_the_last_token(target: Target, side: str) -> None:
+    last = torch.stack([text[length - 1] for text, length in zip(WORDS, LENGTHS, strict=True)])
+    torch.testing.assert_close(target(padded(side)), target(last))
+    elsewhere = padded(side) * torch.tensor([-1.0, 2.0, 0.5, 1.0]).double()
+    bound, plain = target.bind(padded(side)), target.bind(last)
+    torch.testing.assert_close(bound(elsewhere), plain(last * torch.tensor([-1.0, 2, 0.5, 1])))
+
+
+def test_a_text_of_padding_alone_has_no_entropy() -> None:
+    outputs = padded()
+    outputs[1] = torch.nan
+    for target in (Entropy(), Entropy("mean"), TopK()):
+        with pytest.raises(RetinaCodecError, match="at least one token that is not padding"):
+            target(outputs)
+
+
 OTHER = torch.tensor([[5.0, 0.0, 1.0, 7.0], [9.0, 1.0, 2.0, 0.0]], dtype=torch.float64)
 
 
@@ -188,6 +249,9 @@ def test_classes_are_found_by_the_ids_of_a_network_that_names_them() -> None:
         (lambda: Probability("cello")(LOGITS), "Ids are understood only when"),
         (lambda: Entropy()(LOGITS[:, :1]), "Entropy needs .* at least 2 classes"),
         (lambda: Entropy()(LOGITS[:, :, None]), r"got shape \(2, 4, 1\)"),
+        (lambda: Entropy("sum")(LOGITS[:, :, None]), r"got shape \(2, 4, 1\)"),
+        (lambda: Entropy()(LOGITS[0]), r"got shape \(4,\)"),
+        (lambda: Entropy("every"), "tokens must be one of .*got 'every'"),  # type: ignore[arg-type]
         (lambda: Contrast()(LOGITS[:, :1]), "Contrast needs .* at least 2 classes"),
         (lambda: Contrast().bind(LOGITS[:, :1]), "Contrast needs .* at least 2 classes"),
         (lambda: Unit(9)(LOGITS), "between 0 and 3; got 9"),

@@ -160,7 +160,7 @@ def test_leaving_out_what_is_not_there_is_refused(make: Any) -> None:
 
 
 def test_tokens_of_all_inputs_in_a_row_are_refused() -> None:
-    with pytest.raises(RetinaCodecError, match="one row for every input; for 1 it has 7"):
+    with pytest.raises(RetinaCodecError, match=r"one row for every input; .*fc2"):
         contribute(adapt(LANGUAGE["opt"](), "mlp"), IDS, target=TopK(1), method=ActGrad())
 
 
@@ -172,7 +172,7 @@ def test_windows_of_attention_are_refused_and_the_blocks_are_not() -> None:
     )  # fmt: skip
     network = transformers.SwinForImageClassification(config).eval()
     options = {"target": TopK(1), "method": ActGrad(), **EXACT}
-    with pytest.raises(RetinaCodecError, match="one row for every input; for 1 it has 4"):
+    with pytest.raises(RetinaCodecError, match=r"one row for every input; .*o_proj"):
         contribute(adapt(network, "attention"), pictures(32), **options)
     tree = contribute(adapt(network, "blocks"), pictures(32), **options)
     assert len(tree["layers"].children) == 2

@@ -222,6 +222,8 @@ def test_for_token_numbers_the_embeddings_stand_for_the_input() -> None:
     assert {name: layer.cuts for name, layer in found.items()} == {
         "words": False, "places": False, "mix": False, "last": True,
     }  # fmt: skip
+    # Places come without the axis of inputs, as one table for all.
+    assert [name for name, layer in found.items() if not layer.row_for_each] == ["places"]
     inside = look(Tokens(), inputs, "mix", hook="input")
     assert not inside["mix"].cuts
 

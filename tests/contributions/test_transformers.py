@@ -50,6 +50,7 @@ def randomise(network: nn.Module) -> nn.Module:
 
 
 def resnet() -> nn.Module:
+    torch.manual_seed(0)
     config = ResNetConfig(
         embedding_size=4, hidden_sizes=[6, 8], depths=[2, 1], layer_type="basic", num_labels=5
     )
@@ -57,6 +58,7 @@ def resnet() -> nn.Module:
 
 
 def vit() -> nn.Module:
+    torch.manual_seed(0)
     config = ViTConfig(
         hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
         image_size=12, patch_size=4, num_labels=5,
@@ -65,11 +67,13 @@ def vit() -> nn.Module:
 
 
 def convnext() -> nn.Module:
+    torch.manual_seed(0)
     config = ConvNextConfig(depths=[1, 1], hidden_sizes=[4, 6], num_stages=2, num_labels=5)
     return randomise(ConvNextForImageClassification(config))
 
 
 def gpt2() -> nn.Module:
+    torch.manual_seed(0)
     config = GPT2Config(
         n_embd=8, n_layer=2, n_head=2, vocab_size=20, n_positions=12, bos_token_id=0,
         eos_token_id=0,
