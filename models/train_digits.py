@@ -1,15 +1,12 @@
-r"""Train a small network on digit scenes and write its folder with its card.
+"""Train a small network on digit scenes and write its folder with its card.
 
     python models/train_digits.py --kind cnn --out models/digits_cnn
-    python models/train_digits.py --kind vit --out first_vit
-    python models/train_digits.py --kind vit --begin first_vit --seed 1 --epochs 10 \
-        --teacher models/digits_cnn --inverted 0.5 --out models/digits_vit
 
-The last goes on from where the second ended, with a rate that rises and falls once more, with a
-share of the scenes inverted, and with hints: tokens of a middle block shall tell what a map of the
-teacher holds (Romero et al. 2015, FitNets). Every epoch draws fresh scenes from the train digits
-and the left halves of the photographs. The card's numbers come from the test digits and the right
-halves.
+Every card ends its story with the commands that made its network. With ``--begin`` a run goes on
+from the weights of an earlier one, with a rate that rises and falls once more. With ``--teacher``
+it gets hints: tokens of a middle block shall tell what a map of the teacher holds (Romero et al.
+2015, FitNets). Every epoch draws fresh scenes from the train digits and the left halves of the
+photographs. The card's numbers come from the test digits and the right halves.
 """
 
 import argparse
@@ -106,8 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     test = digit_scenes("test", count=chosen.test_scenes, seed=TEST_SEED)
     correct = is_correct(network, torch.from_numpy(test["image"].values), test["digit"].values)
     text = card(network, chosen.kind, correct, test["digit"].values, test["digit_index"].values)
-    doubts = DOUBTS + (DOUBTS_OF_HINTS if hints is not None else "")
-    save_small_network(network, chosen.out, text + doubts, overwrite=chosen.overwrite)
+    save_small_network(network, chosen.out, text, overwrite=chosen.overwrite)
     print(f"accuracy on the test part: {correct.mean():.4f}")
     return 0
 
@@ -255,6 +251,21 @@ def story(record: dict[str, Any]) -> list[str]:
     ]
 
 
+def commands(record: dict[str, Any], kind: str) -> list[str]:
+    """Return the command of every run, the earliest first."""
+    lines = commands(record["earlier"], kind) if "earlier" in record else []
+    place = f"run{len(lines) + 1}"
+    options = f"--seed {record['seed']} --epochs {record['epochs']}"
+    options += f" --scenes {record['scenes_per_epoch']}"
+    if lines:
+        options += f" --begin run{len(lines)}"
+    if record.get("inverted"):
+        options += f" --inverted {record['inverted']}"
+    if record.get("teacher"):
+        options += " --teacher models/digits_cnn"
+    return [*lines, f"python models/train_digits.py --kind {kind} {options} --out {place}"]
+
+
 def card(
     network: SmallResNet | SmallViT,
     kind: str,
@@ -265,7 +276,7 @@ def card(
     """Write what the network is, how it was trained and how good it is."""
     record = network.training_record
     told = "\n".join(story(record))
-    again = ", again with `--begin` and `--seed 1`" if "earlier" in record else ""
+    made_by = "\n".join(commands(record, kind))
     parameters = sum(values.numel() for values in network.parameters())
     what = {
         "cnn": "A residual network (He et al. 2016) of eight blocks in four stages "
@@ -303,8 +314,11 @@ network = load_small_network("models/digits_{kind}")  # network.layers: what can
   smoothing {record["label_smoothing"]}, gradients clipped to norm 1
 - the weights of the last step were kept
 
-Made by `python models/train_digits.py --kind {kind}`{again}, on CPU,
-PyTorch {torch.__version__}, retina-codec {rc.__version__}.
+Made on CPU with PyTorch {torch.__version__} and retina-codec {rc.__version__} by
+
+```sh
+{made_by}
+```
 
 ## How good it is
 
@@ -318,6 +332,8 @@ Accuracy = {correct.mean():.4f} (95 % Wilson interval {low} to {high}; over digi
 """
         + "\n".join(rows)
         + "\n"
+        + DOUBTS
+        + (DOUBTS_OF_HINTS if record.get("teacher") else "")
     )
 
 

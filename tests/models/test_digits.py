@@ -1,0 +1,176 @@
+"""The shipped networks of digit scenes do what their cards say; their recipe runs."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch import nn
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.small_networks import load_small_network
+from retina_codec.recordings.digit_scenes import digit_scenes
+
+MODELS = Path(__file__).parents[2] / "models"
+KINDS = ["cnn", "vit"]
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    specification = importlib.util.spec_from_file_location(
+        "train_digits", MODELS / "train_digits.py"
+    )
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return digit_scenes("test", count=300, seed=77, progress=False)  # not those of the cards
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_accuracy_is_that_of_the_card(kind, scenes):
+    card = (MODELS / f"digits_{kind}/card.md").read_text(encoding="utf-8")
+    told = re.search(r"Accuracy = ([\d.]+) \(95 % Wilson interval ([\d.]+) to ([\d.]+);", card)
+    accuracy, low, high = (float(number) for number in told.groups())
+    assert low < accuracy < high
+    network = load_small_network(MODELS / f"digits_{kind}")
+    with torch.no_grad():
+        found = network(torch.from_numpy(scenes["image"].values)).argmax(1).numpy()
+    correct = np.array(network.classes)[found] == scenes["label"].values
+    interval = binomtest(int(correct.sum()), len(correct)).proportion_ci(0.999, method="wilson")
+    assert interval.low < accuracy < interval.high
+    rows = re.findall(r"\| (\d) \| (\d+) \| ([\d.]+) \| ([\d.]+) to ([\d.]+) \|", card)
+    assert [row[0] for row in rows] == list(network.classes)
+    count = np.array([int(row[1]) for row in rows])
+    of_class = np.array([float(row[2]) for row in rows])
+    assert (count * of_class).sum() / count.sum() == pytest.approx(accuracy, abs=1e-3)
+    record = network.training_record
+    assert f"{record['epochs']} epochs of {record['scenes_per_epoch']} scenes" in card
+    parameters = sum(values.numel() for values in network.parameters())
+    assert f"{parameters:,} parameters" in card
+    assert (MODELS / f"digits_{kind}/weights.safetensors").stat().st_size < 1.5e6
+    assert "## Doubts" in card
+
+
+def test_hints(recipe):
+    """Mean squared error of a linear reading, against numpy; hooks go, the teacher stays."""
+    teacher = load_small_network(MODELS / "digits_cnn")
+    before = {name: values.clone() for name, values in teacher.state_dict().items()}
+    network = recipe.make("vit", 64, 3)
+    hints = recipe.Hints(teacher, network, 3)
+    pictures = torch.from_numpy(digit_scenes("train", count=16, seed=9)["image"].values)
+    maps, tokens = [], []
+    hooks = [
+        teacher.stage3[1].register_forward_hook(lambda *found: maps.append(found[2])),
+        network.blocks[3].register_forward_hook(lambda *found: tokens.append(found[2])),
+    ]
+    with torch.no_grad():
+        network.eval()(pictures)
+        teacher(pictures)
+    for hook in hooks:
+        hook.remove()
+    held = maps[0].permute(0, 2, 3, 1).reshape(-1, 48).double().numpy()
+    held = (held - held.mean(0)) / np.maximum(held.std(0, ddof=1), 1e-3)
+    told = tokens[0][:, 1:].reshape(-1, 64).double().numpy()
+    told = np.concatenate([told, np.ones((len(told), 1))], 1)
+    best = np.linalg.lstsq(told, held)[0]
+    for weights in (np.zeros_like(best), best):
+        with torch.no_grad():
+            hints.reading.weight.copy_(torch.from_numpy(weights[:-1].T))
+            hints.reading.bias.copy_(torch.from_numpy(weights[-1]))
+            network(pictures)
+            found = float(hints.loss(pictures))
+        assert found == pytest.approx(((told @ weights - held) ** 2).mean(), rel=1e-3)
+    recipe.train(network, 64, 1, 32, 3e-3, 0.0, 3, 0.5, hints)
+    assert not np.allclose(hints.reading.bias.detach(), best[-1], atol=1e-4)
+    assert not any(module._forward_hooks for module in network.modules())
+    for name, values in teacher.state_dict().items():
+        assert torch.equal(values, before[name])
+    with pytest.raises(RetinaCodecError, match="from a SmallResNet to a SmallViT"):
+        recipe.Hints(network, network, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recipe_runs_and_goes_on(kind, recipe, tmp_path, capsys):
+    tiny = ["--kind", kind, "--epochs", "1", "--scenes", "70", "--test-scenes", "30"]
+    assert recipe.main([*tiny, "--out", str(tmp_path / "one")]) == 0
+    begin = ["--begin", str(tmp_path / "one"), "--seed", "1", "--inverted", "0.5"]
+    if kind == "vit":
+        begin += ["--teacher", str(MODELS / "digits_cnn")]
+    assert recipe.main([*tiny, *begin, "--out", str(tmp_path / "two")]) == 0
+    printed = re.findall(r"accuracy on the test part: ([\d.]+)", capsys.readouterr().out)
+    assert len(printed) == 2
+    first, second = (load_small_network(tmp_path / name) for name in ("one", "two"))
+    assert second.training_record["earlier"] == first.training_record
+    assert second.training_record["seed"] == 1
+    moved = [
+        not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    ]
+    assert all(moved)
+    card = (tmp_path / "two/card.md").read_text(encoding="utf-8")
+    assert card.count("1 epochs of 70 scenes") == 2
+    assert "50% of scenes inverted" in card
+    assert ("hints from the SmallResNet" in card) == (kind == "vit")
+    assert f"Accuracy = {float(printed[1]):.4f}" in card
+    with torch.no_grad():
+        test = digit_scenes("test", count=30, seed=recipe.TEST_SEED, progress=False)
+        found = second(torch.from_numpy(test["image"].values)).argmax(1).numpy()
+    assert (found == test["digit"].values).mean() == pytest.approx(float(printed[1]), abs=1e-4)
+
+
+def test_training_lowers_the_loss_and_is_reproducible(recipe):
+    losses = []
+    for _ in range(2):
+        network = recipe.make("cnn", 64, 3)
+        losses.append(recipe.train(network, 64, 6, 32, 3e-3, 0.0, 3))
+        assert not network.training
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_normalisation_is_that_of_the_train_scenes(recipe):
+    network = recipe.make("vit", 200, 5)
+    images = torch.from_numpy(digit_scenes("train", count=200, seed=5)["image"].values)
+    normal = network.normalisation(images)
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(normal.std((0, 2, 3)), torch.ones(3), atol=2e-3, rtol=0)
+
+
+def test_intervals(recipe):
+    """Wilson's against its formula; over digits it is wider when scenes of a digit agree."""
+    correct = np.arange(400) % 10 > 0
+    z, n, p = 1.959964, 400, 0.9
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert recipe.wilson(correct) == (f"{middle - half:.3f}", f"{middle + half:.3f}")
+    grouped = np.repeat(np.arange(100) % 10 > 0, 4)  # four scenes of a digit are alike
+    low, high = recipe.over_digits(grouped, np.repeat(np.arange(100), 4))
+    wide = 2 * 1.96 * np.sqrt(0.09 / 100)
+    assert float(high) - float(low) == pytest.approx(wide, rel=0.15)
+
+
+def test_correct_answers_are_counted(recipe):
+    class Echo(nn.Module):
+        def forward(self, images):
+            return nn.functional.one_hot(images[:, 0, 0, 0].long(), 10)
+
+    images = torch.zeros(300, 3, 2, 2)
+    images[:, 0, 0, 0] = torch.arange(300) % 10
+    digits = np.arange(300) % 10
+    digits[5] = 0
+    np.testing.assert_array_equal(recipe.is_correct(Echo(), images, digits), np.arange(300) != 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_configs_hold_no_machine_paths(kind):
+    config = json.loads((MODELS / f"digits_{kind}/config.json").read_text(encoding="utf-8"))
+    assert config["network"]["kind"] in ("SmallResNet", "SmallViT")
+    assert "/" not in json.dumps(config["training"])
