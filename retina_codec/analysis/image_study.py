@@ -6,6 +6,7 @@ figures. They are done once here, under names that say with what settings, and f
 next figure. It draws nothing and measures nothing.
 """
 
+import argparse
 import hashlib
 import os
 import re
@@ -35,7 +36,7 @@ from retina_codec.recordings.digit_scenes import digit_scenes
 from retina_codec.recordings.images import open_images
 from retina_codec.storage import open_tree, save_tree
 
-__all__ = ["DIGIT_GROUPS", "ImageStudy", "open_study"]
+__all__ = ["DIGIT_GROUPS", "ImageStudy", "open_study", "study_arguments", "study_of"]
 
 DIGIT_GROUPS = {
     **dict.fromkeys("0689", "with a loop"),
@@ -278,6 +279,35 @@ def open_study(
         seed,
         device,
         progress,
+    )
+
+
+def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> None:
+    """Add the arguments that every script about image networks has; see `open_study`."""
+    parser.add_argument("--out", type=Path, required=True, help="folder; one per model and images")
+    parser.add_argument(
+        "--data", type=Path, help="images in class folders; digit scenes if left out"
+    )
+    parser.add_argument("--model", default="models/digits_cnn", help="folder, or name of a network")
+    parser.add_argument("--count", type=int, default=count, help="images (default %(default)s)")
+    parser.add_argument("--labels", type=Path, help="file with the labels of flat folders")
+    parser.add_argument("--hierarchy", type=Path, help="file with the superclasses of classes")
+    parser.add_argument("--seed", type=int, default=0, help="of images, modes and intervals")
+    parser.add_argument("--device", help="cpu or cuda; the CPU if left out")
+    parser.add_argument("--reuse", action="store_true", help="draw again from saved results")
+
+
+def study_of(options: argparse.Namespace, folder: Path | None = None) -> ImageStudy:
+    """Open what `study_arguments` read, in ``--out`` or another folder."""
+    return open_study(
+        folder or options.out,
+        data=options.data,
+        model=options.model,
+        count=options.count,
+        labels=options.labels,
+        hierarchy=options.hierarchy,
+        seed=options.seed,
+        device=options.device,
     )
 
 
