@@ -71,9 +71,11 @@ def contribute(
         `Surprisal`, `TopK`, `Probability`, `Entropy`, `Contrast`, `Unit`, `Sum`, or a function of
         outputs ``(batch, output) -> (batch,)``.
     method : Method
-        `IntegratedGradients`, `InputGrad`, `ActGrad`, `ActNormGrad` or `SmoothGrad`.
+        `IntegratedGradients`, `InputGrad`, `ActGrad`, `ActNormGrad` or `SmoothGrad`. Where all
+        inputs are whole numbers (words), paths, baselines and noise are those of their embeddings.
     layers : str or sequence of str, optional
-        Names or patterns of submodules; the network's ``layers`` when left out.
+        Names or patterns of submodules, or words for a site of every block (``"blocks"``,
+        ``"mlp"``, ``"attention"``; see `adapt`); the network's ``layers`` when left out.
     reduction : Reduction, optional
         What is kept of the units: `ChannelSums` (default), `HeadSums` or `AllUnits`.
     batch_size : int, optional
@@ -103,8 +105,9 @@ def contribute(
         and for methods whose contributions have a known sum ``target_change`` (time), that sum,
         and ``completeness_error`` (time) = sum of contributions − target_change, in the target's
         unit (nats for Surprisal); for `SmoothGrad` ``standard_error`` (time) of the layer's sum.
-        The attrs of a layer tell the shape of its units, which axis is channels, and whether
-        completeness holds. ``time`` is the time of the response. Read when asked for, from a
+        The attrs of a layer tell the shape of its units, which axis is channels, whether
+        completeness holds and, in networks whose blocks are known, site, block, side, heads and
+        leading tokens. ``time`` is the time of the response. Read when asked for, from a
         ``.zarr`` store.
 
     Raises
@@ -158,6 +161,8 @@ def contribute(
     }
     with open_runner(plan, first_input(source)) as runner:
         runner.prepare(source)
+        if runner.embedding:
+            settings["paths_in"] = f"embedding of {runner.embedding}"
         found = _run(runner, source, settings, store, client, progress)
     return found
 

@@ -51,6 +51,8 @@ class HookedFunction:
         Known after `look`: one name per call of a submodule.
     complete : mapping of str to bool
         Whether every path from input to output crosses the layer.
+    embedding : str or None
+        Known after `enter`: the module whose output stands for words by number; empty if none.
 
     Raises
     ------
@@ -63,7 +65,7 @@ class HookedFunction:
     def __init__(self, network: Adapter | nn.Module, layers: Sequence[str] | None = None) -> None:
         self.network = network if isinstance(network, Adapter) else adapt(network, layers)
         self._survey: dict[str, Layer] | None = None
-        self._embedding: str | None = None
+        self.embedding: str | None = None
 
     def enter(self, inputs: Batch) -> Batch:
         """Return inputs that paths can lead to: embeddings come beside numbers of words.
@@ -74,10 +76,10 @@ class HookedFunction:
         if any(values.is_floating_point() for values in tensors_of(inputs)):
             return inputs
         module = self.network.module
-        if self._embedding is None:
+        if self.embedding is None:
             one = map_tensors(lambda values: values[:1], inputs)
-            self._embedding = find_embedding(module, one, self.network.call) or ""
-        return embedded(module, self._embedding, inputs) if self._embedding else inputs
+            self.embedding = find_embedding(module, one, self.network.call) or ""
+        return embedded(module, self.embedding, inputs) if self.embedding else inputs
 
     def look(self, point: Batch) -> dict[str, Layer]:
         """Survey the layers with the first input of a batch, once."""

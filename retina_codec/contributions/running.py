@@ -118,6 +118,11 @@ class Runner:
                 f"the layers {list(self.layers)}. Use tokens='all', or explain the blocks."
             )
 
+    @property
+    def embedding(self) -> str:
+        """Name of the module whose output stands for inputs that are words by number, or none."""
+        return self._plain.embedding or ""
+
     def site(self, name: str) -> Site | None:
         """Return what is known of the place of a layer within its block."""
         sites = self.plan.network.sites
