@@ -35,7 +35,7 @@ from retina_codec.analysis.statistics import benjamini_hochberg
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 
-__all__ = ["QUANTITIES", "contribution_statistics"]
+__all__ = ["QUANTITIES", "GatheredLayer", "contribution_statistics", "gather_layer"]
 
 Floats = npt.NDArray[np.float64]
 QUANTITIES = ("contribution", "excitatory", "inhibitory", "activation")
@@ -122,7 +122,7 @@ def contribution_statistics(
     names = chosen_layers(tree, layers)
     found = []
     for name in progress_bar(names, description="statistics", progress=progress):
-        found.append(_gather(tree, name, labels))
+        found.append(gather_layer(tree, name, labels))
     inputs = len(found[0].values)
     if inputs < 2 * block:
         raise RetinaCodecError(
@@ -150,7 +150,7 @@ def contribution_statistics(
 
 
 @dataclass
-class _Gathered:
+class GatheredLayer:
     """What one pass over a layer leaves."""
 
     values: Floats  # (input, 5): sparsity by quantity, sign correlation
@@ -159,7 +159,7 @@ class _Gathered:
     means: dict[str, Floats] = field(default_factory=dict)  # (class, channel) by quantity
 
 
-def _gather(tree: xr.DataTree, name: str, labels: Any) -> _Gathered:
+def gather_layer(tree: xr.DataTree, name: str, labels: Any) -> GatheredLayer:
     """Go through a layer once."""
     layer = layer_dataset(tree, name)
     dim = input_dim(layer["contribution"])
@@ -188,10 +188,10 @@ def _gather(tree: xr.DataTree, name: str, labels: Any) -> _Gathered:
             for quantity, some in by_quantity.items():
                 sums[quantity] += member @ some
     if codes is None:
-        return _Gathered(values, channels, [])
+        return GatheredLayer(values, channels, [])
     count = np.bincount(codes[codes >= 0], minlength=len(classes))[:, None]
     means = {quantity: total / count for quantity, total in sums.items()}
-    return _Gathered(values, channels, classes, means)
+    return GatheredLayer(values, channels, classes, means)
 
 
 def _membership(codes: npt.NDArray[np.intp], classes: int) -> Any:
@@ -213,7 +213,9 @@ def row_correlation(one: Floats, other: Floats) -> Floats:
     return found
 
 
-def _per_input(found: list[_Gathered], bootstraps: int, seed: int, block: int) -> dict[str, Any]:
+def _per_input(
+    found: list[GatheredLayer], bootstraps: int, seed: int, block: int
+) -> dict[str, Any]:
     """Label means over inputs, their errors, and differences to activations."""
     values = np.stack([one.values for one in found], 1)  # (input, layer, 5)
     differences = values[..., :3] - values[..., 3:4]
@@ -259,7 +261,7 @@ def _per_input(found: list[_Gathered], bootstraps: int, seed: int, block: int) -
 
 
 def _per_class(
-    found: list[_Gathered], variance: float, kept: list[npt.NDArray[np.intp]], scale: float
+    found: list[GatheredLayer], variance: float, kept: list[npt.NDArray[np.intp]], scale: float
 ) -> dict[str, Any]:
     """Label dimensionality of class averages, and its difference to activations."""
     shape = (len(found), len(QUANTITIES), 2)
