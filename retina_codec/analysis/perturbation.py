@@ -184,7 +184,9 @@ class Perturbed:
         if isinstance(fill, str) and fill != "mean":
             raise RetinaCodecError(f"fill must be a number or 'mean'; got {fill!r}. Use 0.")
         resumption = FromLayer(self.function, layer)
-        level = self._level(layer) if fill == "mean" else torch.tensor(float(fill), dtype=torch.float64)
+        level = (
+            self._level(layer) if fill == "mean" else torch.tensor(float(fill), dtype=torch.float64)
+        )
         keep = torch.as_tensor(masks, device=self.device, dtype=self.dtype)
         size = min(self.batch_size, len(self.source))
         steps = progress_bar(
