@@ -76,8 +76,9 @@ def judge(
     -------
     Claim
         Of several places, the one whose interval comes nearest to a bound or passes it farthest,
-        named in ``measure``; ``holds`` speaks of all. Asking that all intervals comply needs no
-        correction for their number. A number without an interval is not tested.
+        named in ``measure`` with how many comply; ``holds`` speaks of all. Asking that all
+        intervals comply needs no correction for their number. A number without an interval is
+        not tested.
 
     Raises
     ------
@@ -105,7 +106,8 @@ def judge(
         rule = f"interval within {low:g} to {high:g}"
     if len(middle) > 1:
         rule += f", in all {len(middle)}"
-        measure += f", at worst {names[worst]}".rstrip()
+        rest = f"{int((room > 0).sum())} of {len(middle)} comply"
+        measure += f", at worst {names[worst]}".rstrip() + f"; {rest}"
     return Claim(
         name,
         source,
@@ -124,14 +126,18 @@ def claims_table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         seen = f"— {claim.measure}"
         if np.isfinite(claim.found):
-            ends = " to ".join(f"{end:.3g}" for end in claim.interval)
-            seen = f"{claim.found:.3g} ({ends}) {claim.measure}".replace(" -", " −")
+            middle, low, high = (_number(v) for v in (claim.found, *claim.interval))
+            seen = f"{middle} ({low} to {high}) {claim.measure}"
         cells = (f"{claim.says} ({claim.source})", seen, claim.rule, claim.verdict)
         wrapped = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, WIDTHS, strict=True)]
         for row in range(max(map(len, wrapped))):
             lines.append(_line([part[row] if row < len(part) else "" for part in wrapped]))
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _line(cells: Sequence[str]) -> str:

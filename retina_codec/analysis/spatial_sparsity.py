@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 
 from retina_codec.analysis.input_resampling import flip_p_values, mean_and_error, resampled_means
+from retina_codec.analysis.layer_samples import layer_sites
 from retina_codec.analysis.resampling import percentiles
 from retina_codec.analysis.sparsity import hoyer
 from retina_codec.analysis.statistics import benjamini_hochberg
@@ -78,7 +79,8 @@ def spatial_sparsity(
         ``sparsity`` (layer, scope, quantity) and ``difference`` (layer, scope), contributions less
         activations of the same images, each with ``..._interval`` (95 %, bootstrap over images);
         ``p_value`` (layer, scope), two-sided, signs of differences flipped, and ``q_value``
-        (Benjamini-Hochberg over layers and scopes); ``places`` (layer). Dimensionless.
+        (Benjamini-Hochberg over layers and scopes); ``places`` (layer). Dimensionless. Along
+        ``layer``: ``site``.
 
     Raises
     ------
@@ -99,6 +101,7 @@ def spatial_sparsity(
     found: list[Floats] = []
     names: list[str] = []
     places: list[int] = []
+    sites: list[str] = []
     starts = range(0, total, batch_size)
     for start in progress_bar(starts, description="single units", progress=progress):
         tree = contribute(
@@ -112,6 +115,7 @@ def spatial_sparsity(
             progress=False,
         )
         names = list(tree["layers"].children)
+        sites = layer_sites(tree, names)
         units = [tree[f"layers/{name}"].to_dataset() for name in names]
         places = [int(np.prod(one["activation"].shape[2:])) for one in units]
         if 1 in places:
@@ -120,7 +124,7 @@ def spatial_sparsity(
                 "Leave it out."
             )
         found.append(np.stack([_both(one) for one in units], 1))
-    return _labelled(np.concatenate(found), names, places, bootstraps, seed)
+    return _labelled(np.concatenate(found), names, sites, places, bootstraps, seed)
 
 
 def _both(units: xr.Dataset) -> Floats:
@@ -166,7 +170,12 @@ def some_inputs(inputs: Any, chosen: Sequence[int]) -> Any:
 
 
 def _labelled(
-    values: Floats, names: list[str], places: list[int], bootstraps: int, seed: int
+    values: Floats,
+    names: list[str],
+    sites: list[str],
+    places: list[int],
+    bootstraps: int,
+    seed: int,
 ) -> xr.Dataset:
     """Average over inputs, with intervals and tests."""
     shape = values.shape[1:]  # (layer, scope, quantity)
@@ -192,6 +201,7 @@ def _labelled(
         },
         coords={
             "layer": names,
+            "site": ("layer", sites),
             "scope": list(SCOPES),
             "quantity": list(QUANTITIES),
             "bound": ["low", "high"],

@@ -12,7 +12,13 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below, sites_of
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
-__all__ = ["contribution_statistics", "head_sparsity"]
+__all__ = [
+    "contribution_statistics",
+    "draw_dimensionality",
+    "draw_signs",
+    "draw_sparsity",
+    "head_sparsity",
+]
 
 SHOWN = (("contribution", "contributions", "-"), ("activation", "activations", "-"))
 PARTS = (("excitatory", "C⁺ alone", ":"), ("inhibitory", "C⁻ alone", ":"))
@@ -59,9 +65,9 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
         gap_x=0.75,
     )
     axes = [figure.add_subplot(spec[k]) for k in range(3)]
-    _sparsity(axes[0], found)
-    _signs(axes[1], found)
-    _dimensionality(axes[2], found)
+    draw_sparsity(axes[0], found)
+    draw_signs(axes[1], found)
+    draw_dimensionality(axes[2], found)
     for one in axes:
         layer_axis(one, layers)
     return figure
@@ -114,7 +120,8 @@ def head_sparsity(found: xr.Dataset) -> Figure:
     return figure
 
 
-def _sparsity(axes: Axes, found: xr.Dataset) -> None:
+def draw_sparsity(axes: Axes, found: xr.Dataset) -> None:
+    """Draw Hoyer sparsity by layer into axes."""
     axes.set_title("how few channels carry an input", size=9)
     for number, (name, words, style) in enumerate((*PARTS, *SHOWN)):
         here = found.sel(quantity=name)
@@ -127,7 +134,8 @@ def _sparsity(axes: Axes, found: xr.Dataset) -> None:
     axes.legend(ncols=2, loc="upper left", handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)
 
 
-def _signs(axes: Axes, found: xr.Dataset) -> None:
+def draw_signs(axes: Axes, found: xr.Dataset) -> None:
+    """Draw the correlation of excitation and inhibition by layer into axes."""
     axes.set_title("do the same channels excite and inhibit", size=9)
     values, ends = found["sign_correlation"].values, found["sign_correlation_interval"].values
     line(axes, values, ends, "#1f2733", sites=sites_of(found))
@@ -137,7 +145,8 @@ def _signs(axes: Axes, found: xr.Dataset) -> None:
     axes.set_ylabel("Pearson r of C⁺ and |C⁻|")
 
 
-def _dimensionality(axes: Axes, found: xr.Dataset) -> None:
+def draw_dimensionality(axes: Axes, found: xr.Dataset) -> None:
+    """Draw principal components of class averages by layer into axes."""
     axes.set_title("directions in which classes differ", size=9)
     if "components" not in found:
         axes.text(

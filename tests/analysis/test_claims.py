@@ -36,11 +36,11 @@ def test_one_layer_that_fails_is_enough_and_is_named():
     layers = ["a", "b", "c"]
     fine = judge(*ABOUT, found, ends, low=0, measure="difference", places=layers)
     assert fine.holds is True
-    assert (fine.found, fine.measure) == (0.2, "difference, at worst b")
+    assert (fine.found, fine.measure) == (0.2, "difference, at worst b; 3 of 3 comply")
     assert fine.rule == "interval above 0, in all 3"
     flipped = judge(*ABOUT, -found, -ends[:, ::-1], low=0, places=layers)
     assert flipped.holds is False
-    assert flipped.measure == "at worst a"
+    assert flipped.measure == "at worst a; 0 of 3 comply"
     ends[2] = np.nan
     assert judge(*ABOUT, found, ends, low=0, places=layers).holds is None
 
@@ -53,6 +53,8 @@ def test_table_and_file_hold_every_number(tmp_path):
     text = claims_table(claims)
     assert "0.25 (0.125 to 0.5)" in text
     assert "— needs ImageNet" in text
+    below = claims_table([judge(*ABOUT, -0.5, (-1.0, -0.25), low=0)])
+    assert "−0.5 (−1 to −0.25)" in below
     assert max(map(len, text.splitlines())) <= 130
     save_claims(claims, tmp_path / "claims.csv")
     with open(tmp_path / "claims.csv", newline="", encoding="utf-8") as file:
