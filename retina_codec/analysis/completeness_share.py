@@ -41,7 +41,8 @@ def completeness_share(tree: xr.DataTree, *, bootstraps: int = 1000, seed: int =
     share, ends = np.full(len(names), np.nan), np.full((len(names), 2), np.nan)
     for number, name in enumerate(names):
         layer: Any = tree["layers"].children[name].to_dataset()
-        if "completeness_error" not in layer:
+        cuts = str(layer.attrs.get("completeness", "holds")).startswith("holds")
+        if "completeness_error" not in layer or not cuts:
             continue
         keys = ("completeness_error", "target_change")
         both = np.stack([np.abs(layer[key].values.astype(np.float64)) for key in keys], 1)

@@ -162,6 +162,7 @@ def draw_dimensionality(axes: Axes, found: xr.Dataset) -> None:
     axes.text(0.01, most, f"at most {most}", ha="left", va="bottom", size=7.5, color=MUTED,
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_ylim(0, 1.35 * max(most, 1))
+    axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
     share = float(found.attrs.get("variance", 0.95))
     axes.set_ylabel(f"components to {share:.0%} of variance")
     axes.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)
