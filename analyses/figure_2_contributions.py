@@ -32,6 +32,7 @@
 """Compute and draw activations and contributions of single units of an image network."""
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +166,11 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     from retina_codec.figures.unit_maps import unit_maps as draw_maps
 
     about = tree.attrs
+    target = re.sub(r",? ?\w+=(None|False)", "", about["target"])
     words = (
         f"image {about['number']}, which shows: {about['label']}\n"
         f"the network says: {about['predicted']}\n"
-        f"target {about['target'].replace(', reselect=False', '')} = {float(tree['target']):.3g}\n"
+        f"target {target} = {float(tree['target']):.3g}\n"
         f"{about['method']}, {about['steps']} steps"
     )
     picture: Path = options.out / f"{NAME}.png"

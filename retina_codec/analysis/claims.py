@@ -126,7 +126,9 @@ def claims_table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         seen = f"— {claim.measure}"
         if np.isfinite(claim.found):
-            middle, low, high = (_number(v) for v in (claim.found, *claim.interval))
+            numbers = np.array([claim.found, *claim.interval])
+            numbers[np.abs(numbers) < 1e-9 * np.abs(numbers).max()] = 0.0  # rounding
+            middle, low, high = map(_number, numbers.tolist())
             seen = f"{middle} ({low} to {high}) {claim.measure}"
         cells = (f"{claim.says} ({claim.source})", seen, claim.rule, claim.verdict)
         wrapped = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, WIDTHS, strict=True)]

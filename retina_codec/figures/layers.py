@@ -135,5 +135,6 @@ def _scatter(axes: Axes, pairs: xr.Dataset, correlation: float) -> None:
     axes.text(0.97, 0.97, f"mean r = {correlation:.2f}".replace("-", "−"), ha="right", va="top",
               transform=axes.transAxes, size=8)  # fmt: skip
     axes.set_xlabel("C⁺", labelpad=1)
-    axes.set_ylabel("|C⁻|", labelpad=1)
-    axes.locator_params(nbins=4)
+    axes.set_ylabel("|C⁻|")
+    axes.yaxis.set_label_coords(-0.26, 0.5)
+    axes.locator_params(nbins=3)

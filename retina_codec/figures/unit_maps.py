@@ -127,6 +127,9 @@ def _maps(area: SubFigure, place: Any, layer: xr.Dataset, *, first: bool) -> Non
         net = float(layer["net"].sel(channel=channel))
         one.set_xlabel(f"channel {channel}", size=7.5, labelpad=2, color=MUTED)
         other.set_xlabel(f"sum {net:+.2g}".replace("-", "−"), size=7.5, labelpad=2, color=MUTED)
+        if net and not here["contribution"].values.any():  # in the class token alone
+            other.text(0.5, 0.5, "class\ntoken", transform=other.transAxes, ha="center",
+                       va="center", size=7.5, color=MUTED)  # fmt: skip
         if first and number == 0:
             one.set_title("activation", size=8, loc="left", pad=3)
             other.set_title("contribution", size=8, loc="left", pad=3)
@@ -163,7 +166,8 @@ def _sparsity(axes: Axes, found: xr.Dataset, scope: str, names: list[str]) -> No
         here = found.sel(quantity=key)
         line(axes, here["sparsity"].values, here["sparsity_interval"].values, COLORS[key],
              sites=sites_of(found), shift=0.08 * (2 * number - 1), label=words)  # fmt: skip
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.18)  # room for the legend
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_ylabel("Hoyer sparsity")
     layer_axis(axes, names)
     axes.legend(ncols=2, loc="upper left", borderaxespad=0.1, handlelength=1.2)
