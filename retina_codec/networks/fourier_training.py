@@ -1,7 +1,7 @@
 """The retina network in training with less work and the same result: rates, loss and gradients.
 
-Why this file exists: with 40 frames of 15 × 15 the first convolution is nearly all of the work of a
-training step, forward and for the gradient of its kernel. What it is not: a training loop
+Why this file exists: convolutions, forward and for the gradients of their kernels, are nearly all of
+the work of a training step on a CPU. What it is not: a training loop
 (training.py), or the evaluation of a trained network (contributions/retina.py).
 
 Notation: b windows, l lags, y x pixels, c channels, n cells, f frequencies. Maps lie as

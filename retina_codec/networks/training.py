@@ -138,10 +138,10 @@ def fit_network(
         ends with the same weights as without the interruption.
     fourier : bool, optional
         Train through Fourier transforms of the frames (`FourierNetwork`): the same loss and
-        gradients up to rounding, several times faster on a CPU. None: on the CPU, not on CUDA.
+        gradients up to rounding, three times as fast on a CPU. None: on the CPU, not on CUDA.
     spectra_bytes : int
         Memory that transforms of all frames may take (2.5 GB for 40 minutes of 50 × 50 px at 100
-        Hz); if they need more, those of each batch are made anew, at twice the time.
+        Hz); if they need more, those of each batch are made anew, which takes a third longer.
     device : str or torch.device, optional
         CUDA if present, else CPU.
     progress : bool, optional
