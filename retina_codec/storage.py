@@ -21,6 +21,7 @@ from retina_codec.hdf5_output import hdf5_output
 __all__ = ["new_output", "open_tree", "save_tree", "sha256_of"]
 
 CHUNK_BYTES = 2**20
+ORDER = "order_of_groups"  # attribute of a group in a file: files do not keep an order themselves
 
 
 def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -52,6 +53,9 @@ def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: boo
         nodes[node.path], encoding[node.path] = _to_storage(
             node.to_dataset(inherit=False), zarr=suffix == ".zarr"
         )
+        if len(node.children) > 1:
+            order = {ORDER: [str(name) for name in node.children]}
+            nodes[node.path] = nodes[node.path].assign_attrs(order)
     stored = xr.DataTree.from_dict(nodes)
     with new_output(path, overwrite=overwrite) as partial:
         try:
@@ -103,7 +107,7 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
             f"{path} must be a readable {kind}; it is not ({_one_line(error)})"
         ) from error
     tree = xr.DataTree.from_dict(
-        {node.path: _from_storage(node.to_dataset(inherit=False)) for node in raw.subtree}
+        {node.path: _from_storage(node.to_dataset(inherit=False)) for node in _in_order(raw)}
     )
     if not lazy:
         tree = tree.load()
@@ -255,6 +259,15 @@ def _to_storage(dataset: xr.Dataset, *, zarr: bool) -> tuple[xr.Dataset, dict[st
     return dataset.assign_coords(coordinates).assign(variables).drop_encoding(), encoding
 
 
+def _in_order(node: xr.DataTree) -> Iterator[xr.DataTree]:
+    """Give a group and all below it, in the order they were saved in."""
+    yield node
+    saved = node.attrs.get(ORDER, [])
+    order = {str(name): place for place, name in enumerate(np.atleast_1d(saved))}
+    for name in sorted(node.children, key=lambda name: order.get(str(name), len(order))):
+        yield from _in_order(node.children[name])
+
+
 def _from_storage(dataset: xr.Dataset) -> xr.Dataset:
     """Text as fixed-width arrays, attributes as plain Python, whichever format it came from."""
     changed: dict[Any, xr.Variable] = {}
@@ -276,6 +289,7 @@ def _plain_attributes(attributes: Mapping[Any, Any]) -> dict[Any, Any]:
     return {
         name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         for name, value in attributes.items()
+        if name != ORDER
     }
 
 

@@ -329,3 +329,18 @@ def test_dates_are_refused_instead_of_losing_their_meaning(tmp_path, suffix, kin
     with pytest.raises(RetinaCodecError, match=r"dates .* time is .*seconds"):
         save_tree(tree, tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_groups_keep_their_order(tmp_path, suffix):
+    names = ["stage2", "conv10", "conv9", "a"]
+    nodes = {f"/layers/{name}": xr.Dataset({"v": ("x", [1.0])}) for name in names}
+    nodes |= {"/layers/conv9/two": xr.Dataset(), "/layers/conv9/one": xr.Dataset()}
+    tree = xr.DataTree.from_dict(nodes)
+    save_tree(tree, tmp_path / f"tree{suffix}")
+    for lazy in (False, True):
+        found = open_tree(tmp_path / f"tree{suffix}", lazy=lazy)
+        assert list(found["layers"].children) == names
+        assert list(found["layers/conv9"].children) == ["two", "one"]
+        assert found["layers"].attrs == {}
+    assert tree["layers"].attrs == {}
