@@ -32,12 +32,14 @@ import retina_codec as rc
 from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
 from retina_codec.analysis.contrasts import contrast
 from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.sparsity import head_sparsity, hoyer_sparsity
-from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below
+from retina_codec.analysis.sparsity import head_sparsity, hoyer
+from retina_codec.figures.by_layer import COLORS, band, layer_axis, line
 from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styled
 
 NAME = "figure_s8_heads"
 QUANTITIES = ("contribution", "activation")
+OVER = ("channels", "heads", "random groups")
+GROUPINGS = 50  # for the random groups of every image
 MUCH = 0.1  # a difference in Hoyer sparsity that counts as large; alike: less than half of it
 
 
@@ -67,24 +69,30 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     found = study.contributions()
     heads = head_sparsity(found, layers=layers, draws=options.draws, seed=options.seed)
     groups = {name: int(heads.attrs["heads"][n]) for n, name in enumerate(layers)}
-    tree = xr.DataTree.from_dict({"/heads": heads, "/images": by_image(found, groups)})
+    tree = xr.DataTree.from_dict(
+        {"/heads": heads, "/images": by_image(found, groups, GROUPINGS, options.seed)}
+    )
     tree.attrs = {"model": options.model, "images": len(study.labels)}
     rc.save_tree(tree, path, overwrite=True)
 
 
-def by_image(found: xr.DataTree, heads: dict[str, int]) -> xr.Dataset:
-    """Hoyer sparsity of every image: over channels, and over sums within heads."""
+def by_image(found: xr.DataTree, heads: dict[str, int], draws: int, seed: int) -> xr.Dataset:
+    """Hoyer sparsity of every image over channels, over heads, and over random groups (mean)."""
     rows = []
     for name, count in heads.items():
         layer = found[f"layers/{name}"].to_dataset()
-        values = [layer["contribution"].sum("sign"), layer["activation"]]
-        for one in values:
-            sums = one.coarsen(channel=one.sizes["channel"] // count).sum()
-            rows.append(np.stack([hoyer_sparsity(one), hoyer_sparsity(sums)]))
-    table = np.stack(rows).reshape(len(heads), len(QUANTITIES), 2, -1)
+        channels = layer.sizes["channel"]
+        random = np.random.default_rng(seed)
+        orders = np.stack([random.permutation(channels) for _ in range(draws)])
+        for one in (layer["contribution"].sum("sign"), layer["activation"]):
+            v = one.transpose("sample", "channel").values.astype(np.float64)
+            groups = v[:, orders].reshape(len(v), draws, count, -1).sum(-1)
+            own = v.reshape(len(v), count, -1).sum(-1)
+            rows.append(np.stack([hoyer(v), hoyer(own), hoyer(groups).mean(1)]))
+    table = np.stack(rows).reshape(len(heads), len(QUANTITIES), len(OVER), -1)
     return xr.Dataset(
         {"sparsity": (("layer", "quantity", "over", "sample"), table, {"units": "1"})},
-        coords={"layer": list(heads), "quantity": list(QUANTITIES), "over": ["channels", "heads"]},
+        coords={"layer": list(heads), "quantity": list(QUANTITIES), "over": list(OVER)},
     )
 
 
@@ -110,12 +118,17 @@ def claims_of(saved: xr.DataTree) -> list[Claim]:
     ratio = excess / heads["excess_spread"].values
     count = images.sizes["sample"]
     error = 1.96 * np.sqrt(1 / count + ratio**2 / (2 * count))
-    by_chance = np.diff(heads["null_mean"].sel(quantity=list(QUANTITIES[::-1])).values)[:, 0]
-    apart = np.stack([null[:, 0, 0] - null[:, 1, 1], null[:, 0, 1] - null[:, 1, 0]], -1)
-    first = images.sel(quantity="contribution").transpose("layer", "sample", "over").values
-    scale = [contrast(one, [1, -1]) for one in first]
-    single = images.sel(over="channels").transpose("layer", "sample", "quantity").values
-    kinds = [contrast(one, [1, -1]) for one in single]
+
+    def paired(first: dict[str, str], second: dict[str, str]) -> dict[str, object]:
+        """Difference within images, by layer, as `judge` takes it."""
+        both = [images.sel(one).transpose("layer", "sample").values for one in (first, second)]
+        found = [contrast(pair, [1, -1]) for pair in np.stack(both, -1)]
+        ends = [one.interval for one in found]
+        return {"found": [one.found for one in found], "interval": ends, "places": layers}
+
+    def at(quantity: str, over: str) -> dict[str, str]:
+        return {"quantity": quantity, "over": over}
+
     source = "10.5.4, Fig. S8"
     return [
         judge("increase", source, "Learned heads show a small increase in sparsity over random "
@@ -126,15 +139,17 @@ def claims_of(saved: xr.DataTree) -> list[Claim]:
               np.stack([ratio - error, ratio + error], -1).reshape(-1, 2), high=1,
               measure="excess in standard deviations over images", places=places),
         judge("random_alike", source, "Random groups have nearly identical sparsity for "
-              "contributions and activations.", by_chance, apart, low=-MUCH / 2, high=MUCH / 2,
-              measure="Hoyer, contributions − activations, random groups", places=layers),
+              "contributions and activations.",
+              **paired(at("contribution", "random groups"), at("activation", "random groups")),
+              low=-MUCH / 2, high=MUCH / 2,
+              measure="Hoyer of random groups, contributions − activations"),
         judge("much_smaller", source, "Sparsity over heads is much smaller than over single "
-              "channels.", [one.found for one in scale], [one.interval for one in scale], low=MUCH,
-              measure="Hoyer of contributions, channels − heads", places=layers),
+              "channels.", **paired(at("contribution", "channels"), at("contribution", "heads")),
+              low=MUCH, measure="Hoyer of contributions, channels − heads"),
         judge("channels", "10.5.4, Fig. S7F", "Over channels of attention, contributions are about "
-              "0.1 to 0.2 sparser than activations.", [one.found for one in kinds],
-              [one.interval for one in kinds], low=0.05, high=0.25,
-              measure="Hoyer, contributions − activations", places=layers),
+              "0.1 to 0.2 sparser than activations.",
+              **paired(at("contribution", "channels"), at("activation", "channels")),
+              low=0.05, high=0.25, measure="Hoyer over channels, contributions − activations"),
     ]  # fmt: skip
 
 
@@ -148,11 +163,12 @@ def draw(saved: xr.DataTree) -> Figure:
     """Draw heads, random groups and channels by layer, and the excess beside its fluctuation."""
     heads, images = saved["heads"].to_dataset(), saved["images"].to_dataset()["sparsity"]
     layers = [str(name) for name in heads["layer"].values]
-    figure = new_figure(3.1 + room_below(layers))
+    blocks = [str(number + 1) for number in range(len(layers))]
+    figure = new_figure(3.6)
     counts = sorted({int(n) for n in np.atleast_1d(heads.attrs["heads"])})
     draw_title(figure, "", f"Attention heads ({', '.join(map(str, counts))} per layer), "
                f"{saved.attrs['images']} images")  # fmt: skip
-    spec = grid(figure, [1], [1, 1, 1], left=0.6, right=0.15, top=0.72, bottom=room_below(layers),
+    spec = grid(figure, [1], [1, 1, 1], left=0.6, right=0.15, top=0.72, bottom=0.5,
                 gap_x=0.75)  # fmt: skip
     place = np.arange(len(layers))
     for column, quantity in enumerate(QUANTITIES):
@@ -176,7 +192,8 @@ def draw(saved: xr.DataTree) -> Figure:
         axes.set_ylabel("Hoyer sparsity" if column == 0 else "")
         axes.set_ylim(0, 1)
         axes.legend(loc="upper left", handlelength=1.4, fontsize=7.5, borderaxespad=0.1)
-        layer_axis(axes, layers)
+        layer_axis(axes, blocks)
+        axes.set_xlabel("block", labelpad=2)
     axes = figure.add_subplot(spec[2])
     for number, quantity in enumerate(QUANTITIES):
         here, shift = heads.sel(quantity=quantity), 0.2 * (number - 0.5)
@@ -190,8 +207,10 @@ def draw(saved: xr.DataTree) -> Figure:
     axes.axhline(0, color=MUTED, lw=0.8, ls=":")
     axes.set_title("pale: ± SD over images; dark: random groupings", size=8)
     axes.set_ylabel("heads − random groups")
-    axes.legend(loc="lower left", ncols=2, handlelength=1.0)
-    layer_axis(axes, layers)
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])
+    axes.legend(loc="upper left", ncols=2, handlelength=1.0)
+    layer_axis(axes, blocks)
+    axes.set_xlabel("block", labelpad=2)
     return figure
 
 
