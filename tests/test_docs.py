@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("page", ["contributions.md"])
+@pytest.mark.parametrize("page", ["contributions.md", "adapters.md"])
 def test_code_blocks_run_one_after_the_other(page, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     run_page(page, capsys)

@@ -36,12 +36,14 @@ PUBLIC = {
     "ActNormGrad",
     "AllUnits",
     "BatchTopKAutoencoder",
+    "CenterCrop",
     "ChannelSums",
     "CircularShift",
     "Contrast",
     "Entropy",
     "GatedAutoencoder",
     "HeadSums",
+    "ImageStudy",
     "InputGrad",
     "IntegratedGradients",
     "KMeans",
@@ -58,6 +60,8 @@ PUBLIC = {
     "SeededFrames",
     "SegmentPermutation",
     "SemiNMF",
+    "SmallResNet",
+    "SmallViT",
     "SmoothGrad",
     "SparseAutoencoder",
     "Sum",
@@ -66,32 +70,49 @@ PUBLIC = {
     "TopKAutoencoder",
     "TrainingSettings",
     "Unit",
+    "activation_tree",
     "adapt",
     "all_fields",
     "analyze",
     "combination_effect",
     "completeness",
+    "concept_table",
     "contribute",
+    "contribution_statistics",
+    "control_curves",
     "convert",
+    "correlate_concepts",
     "decompose",
+    "digit_scenes",
     "export_results",
     "field_measures",
     "find_leakage",
     "find_pathways",
     "fit_network",
     "from_openretina",
+    "head_sparsity",
+    "hoyer_sparsity",
     "hypotheses_to_table",
     "hypothesize",
     "import_results",
     "input_map",
+    "load_image_network",
     "load_network",
     "make_recording",
     "measure_quality",
+    "membership",
+    "mode_gallery",
+    "mode_maps",
+    "open_images",
     "open_recording",
+    "open_study",
     "open_tree",
+    "overlay",
     "own_contributions",
+    "perturb",
     "plot_recording",
     "predict_rates",
+    "read_hierarchy",
     "read_interneurons",
     "receptive_fields",
     "register_generator",
@@ -100,9 +121,12 @@ PUBLIC = {
     "save_tree",
     "score_modes",
     "score_table",
+    "separable_kernels",
     "significance",
     "simulate_retina",
     "smooth_rates",
+    "summarize",
+    "top_images",
     "validate_recording",
     "write_report",
 }
@@ -187,17 +211,21 @@ def test_public_names_are_the_documented_ones():
         assert getattr(rc, name).__doc__, f"{name} has no docstring"
 
 
-def test_readme_example_runs(monkeypatch, capsys):
+def test_readme_examples_run(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    blocks = re.findall(r"```python\n(.*?)```", _read("README.md"), flags=re.DOTALL)
-    assert len(blocks) == 1
+    retina, images = re.findall(r"```python\n(.*?)```", _read("README.md"), flags=re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(blocks[0], "README.md", "exec"), names)
+    exec(compile(retina, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     cells = names["network"].cells
     assert len(cells) == 16
     assert all(re.search(rf"^{re.escape(str(cell))}\s+\d+$", printed, re.M) for cell in cells)
     assert float(printed.splitlines()[-1]) <= 1
+    exec(compile(images, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    layers = names["adapter"].layers
+    assert len(layers) == 8
+    assert all(len(re.findall(rf"\b{re.escape(layer)}\b", printed)) >= 2 for layer in layers)
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

@@ -5,6 +5,7 @@ against them, the target is found again, and each layer's channels are silenced.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from retina_codec.contributions.targets import Target, as_target
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.causes import channel_scores, shuffled_network
 from retina_codec.modes.stability import agreement, cosine
-from retina_codec.networks.adapter import Adapter, adapt
+from retina_codec.networks.adapter import Adapter
 from retina_codec.progress import progress_bar
 
 __all__ = ["ask_network"]
@@ -109,15 +110,7 @@ def ask_network(
 
 def adapt_like(adapter: Adapter, module: torch.nn.Module) -> Adapter:
     """Return an adapter of another module of the same kind."""
-    return adapt(
-        module,
-        adapter.layers,
-        kind=adapter.kind,
-        hook=adapter.hook,
-        channel_axis=adapter.channel_axis,
-        element=adapter.element,
-        output=adapter.output,
-    )
+    return replace(adapter, module=module)
 
 
 def _ordered(contribution: Any) -> xr.DataArray:
