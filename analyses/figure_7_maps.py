@@ -1,0 +1,358 @@
+# ---
+# jupytext:
+#   text_representation:
+#     extension: .py
+#     format_name: percent
+# ---
+
+# %% [markdown]
+# # Figure 7: what a mode uses of an image
+#
+# The images that load a mode most, of the classes that load it most, and what the mode's channels
+# use of them (Melander et al., ICLR 2026, section 6): maps of the probability of the predicted
+# class through the tenth of the channels with the largest weights, and images seen through them.
+#
+#     python analyses/figure_7_maps.py --out out/digits_cnn
+#     python analyses/figure_7_maps.py --out out/resnet50 --data IMAGES --model resnet50
+#
+# "The same lower-level features in images of different classes" is measured, not only looked at.
+# What lies under a map is described by twelve features (edges in six directions, light, dark, four
+# colours): how much more of each lies under the map than in the whole image, less the mean over all
+# maps that are made of this image. Likeness is Pearson r of two such descriptions, of two images of
+# different classes. It is compared with the likeness when the second map is another mode's: 0 where
+# it does not matter which mode it is. Maps through random channels, the same in both images, stand
+# beside: any fixed set of channels has features of its own.
+
+# %%
+"""Maps of modes in images of several classes: pictures, likeness across classes, gain."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import retina_codec as rc
+from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.contrasts import contrast
+from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
+from retina_codec.analysis.map_features import (
+    digit_squares,
+    features_under,
+    likeness,
+    local_features,
+    object_gain,
+)
+from retina_codec.analysis.mode_gallery import top_images
+from retina_codec.analysis.mode_images import mode_channels, mode_maps
+from retina_codec.analysis.overlays import overlay
+from retina_codec.figures.style import MUTED, WIDTH, draw_title, grid, new_figure, styled
+from retina_codec.progress import progress_bar
+
+NAME = "figure_7_maps"
+KINDS = ("mode", "other mode", "random channels")
+CLASSES, PER_CLASS = 4, 3
+
+
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    study_arguments(parser)
+    parser.add_argument("--layer", help="block; the middle one if left out")
+    parser.add_argument("--modes", type=int, default=12, help="leading modes that are measured")
+    parser.add_argument("--shown", type=int, default=3, help="modes that are drawn")
+    parser.add_argument("--share", type=float, default=0.1, help="of the channels, by weight")
+    parser.add_argument("--others", type=int, default=2, help="other modes, and random sets, each")
+    parser.add_argument(
+        "--input-grad", action="store_true", help="maps as in the paper, noisier: gradients once"
+    )
+    return parser.parse_args(words)
+
+
+# %% [markdown]
+# ## Step 1: compute and save
+
+
+# %%
+def compute(options: argparse.Namespace, path: Path) -> None:
+    """Map the leading modes of a layer, in their own top images."""
+    study = study_of(options)
+    blocks = study.layers_of("blocks")
+    layer = options.layer or blocks[len(blocks) // 2]
+    modes = study.modes("contributions", layers=[layer])
+    tops = leading(modes, layer, options.modes)
+    nodes: dict[str, xr.Dataset] = {}
+    rows: list[dict[str, list[float]]] = []
+    names = list(tops)
+    for number, mode in enumerate(progress_bar(names, description="modes")):
+        others = [names[(number + k + 1) % len(names)] for k in range(options.others)]
+        position, label = tops[mode]
+        some = pictures(study.images, position)
+        maps = all_maps(study, some, modes, layer, mode, others, options)
+        nodes[f"/pictures/{number}"] = seen(some, maps["mode"][0], label, position, mode)
+        features = local_features(some)
+        under = {
+            kind: [features_under(features, one).values for one in several]
+            for kind, several in maps.items()
+        }
+        rows.append({"likeness": across_classes(under, label), "gain": gains(some, maps)})
+    numbers = {
+        key: (("mode", "kind"), np.array([row[key] for row in rows]), {"units": "1"})
+        for key in ("likeness", "gain")
+    }
+    nodes["/numbers"] = xr.Dataset(numbers, coords={"mode": names, "kind": list(KINDS)})
+    tree = xr.DataTree.from_dict(nodes)
+    tree.attrs = {"model": options.model, "layer": layer, "share": options.share}
+    rc.save_tree(tree, path, overwrite=True)
+
+
+def leading(modes: xr.DataTree, layer: str, count: int) -> dict[int, tuple[np.ndarray, list[str]]]:
+    """Return the modes with the largest loadings that two classes or more share.
+
+    With each, the positions and classes of the images that load it most.
+    """
+    loading = modes[f"layers/{layer}/modes"]["loading"]
+    order = loading["mode"].values[np.argsort(-loading.sum("sample").values, kind="stable")]
+    found: dict[int, tuple[np.ndarray, list[str]]] = {}
+    for mode in order:
+        top = top_images(modes, layer, mode, classes=CLASSES, per_class=PER_CLASS)
+        there = (top["loading"].values > 0) & (top["position"].values >= 0)
+        label = np.repeat(top["concept"].values[:, None].astype(str), PER_CLASS, 1)[there]
+        if len(set(label.tolist())) > 1 and len(found) < count:
+            found[int(mode)] = (top["position"].values[there], label.tolist())
+    if not found:
+        raise rc.RetinaCodecError(
+            f"no mode of layer {layer!r} is loaded by images of two classes. Explain more images."
+        )
+    return found
+
+
+def pictures(images: Any, position: Sequence[int] | np.ndarray) -> xr.DataArray:
+    """Read some of the images."""
+    if isinstance(images, xr.DataArray):
+        return images.isel(sample=position)
+    some = [images[int(one)] for one in position]
+    values = np.stack([np.asarray(one[0] if isinstance(one, tuple) else one) for one in some])
+    return xr.DataArray(values, dims=("sample", "color", "y", "x"))
+
+
+def all_maps(
+    study: ImageStudy,
+    some: xr.DataArray,
+    modes: xr.DataTree,
+    layer: str,
+    mode: int,
+    others: list[int],
+    options: argparse.Namespace,
+) -> dict[str, list[xr.DataArray]]:
+    """Make maps (sample, color, y, x) of the mode, of other modes and of random channels."""
+    method = rc.InputGrad() if options.input_grad else rc.IntegratedGradients(10)
+
+    def of_mode(one: int) -> xr.DataArray:
+        return mode_maps(
+            study.network, some, modes, layer, one, share=options.share, method=method,
+            batch_size=len(some), device=study.device, progress=False,
+        )["map"]  # fmt: skip
+
+    weight = mode_channels(modes, layer, mode, share=options.share).values > 0
+    random = np.random.default_rng([options.seed, mode])
+    by_chance = [
+        rc.input_map(
+            study.network, some, layer, target=rc.Probability(), method=method,
+            weights=random.permutation(weight).astype(float), positive_only=True,
+            batch_size=len(some), device=study.device,
+        )["map"]
+        for _ in range(options.others)
+    ]  # fmt: skip
+    return {
+        "mode": [of_mode(mode)],
+        "other mode": [of_mode(other) for other in others],
+        "random channels": by_chance,
+    }
+
+
+def seen(
+    some: xr.DataArray, maps: xr.DataArray, label: list[str], position: np.ndarray, mode: int
+) -> xr.Dataset:
+    """Images in [0, 1] and what the mode uses of them."""
+    low, high = float(some.min()), float(some.max())
+    shown = some if low >= 0 and high <= 1 else (some - low) / (high - low)
+    plain = xr.DataArray(shown.values, dims=shown.dims)
+    found = overlay(plain, xr.DataArray(maps.values, dims=maps.dims))
+    return xr.Dataset(
+        {"image": plain, "overlay": found["overlay"], "mask": found["mask"]},
+        coords={"label": ("sample", label), "position": ("sample", np.asarray(position))},
+        attrs={"mode": mode},
+    )
+
+
+def across_classes(under: dict[str, list[np.ndarray]], label: list[str]) -> list[float]:
+    """Mean likeness of two images of different classes, by kind of the second map.
+
+    From each description (sample, feature) the mean over all maps of the same image is taken away.
+    """
+    apart = np.not_equal.outer(np.array(label), np.array(label))
+    every = np.stack([one for kind in KINDS for one in under[kind]])
+    known = np.isfinite(every)
+    count = np.maximum(known.sum(0), 1)  # where nothing is known, nothing remains
+    common = np.where(known, every, 0.0).sum(0) / count
+    own, *_ = rest = [one - common for kind in KINDS for one in under[kind]]
+    others = len(under["other mode"])
+    pairs = {
+        "mode": [(own, own)],
+        "other mode": [(own, one) for one in rest[1 : 1 + others]],
+        "random channels": [(one, one) for one in rest[1 + others :]],
+    }
+    found = []
+    for kind in KINDS:
+        each = np.concatenate([likeness(one, other)[apart] for one, other in pairs[kind]])
+        each = each[np.isfinite(each)]
+        found.append(float(each.mean()) if len(each) else np.nan)
+    return found
+
+
+def gains(some: xr.DataArray, maps: dict[str, list[xr.DataArray]]) -> list[float]:
+    """Mean gain of each kind of map on the digit; NaN where images do not say where it is."""
+    if "digit_size" not in some.coords:
+        return [np.nan] * len(KINDS)
+    inside = digit_squares(some)
+    found = []
+    for kind in KINDS:
+        each = np.concatenate([object_gain(one, inside) for one in maps[kind]])
+        each = each[np.isfinite(each)]
+        found.append(float(each.mean()) if len(each) else np.nan)
+    return found
+
+
+# %% [markdown]
+# ## Step 2: what the paper says, judged by intervals
+#
+# Modes are the units of all intervals (Student's t); each number of a mode averages its images.
+
+
+# %%
+def claims_of(saved: xr.DataTree) -> list[Claim]:
+    """Judge the paper's sentences."""
+    numbers, source = saved["numbers"].to_dataset(), "section 6, Fig. 7"
+    alike, gain = (numbers[key].transpose("mode", "kind").values for key in ("likeness", "gain"))
+    same, own, more = (
+        contrast(alike, [1, -1, 0]), contrast(gain, [1, 0, 0]), contrast(gain, [1, 0, -1])
+    )  # fmt: skip
+    return [
+        judge("same_features", source, "A mode uses the same lower-level features in images of "
+              "different classes.", *same[:2], low=0,
+              measure="likeness of two images' maps, of the mode − with another mode's"),
+        judge("used_pixels", source, "Maps show the pixels that channels within modes use to drive "
+              "the output (here: they lie on the digit).", *own[:2], low=1,
+              measure="share of the map on the digit's square / its share of the image"),
+        judge("more_than_random", source, "Maps highlight what drives the mode's own channels "
+              "(here: on the digit more than maps of random channels).", *more[:2], low=0,
+              measure="the same share, mode − random channels"),
+    ]  # fmt: skip
+
+
+# %% [markdown]
+# ## Step 3: draw what was saved
+
+
+# %%
+def draw(saved: xr.DataTree, shown: int) -> Figure:
+    """Draw images and overlays of some modes, and the numbers of all."""
+    return _draw(saved, min(shown, len(saved["pictures"].children)))
+
+
+@styled
+def _draw(saved: xr.DataTree, shown: int) -> Figure:
+    ranks, left, gap, bottom = 2, 0.8, 0.12, 2.9
+    side = (WIDTH - left - 0.1 - gap * (CLASSES - 1)) / (2 * CLASSES)
+    top, between = 0.5, 0.3
+    height = top + shown * (ranks * (side + 0.04) + between) + bottom
+    figure = new_figure(height)
+    draw_title(figure, "", f"Modes of {saved.attrs['layer']}: images of several classes, and what "
+               "the mode uses of them")  # fmt: skip
+    for number in range(shown):
+        here = saved[f"pictures/{number}"].to_dataset()
+        start = top + number * (ranks * (side + 0.04) + between)
+        spec = grid(
+            figure, [1] * ranks, [1] * CLASSES, left=left, right=0.1, top=start + 0.18,
+            bottom=height - start - 0.18 - ranks * side - 0.04, gap_x=gap, gap_y=0.04,
+        )  # fmt: skip
+        y = 1 - (start + 0.18 + side) / height
+        figure.text(0.1 / WIDTH, y, f"mode {here.attrs['mode']}", va="center", weight="bold")
+        for column, name in enumerate(dict.fromkeys(here["label"].values.tolist())):
+            own = here.isel(sample=here["label"].values == name)
+            for rank in range(min(ranks, own.sizes["sample"])):
+                both = spec[rank, column].subgridspec(1, 2, wspace=0.02)
+                for place, key in enumerate(("image", "overlay")):
+                    axes = figure.add_subplot(both[place])
+                    _picture(axes, own[key].isel(sample=rank))
+                    if rank == 0 and place == 0:
+                        axes.set_title(str(name)[:28], size=8, loc="left", pad=2)
+    spec = grid(figure, [1], [1, 1], left=0.75, right=0.15, top=height - bottom + 0.62, bottom=0.45,
+                gap_x=0.9)  # fmt: skip
+    numbers = saved["numbers"].to_dataset()
+    axes = figure.add_subplot(spec[0])
+    _by_mode(axes, numbers["likeness"], "with another\nmode's map")
+    axes.set_ylabel("likeness (r)")
+    axes.set_title("what two maps mark, images of different classes", size=9)
+    axes = figure.add_subplot(spec[1])
+    if np.isfinite(numbers["gain"]).any():
+        _by_mode(axes, numbers["gain"], "another\nmode's")
+        axes.axhline(1, color=MUTED, lw=0.8, ls=":")
+        axes.set_ylabel("gain on the digit")
+    else:
+        axes.text(0.5, 0.5, "not measured: images do not\nsay where their object is",
+                  ha="center", va="center", transform=axes.transAxes)  # fmt: skip
+        axes.set_axis_off()
+    axes.set_title("share of the map on the digit / share of the image", size=9)
+    return figure
+
+
+def _picture(axes: Axes, image: xr.DataArray) -> None:
+    """Draw one image (color, y, x); grey where nothing is known."""
+    axes.set_facecolor("#c9ced4")
+    values = image.transpose("y", "x", "color").values if "color" in image.dims else image.values
+    if np.isfinite(values).all():
+        shown = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+        axes.imshow(shown.clip(0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _by_mode(axes: Axes, values: xr.DataArray, other: str) -> None:
+    """Draw a pale line per mode over the kinds of maps, and the mean with its interval."""
+    table = values.transpose("mode", "kind").values
+    place = np.arange(len(KINDS))
+    axes.plot(place, table.T, "-", color=MUTED, lw=0.7, alpha=0.5)
+    for number in place:
+        middle, (low, high), _ = contrast(table[:, [number]], [1])
+        axes.plot([number], [middle], "o", color="#5b3f8c", ms=6)
+        axes.vlines(number, low, high, color="#5b3f8c", lw=2)
+    first = f"the mode's\n({len(table)} modes)"
+    axes.set_xticks(place, [first, other, "through random\nchannels"])
+    axes.set_xlim(-0.4, len(KINDS) - 0.6)
+
+
+# %%
+def main(words: list[str] | None = None) -> None:
+    """Run all steps."""
+    options = arguments(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path, picture = options.out / f"{NAME}.nc", options.out / f"{NAME}.png"
+    if not (options.reuse and path.exists()):
+        compute(options, path)
+    saved = rc.open_tree(path, lazy=False)
+    draw(saved, options.shown).savefig(picture, dpi=150)
+    claims = claims_of(saved)
+    save_claims(claims, options.out / f"{NAME}_claims.csv")
+    print(claims_table(claims))
+    print(picture)
+
+
+if __name__ == "__main__":
+    main()
