@@ -77,6 +77,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
         split=options.split,
         steps=options.steps,
         seed=options.seed,
+        hypotheses=False,  # not part of the figure
         device=options.device,
     )
     rc.save_tree(results, path, overwrite=True)

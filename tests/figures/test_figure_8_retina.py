@@ -37,7 +37,8 @@ def test_script_saves_first_and_then_draws_what_was_saved(results, script, tmp_p
     assert calls["simulate"]["stimulus_seed"] == 1
     recording, network, settings = calls["analyze"]
     assert (recording, network) == ("recording", "net")
-    assert settings == {"split": "test", "steps": 20, "seed": 3, "device": "cpu"}
+    expected = {"split": "test", "steps": 20, "seed": 3, "device": "cpu"}
+    assert settings == {**expected, "hypotheses": False}
 
     saved = rc.open_tree(tmp_path / "out" / "figure_8_retina.nc", lazy=False)
     for node in results.subtree:
