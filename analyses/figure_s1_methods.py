@@ -25,7 +25,7 @@
 #     python analyses/figure_s1_methods.py --out out
 #     python analyses/figure_s1_methods.py --out out_resnet --data ILSVRC --model resnet50
 #
-# Results lie in `<out>/methods`: fewer images are explained than for the other figures.
+# Fewer images are explained than for the other figures, and only the results are kept.
 #
 # One thing to know before looking at the last block: where a network averages over places before
 # its last linear layer, the gradient of a logit is the same at all places of a channel. There
@@ -77,9 +77,9 @@ def methods_of(steps: int) -> dict[str, Any]:
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    study_arguments(parser, count=100)
+    study_arguments(parser, count=60)
     parser.add_argument("--steps", type=int, default=10, help="of the path integrals")
-    parser.add_argument("--spatial", type=int, default=32, help="images for sparsity over places")
+    parser.add_argument("--spatial", type=int, default=24, help="images for sparsity over places")
     parser.add_argument("--methods", nargs="+", choices=list(methods_of(1)), help="all if left out")
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), help="all if left out")
     return parser.parse_args(words)
@@ -92,7 +92,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 # %%
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Explain the images in every way, measure, and save one table by run and layer."""
-    study = study_of(options, options.out / "methods")
+    study = study_of(options)
     methods, targets = methods_of(options.steps), TARGETS
     usual = next(name for name, target in TARGETS.items() if target == study.target)
     if options.methods:
@@ -107,7 +107,10 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     tables = []
     for method, target in progress_bar(pairs, description="methods and targets"):
         chosen = {"target": targets[target], "method": methods[method]}
-        tree = runs[name_of(method, target)] = study.contributions(**chosen)
+        tree = runs[name_of(method, target)] = rc.contribute(
+            study.network, study.images, layers=layers, device=study.device, progress=False,
+            **chosen,
+        )  # fmt: skip
         spatial = spatial_sparsity(
             study.network,
             some,
@@ -120,7 +123,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
         channels = contribution_statistics(
             tree, layers=layers, class_draws=1, seed=options.seed, progress=False
         )
-        share = completeness_share(tree, seed=options.seed).sel(layer=layers)
+        share = completeness_share(tree, seed=options.seed)
         keep = ["sparsity", "sparsity_interval", "difference", "difference_interval"]
         flat = channels[keep].sel(quantity=["contribution", "activation"])
         flat = flat.assign({k: flat[k].sel(quantity="contribution", drop=True) for k in keep[2:]})
