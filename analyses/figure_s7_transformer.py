@@ -58,8 +58,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     study_arguments(parser)
     parser.set_defaults(model="models/digits_vit")
     parser.add_argument("--image", type=int, default=0, help="the image of panels A to C")
-    parser.add_argument("--asked", type=int, default=15, help="images per class that are ablated")
-    parser.add_argument("--percentages", type=float, nargs="+", default=[2, 10, 25, 50, 80])
+    parser.add_argument("--asked", type=int, default=12, help="images per class that are ablated")
+    parser.add_argument("--percentages", type=float, nargs="+", default=[5, 20, 50, 80])
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--permutations", type=int, default=50, help="shuffles of the labels")
     return parser.parse_args(words)
@@ -170,6 +170,7 @@ def ablation(study: ImageStudy, options: argparse.Namespace) -> xr.Dataset:
         off_classes=1,
         classes=study.classes or None,
         seed=options.seed,
+        batch_size=64 if study.device in (None, "cpu") else None,  # fits a processor's cache
         device=study.device,
     )
     return found.sel(style="ablate", layer=list(study.network.layers))
