@@ -222,11 +222,12 @@ def open_study(
     layers : str or sequence of str, optional
         See `adapt`; blocks when left out, and for transformers blocks, mlp and attention.
     count : int
-        Images: digit scenes, or about as many files, the same number of every class.
+        Images: digit scenes, or about as many files, the same number of every class, in random
+        order.
     labels, hierarchy : path, optional
         See `open_images`; superclasses of digits are those with and without a loop.
     seed : int
-        Of the scenes or the choice of files, and of the modes.
+        Of the scenes or the choice and order of files, and of the modes.
     device : str, optional
     progress : bool, optional
         None shows bars after 2 s, False never, True at once.
@@ -260,6 +261,8 @@ def open_study(
         all_names = _names(open_images(data, **options), data)
         each = max(1, round(count / len(set(all_names.tolist()))))
         images = open_images(data, limit_per_class=each, **options)
+        # Folders come class by class; modes are judged on the last images, which must be of all.
+        images = images.take(np.random.default_rng(seed).permutation(len(images)))
         names = _names(images, data)
         superclass = np.asarray(images.coords.get("superclass", names)).astype(str)
         groups = dict(zip(names.tolist(), superclass.tolist(), strict=True))

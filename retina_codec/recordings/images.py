@@ -118,6 +118,18 @@ class ImageSet(Dataset[Any]):
             return picture
         return picture, int(self.coords["class_number"][index])
 
+    def take(self, order: Sequence[int]) -> "ImageSet":
+        """Return these pictures in this order, with all that is known of them."""
+        chosen = np.asarray(order, dtype=np.intp)
+        return ImageSet(
+            self.folder,
+            {name: values[chosen] for name, values in self.coords.items()},
+            self.classes,
+            preprocess=self._preprocess,
+            orient=self._orient,
+            attrs=self.attrs,
+        )
+
     def picture(self, index: int) -> torch.Tensor:
         """Read one picture."""
         count = len(self)

@@ -109,7 +109,10 @@ def test_images_in_folders(models, tmp_path):
     study = open_study(
         tmp_path / "out", data=tmp_path / "data", model=str(models / "cnn"), count=6, progress=False
     )
-    assert study.labels.tolist() == ["0"] * 3 + ["3"] * 3
+    assert sorted(study.labels.tolist()) == ["0"] * 3 + ["3"] * 3
+    folders = [str(file).split("/")[0] for file in study.images.coords["file"]]
+    assert folders == study.labels.tolist()  # mixed, pictures and labels alike
+    assert folders != sorted(folders)
     found = study.contributions(method=FEW)
     assert found["layers/stage1.0"]["label"].values.tolist() == study.labels.tolist()
 

@@ -281,3 +281,18 @@ def test_the_page_runs(monkeypatch, capsys):
 
     monkeypatch.chdir(ROOT)
     run_page("images.md", capsys)
+
+
+def test_pictures_can_be_taken_in_another_order(imagenet):
+    found = open_images(imagenet, part="train")
+    order = np.random.default_rng(0).permutation(len(found))
+    taken = found.take(order)
+    assert len(taken) == len(found)
+    for place, number in enumerate(order):
+        one, label = taken[place]
+        other, same = found[int(number)]
+        assert label == same
+        assert torch.equal(one, other)
+        assert taken.coords["file"][place] == found.coords["file"][number]
+    assert (taken.classes, taken.shape) == (found.classes, found.shape)
+    assert len(found.take([2])) == 1
