@@ -40,15 +40,20 @@ from retina_codec.analysis.control import control_curves
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.sparsity import hoyer_sparsity
 from retina_codec.figures.by_layer import COLORS, band, layer_axis, line
-from retina_codec.figures.concepts import WORDS
 from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styled
 
 NAME = "figure_s7_transformer"
 SITES = {"blocks": "token features", "mlp": "MLP", "attention": "attention"}
 QUANTITIES = ("contribution", "activation")
-KINDS = ("modes", "contributions", "activation_modes", "activations")
 SELECTIONS = {"contribution modes": "modes", "activation modes": "activation_modes"}
 PAIR = "contribution modes − activation modes"
+WORDS = {
+    "modes": "contribution modes",
+    "contributions": "channels, contributions",
+    "activation_modes": "activation modes",
+    "activations": "channels, activations",
+}
+KINDS = tuple(WORDS)
 TARGETS = 10  # classes whose modes are ablated
 
 
@@ -392,10 +397,25 @@ def draw(saved: xr.DataTree) -> Figure:
             if row:
                 layer_axis(axes, [str(n + 1) for n in range(len(layers[site]))])
                 axes.set_xlabel("block", labelpad=2)
-    for row in range(len(rows)):
-        at = ("upper right", "lower right", "upper left", "upper left")[row]
-        shared[row].legend(loc=at, handlelength=1.2, fontsize=7.5, borderaxespad=0.1)
+    first = [shared[row] for row in range(len(rows))]
+    first[3] = _beside(figure, first[3])
+    corners = ("upper right", "lower right", "upper left", "upper left")
+    for axes, corner, row in zip(first, corners, range(len(rows)), strict=True):
+        handles, words = shared[row].get_legend_handles_labels()
+        axes.legend(handles, words, loc=corner, handlelength=1.2, fontsize=7.5, borderaxespad=0.1)
+    notes = {
+        2: "boxes: shuffled labels, middle 95 %",
+        3: "large: all images, 95 %\nsmall: trials, their mean ± SEM",
+    }
+    for row, note in notes.items():
+        last = _beside(figure, shared[row], 2)
+        last.text(0.02, 0.99, note, size=7.5, va="top", transform=last.transAxes)
     return figure
+
+
+def _beside(figure: Figure, axes: Axes, step: int = 1) -> Axes:
+    """Return the panel to the right; panels stand in the order they were made."""
+    return figure.axes[figure.axes.index(axes) + step]
 
 
 def _example(axes: Axes, saved: xr.DataTree, site: str, _: list[str]) -> None:
