@@ -42,7 +42,16 @@ def show_simple_stimuli(
     seed: int,
     common: dict[str, Any],
 ) -> xr.DataArray:
-    """Σ d² over the affected cells for every simple stimulus, (hypothesis, stimulus)."""
+    """Σ d² over the affected cells for every simple stimulus, (hypothesis, stimulus).
+
+    Without a size of pixels (NaN, µm) no stimulus can be drawn: then there is none.
+    """
+    if not np.isfinite(pixel_size):
+        return xr.DataArray(
+            np.zeros((len(silencings), 0)),
+            dims=("hypothesis", "stimulus"),
+            coords={"stimulus": np.array([], "U1")},
+        )
     stimuli = simple_stimuli(
         network.frame_shape,
         frame_rate=network.frame_rate,

@@ -111,7 +111,7 @@ def hypothesize(
     network : RetinaCNN
     recording : xr.DataTree
         With ``split``; its repeats give F and the ceiling, its ``pixel_size`` (µm) the simple
-        stimuli.
+        stimuli (none where that is NaN or missing).
     modes : xr.DataTree
         Results of `decompose` for conv1, conv2 or both, of this split.
     pathways : xr.DataTree, optional
@@ -244,9 +244,10 @@ def hypothesize(
     coarse = coarse.isel(silencing=of_silencing[lead])
 
     best, segment = best_segment(coarse, affected, variability, block)
-    size = float(recording.attrs["pixel_size"])
+    size = float(recording.attrs.get("pixel_size", np.nan))
     look = (silencings, affected, variability, stimulus_duration, seed, common)
     shown = show_simple_stimuli(network, size, *look)
+    strongest = shown.values.max(axis=1) if shown.size else np.full(len(statements), np.nan)
     needed = {"power": power, "significance": significance}
     kernels = channel_kernels(network, part, device=device)
     leading = [s.labels[int(np.argmax(s.weight))] for s in statements]
@@ -270,8 +271,12 @@ def hypothesize(
         "segment_start": coarse["time"].values[best],
         "segment_duration": np.full(len(statements), block),
         "segment_repeats": repeats_needed(segment, **needed),
-        "best_stimulus": shown["stimulus"].values[shown.argmax("stimulus").values],
-        "stimulus_repeats": repeats_needed(shown.values.max(axis=1), **needed),
+        "best_stimulus": (
+            shown["stimulus"].values[shown.argmax("stimulus").values]
+            if shown.size
+            else [""] * len(statements)
+        ),
+        "stimulus_repeats": repeats_needed(strongest, **needed),
         "information": information[lead],
     }
     attrs = {

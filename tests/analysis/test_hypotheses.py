@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.analysis.hypotheses import hypothesize
+from retina_codec.analysis.hypothesis_words import hypotheses_to_table
 from retina_codec.analysis.mode_events import in_events
 from retina_codec.analysis.power import count_variability, repeats_needed
 from retina_codec.errors import RetinaCodecError
@@ -141,6 +142,22 @@ def test_the_best_simple_stimulus_is_the_most_detectable(claims):
     needed = repeats_needed(claims["stimulus_detectability"].max("stimulus"))
     np.testing.assert_array_equal(claims["stimulus_repeats"], needed)
     assert claims["stimulus_detectability"].max() > 0
+
+
+@pytest.mark.parametrize("unknown", [{}, {"pixel_size": np.nan}])
+def test_without_a_size_of_pixels_only_simple_stimuli_are_left_out(
+    network, recording, modes, claims, unknown
+):
+    blind = recording.copy()
+    blind.attrs = {k: v for k, v in recording.attrs.items() if k != "pixel_size"} | unknown
+    found = hypothesize(network, blind, modes, modes, when="always", **OPTIONS)
+    assert found.sizes["stimulus"] == 0
+    assert found["best_stimulus"].values.tolist() == [""] * 3
+    assert found["stimulus_repeats"].isnull().all()
+    kept = [name for name in claims.data_vars if "stimulus" not in name]
+    xr.testing.assert_identical(found[kept], claims[kept])
+    rows = hypotheses_to_table(found)
+    assert [row["best_stimulus"] for row in rows] == [""] * 3
 
 
 @pytest.mark.parametrize("number", [0, 1])
