@@ -120,7 +120,11 @@ def sparsity_of(trees: dict[str, xr.DataTree], layers: list[str], seed: int) -> 
             "difference": ("layer", mean[:, 3], units),
             "difference_interval": (("layer", "bound"), ends[:, 3], units),
         },
-        coords={"layer": layers, "quantity": [*TARGETS, "activation"]},
+        coords={
+            "layer": layers,
+            "quantity": [*TARGETS, "activation"],
+            "bound": ["low", "high"],
+        },
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import NullFormatter
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.by_layer import layer_axis, line, room_below
@@ -151,6 +152,10 @@ def _share(axes: Axes, some: xr.Dataset, key: str, colors: dict[str, str]) -> No
             line(axes, one["share"].values, one["share_interval"].values,
                  colors[str(some[key].values[number])], ms=2.5)  # fmt: skip
     axes.set_yscale("log")
+    seen = some["share"].values[some["share"].values > 0]
+    if len(seen):  # whole decades, so that there are labels
+        axes.set_ylim(10 ** np.floor(np.log10(seen.min())), 10 ** np.ceil(np.log10(seen.max())))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("Σ |error| / Σ |ΔF|")
 
 

@@ -17,7 +17,7 @@ def made_tree(layers=4, inputs=60, channels=12, classes=6, rising=True):
     for depth in range(layers):
         power = 1 + depth if rising else layers - depth
         size = np.abs(random.normal(size=(inputs, 2, channels))) ** power
-        size[np.arange(inputs), 1, np.arange(inputs) % classes] += 2.0
+        size[np.arange(inputs), 1, np.arange(inputs) % classes % channels] += 2.0
         nodes[f"/layers/l{depth}"] = xr.Dataset(
             {
                 "contribution": (("sample", "sign", "channel"), size * [[-1], [1]]),

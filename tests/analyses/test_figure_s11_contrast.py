@@ -1,0 +1,76 @@
+"""The script of Figure S11: numbers are those of the public functions, and decide the claims."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import retina_codec as rc
+from retina_codec.analysis.contribution_statistics import contribution_statistics
+from retina_codec.analysis.image_study import open_study
+from tests.analyses.small_study import holds, load_script, save_networks, shifted
+
+NAME = "figure_s11_contrast"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script(NAME)
+
+
+@pytest.fixture(scope="module")
+def run(script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figure_s11")
+    save_networks(folder)
+    words = ["--out", str(folder), "--model", str(folder / "cnn"), "--count", "40", "--steps", "1"]
+    words += ["--epochs", "2", "--layers", "stage3.0", "stage4.1"]
+    script.main(words)
+    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+
+
+def test_numbers_are_those_of_the_public_functions(script, run):
+    folder, words, saved = run
+    study = open_study(folder, model=str(folder / "cnn"), count=40, progress=False)
+    method = rc.IntegratedGradients(1)
+    means = []
+    for name, target in (("standard", rc.TopK(1)), ("contrast", rc.Contrast())):
+        tree = study.contributions(target, method)
+        direct = contribution_statistics(tree, bootstraps=10, progress=False)["sparsity"]
+        here = saved["sparsity"]["sparsity"]
+        means.append(direct.sel(quantity="contribution").values)
+        np.testing.assert_allclose(here.sel(quantity=name), means[-1])
+        np.testing.assert_allclose(
+            here.sel(quantity="activation"), direct.sel(quantity="activation")
+        )
+        fit = script.fit_of(study, script.arguments(words))
+        modes = study.modes(target=target, method=method, layers=["stage4.1"], **fit)
+        r2 = saved["rebuilt"]["r2"].sel(target=name, layer="stage4.1")
+        assert float(r2) == pytest.approx(float(modes["layers/stage4.1/modes"]["r2"]), abs=1e-6)
+    np.testing.assert_allclose(saved["sparsity"]["difference"], means[1] - means[0], atol=1e-12)
+
+
+def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
+    folder, words, _ = run
+    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
+    (folder / f"{NAME}.png").unlink()
+    script.main([*words, "--reuse"])
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder / f"{NAME}.png")
+    assert (folder / f"{NAME}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("difference", "r2", "expected"),
+    [
+        (0.03, 0.9, (True, True)),
+        (-0.03, 0.855, (True, False)),
+        (0.045, 0.9, (False, True)),
+        (-0.2, 0.5, (False, False)),
+    ],
+)
+def test_verdicts_follow_the_numbers(script, run, difference, r2, expected):
+    saved = run[2]
+    parts = {
+        "/sparsity": shifted(saved["sparsity"].to_dataset(), "difference", difference),
+        "/rebuilt": shifted(saved["rebuilt"].to_dataset(), "r2", r2),
+    }
+    verdicts = holds(script.claims_of(xr.DataTree.from_dict(parts)))
+    assert tuple(verdicts.values()) == expected
