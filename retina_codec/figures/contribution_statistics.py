@@ -7,6 +7,7 @@ activations do. It shows what `contribution_statistics` and `head_sparsity` foun
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.by_layer import COLORS, band, layer_axis, line, room_below, sites_of
@@ -162,7 +163,7 @@ def draw_dimensionality(axes: Axes, found: xr.Dataset) -> None:
     axes.text(0.01, most, f"at most {most}", ha="left", va="bottom", size=7.5, color=MUTED,
               transform=axes.get_yaxis_transform())  # fmt: skip
     axes.set_ylim(0, 1.35 * max(most, 1))
-    axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     share = float(found.attrs.get("variance", 0.95))
     axes.set_ylabel(f"components to {share:.0%} of variance")
     axes.legend(loc="upper left", ncols=2, handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)

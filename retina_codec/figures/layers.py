@@ -72,7 +72,8 @@ def layers(
     below = room_below(names)
     heights = [2.9, 2.2 + below, 2.2 + below]
     figure = new_figure(sum(heights))
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+    parts = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)
+    top, middle, bottom = parts[:, 0]
     draw_title(top, "A", "Contributions of channels to images, sorted by class")
     spec = grid(top, [1], [1, 0.03, 0.14, 1, 0.03], left=0.6, right=0.6, top=0.6, bottom=0.4)
     for number, matrix in enumerate(matrices):

@@ -73,7 +73,7 @@ def methods_and_targets(
     below = room_below(names)
     heights = [2.5 + below, 1.9 + below, 1.9 + below, 2.0 + below, 0.75 + 0.3 * len(methods) + 0.75]
     figure = new_figure(sum(heights))
-    areas = figure.subfigures(len(heights), 1, height_ratios=heights)
+    areas = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     columns = [
         ("method", methods, runs.isel(run=np.flatnonzero(runs["target"] == target))),
         ("target", targets, runs.isel(run=np.flatnonzero(runs["method"] == method))),

@@ -69,7 +69,8 @@ def unit_maps(maps: xr.DataTree, spatial: xr.Dataset, words: str = "") -> Figure
     below = room_below(names)
     heights = [1.75, ROW * len(layers) + 0.85, 2.4 + below]
     figure = new_figure(sum(heights))
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
+    parts = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)
+    top, middle, bottom = parts[:, 0]
     draw_title(top, "A", "One image")
     _image(top, maps["image"].values, words, heights[0])
     top.text(0.62, 0.4, KEY, va="center", size=8, color=MUTED, linespacing=1.5)
@@ -109,10 +110,10 @@ def _maps(area: SubFigure, place: Any, layer: xr.Dataset, *, first: bool) -> Non
     pairs = place.subgridspec(1, shown, wspace=0.08)
     most = float(np.abs(layer["contribution"]).max()) or 1.0
     low, high = float(layer["activation"].min()), float(layer["activation"].max())
-    signed = low < 0
     level = max(abs(low), abs(high)) or 1.0
-    look = {"cmap": "PuOr_r", "vmin": -level, "vmax": level} if signed else {"cmap": "Greys",
-            "vmin": 0, "vmax": level}  # fmt: skip
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": level}
+    if low < 0:
+        look = {"cmap": "PuOr_r", "vmin": -level, "vmax": level}
     for number in range(shown):
         here = layer.isel(shown=number)
         both = pairs[number].subgridspec(1, 2, wspace=0.04)
