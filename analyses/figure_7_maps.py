@@ -16,12 +16,12 @@
 #     python analyses/figure_7_maps.py --out out/resnet50 --data IMAGES --model resnet50
 #
 # "The same lower-level features in images of different classes" is measured, not only looked at.
-# What lies under a map is described by twelve features (edges in six directions, light, dark, four
-# colours): how much more of each lies under the map than in the whole image, less the mean over all
-# maps that are made of this image. Likeness is Pearson r of two such descriptions, of two images of
-# different classes. It is compared with the likeness when the second map is another mode's: 0 where
-# it does not matter which mode it is. Maps through random channels, the same in both images, stand
-# beside: any fixed set of channels has features of its own.
+# What lies under a map is described by fourteen features (edges in eight directions, light, dark,
+# four colours): how much more of each lies under the map than in the whole image, less the mean over
+# all maps that are made of this image. Likeness is Pearson r of two such descriptions, of two images
+# of different classes. It is compared with the likeness when the second map is another mode's: 0
+# where it does not matter which mode it is. Maps through random channels, the same in both images,
+# stand beside: any fixed set of channels has features of its own.
 
 # %%
 """Maps of modes in images of several classes: pictures, likeness across classes, gain."""
@@ -50,7 +50,15 @@ from retina_codec.analysis.map_features import (
 from retina_codec.analysis.mode_gallery import top_images
 from retina_codec.analysis.mode_images import mode_channels, mode_maps
 from retina_codec.analysis.overlays import overlay
-from retina_codec.figures.style import MUTED, WIDTH, draw_title, grid, new_figure, styled
+from retina_codec.figures.style import (
+    MUTED,
+    WIDTH,
+    draw_title,
+    grid,
+    new_figure,
+    styled,
+    type_colors,
+)
 from retina_codec.progress import progress_bar
 
 NAME = "figure_7_maps"
@@ -62,9 +70,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     study_arguments(parser)
-    parser.add_argument("--layer", help="block; the middle one if left out")
-    parser.add_argument("--modes", type=int, default=12, help="leading modes that are measured")
-    parser.add_argument("--shown", type=int, default=3, help="modes that are drawn")
+    parser.add_argument(
+        "--layers", nargs="+", help="blocks; those at a quarter and half of the depth if left out"
+    )
+    parser.add_argument("--modes", type=int, default=12, help="leading modes measured, per layer")
+    parser.add_argument("--shown", type=int, default=3, help="modes that are drawn, per layer")
     parser.add_argument("--share", type=float, default=0.1, help="of the channels, by weight")
     parser.add_argument("--others", type=int, default=2, help="other modes, and random sets, each")
     parser.add_argument(
@@ -79,21 +89,34 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 # %%
 def compute(options: argparse.Namespace, path: Path) -> None:
-    """Map the leading modes of a layer, in their own top images."""
+    """Map the leading modes of some layers, in their own top images."""
     study = study_of(options)
     blocks = study.layers_of("blocks")
-    layer = options.layer or blocks[len(blocks) // 2]
-    modes = study.modes("contributions", layers=[layer])
+    layers = options.layers or [blocks[len(blocks) // 4], blocks[len(blocks) // 2]]
+    modes = study.modes("contributions", layers=layers)
+    nodes: dict[str, xr.Dataset] = {}
+    for number, layer in enumerate(layers):
+        found = one_layer(study, modes, layer, options)
+        nodes |= {f"/{number}/{path}": data for path, data in found.items()}
+    tree = xr.DataTree.from_dict(nodes)
+    tree.attrs = {"model": options.model, "layers": list(layers), "share": options.share}
+    rc.save_tree(tree, path, overwrite=True)
+
+
+def one_layer(
+    study: ImageStudy, modes: xr.DataTree, layer: str, options: argparse.Namespace
+) -> dict[str, xr.Dataset]:
+    """Make pictures and numbers of the leading modes of a layer."""
     tops = leading(modes, layer, options.modes)
     nodes: dict[str, xr.Dataset] = {}
     rows: list[dict[str, list[float]]] = []
     names = list(tops)
-    for number, mode in enumerate(progress_bar(names, description="modes")):
+    for number, mode in enumerate(progress_bar(names, description=f"modes of {layer}")):
         others = [names[(number + k + 1) % len(names)] for k in range(options.others)]
         position, label = tops[mode]
         some = pictures(study.images, position)
         maps = all_maps(study, some, modes, layer, mode, others, options)
-        nodes[f"/pictures/{number}"] = seen(some, maps["mode"][0], label, position, mode)
+        nodes[f"pictures/{number}"] = seen(some, maps["mode"][0], label, position, mode)
         features = local_features(some)
         under = {
             kind: [features_under(features, one).values for one in several]
@@ -104,10 +127,9 @@ def compute(options: argparse.Namespace, path: Path) -> None:
         key: (("mode", "kind"), np.array([row[key] for row in rows]), {"units": "1"})
         for key in ("likeness", "gain")
     }
-    nodes["/numbers"] = xr.Dataset(numbers, coords={"mode": names, "kind": list(KINDS)})
-    tree = xr.DataTree.from_dict(nodes)
-    tree.attrs = {"model": options.model, "layer": layer, "share": options.share}
-    rc.save_tree(tree, path, overwrite=True)
+    coords = {"mode": names, "kind": list(KINDS)}
+    nodes["numbers"] = xr.Dataset(numbers, coords=coords, attrs={"layer": layer})
+    return nodes
 
 
 def leading(modes: xr.DataTree, layer: str, count: int) -> dict[int, tuple[np.ndarray, list[str]]]:
@@ -235,24 +257,34 @@ def gains(some: xr.DataArray, maps: dict[str, list[xr.DataArray]]) -> list[float
 
 
 # %%
+def numbers_of(saved: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Return the numbers of each layer, in the order they were asked for."""
+    found = [saved[name]["numbers"].to_dataset() for name in sorted(saved.children, key=int)]
+    return {str(one.attrs["layer"]): one for one in found}
+
+
 def claims_of(saved: xr.DataTree) -> list[Claim]:
-    """Judge the paper's sentences."""
-    numbers, source = saved["numbers"].to_dataset(), "section 6, Fig. 7"
-    alike, gain = (numbers[key].transpose("mode", "kind").values for key in ("likeness", "gain"))
-    same, own, more = (
-        contrast(alike, [1, -1, 0]), contrast(gain, [1, 0, 0]), contrast(gain, [1, 0, -1])
-    )  # fmt: skip
-    return [
-        judge("same_features", source, "A mode uses the same lower-level features in images of "
-              "different classes.", *same[:2], low=0,
-              measure="likeness of two images' maps, of the mode − with another mode's"),
-        judge("used_pixels", source, "Maps show the pixels that channels within modes use to drive "
-              "the output (here: they lie on the digit).", *own[:2], low=1,
-              measure="share of the map on the digit's square / its share of the image"),
-        judge("more_than_random", source, "Maps highlight what drives the mode's own channels "
-              "(here: on the digit more than maps of random channels).", *more[:2], low=0,
-              measure="the same share, mode − random channels"),
-    ]  # fmt: skip
+    """Judge the paper's sentences, layer by layer."""
+    source, claims = "section 6, Fig. 7", []
+    for layer, numbers in numbers_of(saved).items():
+        alike, gain = (
+            numbers[key].transpose("mode", "kind").values for key in ("likeness", "gain")
+        )
+        same, own, more = (
+            contrast(alike, [1, -1, 0]), contrast(gain, [1, 0, 0]), contrast(gain, [1, 0, -1])
+        )  # fmt: skip
+        claims += [
+            judge(f"same_features_{layer}", source, "A mode uses the same lower-level features in "
+                  f"images of different classes: {layer}.", *same[:2], low=0,
+                  measure="likeness of two images' maps, of the mode − with another mode's"),
+            judge(f"used_pixels_{layer}", source, "Maps show the pixels that channels within modes "
+                  f"use to drive the output (here: they lie on the digit): {layer}.", *own[:2],
+                  low=1, measure="share of the map on the digit's square / its share of the image"),
+            judge(f"more_than_random_{layer}", source, "Maps highlight what drives the mode's own "
+                  "channels (here: on the digit more than maps of random channels): "
+                  f"{layer}.", *more[:2], low=0, measure="the same share, mode − random channels"),
+        ]  # fmt: skip
+    return claims
 
 
 # %% [markdown]
@@ -260,48 +292,46 @@ def claims_of(saved: xr.DataTree) -> list[Claim]:
 
 
 # %%
-def draw(saved: xr.DataTree, shown: int) -> Figure:
-    """Draw images and overlays of some modes, and the numbers of all."""
-    return _draw(saved, min(shown, len(saved["pictures"].children)))
-
-
 @styled
-def _draw(saved: xr.DataTree, shown: int) -> Figure:
-    ranks, left, gap, bottom = 2, 0.8, 0.12, 2.9
+def draw(saved: xr.DataTree, shown: int = 3) -> Figure:
+    """Draw images and overlays of some modes of each layer, and the numbers of all."""
+    left, gap, bottom, top, between = 0.8, 0.12, 2.9, 0.5, 0.22
     side = (WIDTH - left - 0.1 - gap * (CLASSES - 1)) / (2 * CLASSES)
-    top, between = 0.5, 0.3
-    height = top + shown * (ranks * (side + 0.04) + between) + bottom
+    rows = []
+    for number, layer in enumerate(numbers_of(saved)):
+        every = saved[f"{number}/pictures"]
+        rows += [
+            (layer, every[name].to_dataset()) for name in sorted(every.children, key=int)[:shown]
+        ]
+    height = top + len(rows) * (side + between) + bottom
     figure = new_figure(height)
-    draw_title(figure, "", f"Modes of {saved.attrs['layer']}: images of several classes, and what "
-               "the mode uses of them")  # fmt: skip
-    for number in range(shown):
-        here = saved[f"pictures/{number}"].to_dataset()
-        start = top + number * (ranks * (side + 0.04) + between)
-        spec = grid(
-            figure, [1] * ranks, [1] * CLASSES, left=left, right=0.1, top=start + 0.18,
-            bottom=height - start - 0.18 - ranks * side - 0.04, gap_x=gap, gap_y=0.04,
-        )  # fmt: skip
-        y = 1 - (start + 0.18 + side) / height
-        figure.text(0.1 / WIDTH, y, f"mode {here.attrs['mode']}", va="center", weight="bold")
+    draw_title(figure, "", "Images of several classes, and what a mode uses of them")
+    for row, (layer, here) in enumerate(rows):
+        start = top + row * (side + between) + 0.18
+        spec = grid(figure, [1], [1] * CLASSES, left=left, right=0.1, top=start,
+                    bottom=height - start - side, gap_x=gap)  # fmt: skip
+        y = 1 - (start + side / 2) / height
+        words = f"{layer}\nmode {here.attrs['mode']}"
+        figure.text(0.1 / WIDTH, y, words, va="center", weight="bold", size=8)
         for column, name in enumerate(dict.fromkeys(here["label"].values.tolist())):
             own = here.isel(sample=here["label"].values == name)
-            for rank in range(min(ranks, own.sizes["sample"])):
-                both = spec[rank, column].subgridspec(1, 2, wspace=0.02)
-                for place, key in enumerate(("image", "overlay")):
-                    axes = figure.add_subplot(both[place])
-                    _picture(axes, own[key].isel(sample=rank))
-                    if rank == 0 and place == 0:
-                        axes.set_title(str(name)[:28], size=8, loc="left", pad=2)
+            both = spec[0, column].subgridspec(1, 2, wspace=0.02)
+            for place, key in enumerate(("image", "overlay")):
+                axes = figure.add_subplot(both[place])
+                _picture(axes, own[key].isel(sample=0))
+                if place == 0:
+                    axes.set_title(str(name)[:28], size=8, loc="left", pad=2)
     spec = grid(figure, [1], [1, 1], left=0.75, right=0.15, top=height - bottom + 0.62, bottom=0.45,
                 gap_x=0.9)  # fmt: skip
-    numbers = saved["numbers"].to_dataset()
     axes = figure.add_subplot(spec[0])
-    _by_mode(axes, numbers["likeness"], "with another\nmode's map")
+    _by_mode(axes, saved, "likeness", "with another\nmode's map")
     axes.set_ylabel("likeness (r)")
     axes.set_title("what two maps mark, images of different classes", size=9)
+    axes.axhline(0, color=MUTED, lw=0.8, ls=":")
+    axes.legend(loc="best")
     axes = figure.add_subplot(spec[1])
-    if np.isfinite(numbers["gain"]).any():
-        _by_mode(axes, numbers["gain"], "another\nmode's")
+    if all(np.isfinite(one["gain"]).any() for one in numbers_of(saved).values()):
+        _by_mode(axes, saved, "gain", "another\nmode's")
         axes.axhline(1, color=MUTED, lw=0.8, ls=":")
         axes.set_ylabel("gain on the digit")
     else:
@@ -324,17 +354,19 @@ def _picture(axes: Axes, image: xr.DataArray) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _by_mode(axes: Axes, values: xr.DataArray, other: str) -> None:
-    """Draw a pale line per mode over the kinds of maps, and the mean with its interval."""
-    table = values.transpose("mode", "kind").values
-    place = np.arange(len(KINDS))
-    axes.plot(place, table.T, "-", color=MUTED, lw=0.7, alpha=0.5)
-    for number in place:
-        middle, (low, high), _ = contrast(table[:, [number]], [1])
-        axes.plot([number], [middle], "o", color="#5b3f8c", ms=6)
-        axes.vlines(number, low, high, color="#5b3f8c", lw=2)
-    first = f"the mode's\n({len(table)} modes)"
-    axes.set_xticks(place, [first, other, "through random\nchannels"])
+def _by_mode(axes: Axes, saved: xr.DataTree, key: str, other: str) -> None:
+    """Draw a pale line per mode over the kinds of maps, and means with intervals, by layer."""
+    place, found = np.arange(len(KINDS)), numbers_of(saved)
+    colors = type_colors(list(found))
+    for number, (layer, numbers) in enumerate(found.items()):
+        table = numbers[key].transpose("mode", "kind").values
+        here = place + 0.14 * (number - (len(found) - 1) / 2)
+        axes.plot(here, table.T, "-", color=colors[layer], lw=0.6, alpha=0.3)
+        means = [contrast(column[:, None], [1]) for column in table.T]
+        axes.plot(here, [one.found for one in means], "o", color=colors[layer], ms=6,
+                  label=f"{layer}, {len(table)} modes")  # fmt: skip
+        axes.vlines(here, *np.array([one.interval for one in means]).T, color=colors[layer], lw=2)
+    axes.set_xticks(place, ["the\nmode's", other, "through random\nchannels"])
     axes.set_xlim(-0.4, len(KINDS) - 0.6)
 
 

@@ -16,7 +16,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["digit_squares", "features_under", "likeness", "local_features", "object_gain"]
 
 Floats = npt.NDArray[np.float64]
-DIRECTIONS = 6  # of edges, over half a turn
+DIRECTIONS = 8  # of edges, over a full turn
 SMOOTHED = 64  # edges are those of the image smoothed by so small a part of its side
 COLORS = ("reddish", "greenish", "bluish", "yellowish")
 
@@ -24,10 +24,10 @@ COLORS = ("reddish", "greenish", "bluish", "yellowish")
 def local_features(images: xr.DataArray) -> xr.DataArray:
     """Strength of simple features at every pixel.
 
-    Edges: ``|g| max(0, cos 2(θ − θ_k))²``, g the gradient of luminance L smoothed by a Gaussian of
-    side / 64, θ its direction without polarity, θ_k = 180° k / 6. Light and dark:
-    ``max(0, ±(L − mean L))``. Colours, in images of three: the same of red − green and of
-    blue − (red + green) / 2.
+    Edges: ``|g| max(0, cos(θ − θ_k))²``, g the gradient of luminance L smoothed by a Gaussian of
+    side / 64, θ its direction, from dark to light (0° to the right, 90° downwards), θ_k = 45° k.
+    Light and dark: ``max(0, ±(L − mean L))``. Colours, in images of three: the same of
+    red − green and of blue − (red + green) / 2.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def local_features(images: xr.DataArray) -> xr.DataArray:
     angle, size = np.arctan2(gy, gx), np.hypot(gy, gx)
     found, names = [], []
     for k in range(DIRECTIONS):
-        aligned = np.cos(2 * (angle - np.pi * k / DIRECTIONS)).clip(min=0)
+        aligned = np.cos(angle - 2 * np.pi * k / DIRECTIONS).clip(min=0)
         found.append(size * aligned**2)
-        names.append(f"edges at {180 * k // DIRECTIONS}°")
+        names.append(f"edges at {360 * k // DIRECTIONS}°")
     pairs = [(light, ("light", "dark"))]
     if values.shape[1] == 3:
         red, green, blue = np.moveaxis(values, 1, 0)
