@@ -70,7 +70,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     study = study_of(options)
     method = rc.IntegratedGradients(options.steps)
     blocks = list(study.layers_of("blocks"))
-    quarters = [blocks[round((part + 1) * len(blocks) / 4) - 1] for part in range(4)]
+    quarters = [blocks[-(-part * len(blocks) // 4) - 1] for part in (1, 2, 3, 4)]
     chosen = options.layers or list(dict.fromkeys(quarters))
     targets = dict(zip(TARGETS, (study.target, rc.Contrast()), strict=True))
     trees = {name: study.contributions(target, method) for name, target in targets.items()}

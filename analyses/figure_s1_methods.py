@@ -77,9 +77,9 @@ def methods_of(steps: int) -> dict[str, Any]:
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    study_arguments(parser, count=60)
+    study_arguments(parser, count=40)
     parser.add_argument("--steps", type=int, default=10, help="of the path integrals")
-    parser.add_argument("--spatial", type=int, default=24, help="images for sparsity over places")
+    parser.add_argument("--spatial", type=int, default=16, help="images for sparsity over places")
     parser.add_argument("--methods", nargs="+", choices=list(methods_of(1)), help="all if left out")
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), help="all if left out")
     return parser.parse_args(words)

@@ -38,7 +38,8 @@ def channel_matrix(
         Results of `contribute` with `ChannelSums`.
     layer : str
     labels : array-like of str, (sample,), optional
-        The coordinate ``label`` of the results when left out. Inputs without a label take no part.
+        The coordinate ``label`` of the results when left out. Inputs without a label take no part,
+        and classes with one image are not shown.
     images, channels : int
         At most so many are returned, images spread evenly over the sorted ones, channels those
         with the largest mean size in the images that order.
@@ -52,7 +53,7 @@ def channel_matrix(
     Raises
     ------
     RetinaCodecError
-        If there are no labels, or a class has fewer than two images.
+        If there are no labels, or no class has two images.
 
     References
     ----------
@@ -71,10 +72,10 @@ def channel_matrix(
     starts = np.searchsorted(codes[order], np.arange(len(names)))
     odd = (np.arange(len(order)) - starts[codes[order]]) % 2 == 1
     judges, shown = order[~odd], order[odd]
-    if len(set(codes[shown].tolist())) < len(names):
+    if not len(shown):
         raise RetinaCodecError(
-            "every class needs two images, one to order and one to show; got "
-            f"{np.bincount(codes[fine]).min()} of a class."
+            "a matrix needs classes with two images, one to order and one to show; every class "
+            "has one. Explain more images."
         )
     shown = shown[np.unique(np.linspace(0, len(shown) - 1, images).round().astype(int))]
     net = data["contribution"].sum("sign").transpose("channel", dim)

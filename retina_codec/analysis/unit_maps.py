@@ -64,7 +64,7 @@ def unit_maps(
         progress=False,
     )
     answer = tree["responses"].to_dataset().isel(sample=0)
-    image = np.asarray(getattr(picture, "values", picture))[0]
+    image = np.asarray(picture)[0]
     root = xr.Dataset(
         {
             "image": (("color", "y", "x"), image),

@@ -66,7 +66,9 @@ def test_large_matrices_are_thinned_and_labels_are_needed():
     with pytest.raises(rc.RetinaCodecError, match="needs labels"):
         channel_matrix(bare, "a")
     with pytest.raises(rc.RetinaCodecError, match="two images"):
-        channel_matrix(tree, "a", labels=["only"] + ["many"] * 39)
+        channel_matrix(tree, "a", labels=[str(number) for number in range(40)])
+    rare = channel_matrix(tree, "a", labels=["only"] + ["many"] * 39)
+    assert set(rare["label"].values) == {"many"}
 
 
 def test_pairs_are_values_of_the_tree_drawn_once():

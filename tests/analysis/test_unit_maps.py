@@ -48,6 +48,10 @@ def test_leading_channels_and_sums_are_those_of_the_units(convolutional, picture
         assert total == pytest.approx(float(here["completeness_error"]), abs=1e-5)
     assert float(found["target"]) == pytest.approx(float(found["prediction"].max()), rel=1e-5)
     np.testing.assert_array_equal(found["image"], picture[0])
+    tensor = torch.from_numpy(picture.values)
+    again = unit_maps(convolutional, tensor, target=rc.TopK(1), method=METHOD, shown=2)
+    xr.testing.assert_allclose(again["layers/1"].to_dataset(), found["layers/1"].to_dataset())
+    np.testing.assert_array_equal(again["image"], picture[0])
 
 
 def test_tokens_of_patches_lie_as_they_cut_the_image(picture):
