@@ -17,11 +17,11 @@
 #
 # "The same lower-level features in images of different classes" is measured, not only looked at.
 # What lies under a map is described by fourteen features (edges in eight directions, light, dark,
-# four colours): how much more of each lies under the map than in the whole image, less the mean over
-# all maps that are made of this image. Likeness is Pearson r of two such descriptions, of two images
-# of different classes. It is compared with the likeness when the second map is another mode's: 0
-# where it does not matter which mode it is. Maps through random channels, the same in both images,
-# stand beside: any fixed set of channels has features of its own.
+# four colours): how much more of each lies under the map than in the whole image, less the mean
+# over all maps that are made of this image. Likeness is Pearson r of two such descriptions, of two
+# images of different classes. It is compared with the likeness when the second map is another
+# mode's: 0 where it does not matter which mode it is. Maps through random channels, the same in
+# both images, stand beside: any fixed set of channels has features of its own.
 
 # %%
 """Maps of modes in images of several classes: pictures, likeness across classes, gain."""
