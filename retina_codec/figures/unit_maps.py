@@ -79,7 +79,7 @@ def unit_maps(maps: xr.DataTree, spatial: xr.Dataset, words: str = "") -> Figure
     middle.text(left, 1 - 0.06 / heights[1], "C", va="top", size=14, weight="bold")
     middle.text(left + 0.028, 1 - 0.085 / heights[1], "Contributions of all channels", va="top",
                 size=10.5, weight="bold")  # fmt: skip
-    spec = grid(middle, [1] * len(layers), [6.6, 2.75], left=0.75, right=0.12, top=0.62,
+    spec = grid(middle, [1] * len(layers), [6.6, 2.75], left=0.85, right=0.12, top=0.62,
                 bottom=0.4, gap_x=0.72, gap_y=0.3)  # fmt: skip
     for number, layer in enumerate(layers):
         _maps(middle, spec[number, 0], layer, first=number == 0)
@@ -135,8 +135,17 @@ def _maps(area: SubFigure, place: Any, layer: xr.Dataset, *, first: bool) -> Non
             one.set_title("activation", size=8, loc="left", pad=3)
             other.set_title("contribution", size=8, loc="left", pad=3)
         if number == 0:
-            one.set_ylabel(layer_name(str(layer.attrs["layer"])), rotation=0, ha="right",
-                           va="center", labelpad=5)  # fmt: skip
+            name = _two_lines(layer_name(str(layer.attrs["layer"])))
+            size = 9 if len(name) <= 9 else 8
+            one.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=4, size=size)
+
+
+def _two_lines(name: str) -> str:
+    """Keep the last four parts of a long name, two on a line."""
+    parts = name.split(".")
+    if len(name) <= 9:
+        return name
+    return "\n".join(".".join(two) for two in (parts[-4:-2], parts[-2:]) if two)
 
 
 def _sums(axes: Axes, layer: xr.Dataset, *, last: bool) -> None:

@@ -83,6 +83,14 @@ def test_contributions_of_the_class_token_have_no_map():
     assert words_of(figure).count("class\ntoken") == 4
 
 
+def test_long_names_of_layers_stay_on_the_page():
+    names = ("resnet.encoder.stages.0.layers.11", "vit.encoder.layer.3")
+    figure = unit_maps(made_maps(layers=names), made_spatial(names))
+    assert_readable(figure)
+    assert "stages.0\nlayers.11" in words_of(figure)
+    assert "vit.encoder\nlayer.3" in words_of(figure)
+
+
 def test_other_results_are_refused():
     with pytest.raises(RetinaCodecError, match="unit_maps"):
         unit_maps(xr.DataTree(), made_spatial())
