@@ -67,12 +67,12 @@ def class_matrix(found: xr.DataTree, layer: str | None = None, level: str = "cla
     concepts = [str(name) for name in tables[0]["concept"].values]
     height = 1.3 + min(4.5, 0.19 * len(concepts) + 0.6)
     figure = new_figure(height)
-    draw_title(figure, "", f"Modes and {level}es, {layer_name(chosen)}")
+    limit_q = float(found["summary"].attrs["false_discovery"])
+    draw_title(figure, "", f"Modes and {level}es, {layer_name(chosen)}; dot: q ≤ {limit_q:g}")
     spec = grid(
         figure, [1], [*[1] * len(kinds), 0.025], left=0.75, right=0.65, top=0.65, bottom=0.5,
         gap_x=0.25,
     )  # fmt: skip
-    limit_q = float(found["summary"].attrs["false_discovery"])
     for column, (kind, table) in enumerate(zip(kinds, tables, strict=True)):
         axes = figure.add_subplot(spec[column])
         image = axes.imshow(

@@ -1,0 +1,129 @@
+"""Control of one network by its modes: which images are asked, and what the curves say of a claim.
+
+Why this file exists: classes and superclasses are controlled by the same steps and judged by the
+same rules, stated before the numbers come. It perturbs nothing itself; that is control.py.
+"""
+
+import argparse
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.claims import Claim, judge
+from retina_codec.analysis.contrasts import contrast, depth_weights, thirds
+from retina_codec.analysis.control import PERCENTAGES
+from retina_codec.analysis.image_study import ImageStudy, study_of
+
+__all__ = ["asked_study", "control_arguments", "control_claims"]
+
+OURS, THEIRS, CHANCE = "contribution modes", "activation modes", "random channels"
+
+
+def control_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that scripts about control share."""
+    parser.add_argument("--steps", type=int, default=10, help="of the path integral")
+    parser.add_argument("--asked", type=int, default=100, help="images that are perturbed")
+    parser.add_argument("--trials", type=int, default=10, help="draws of images and channels")
+    parser.add_argument("--bootstraps", type=int, default=500, help="draws for intervals")
+    parser.add_argument(
+        "--percentages", type=float, nargs="+", default=list(PERCENTAGES), help="of channels"
+    )
+    parser.add_argument("--late", help="block of the curves; the last one if left out")
+
+
+def asked_study(options: argparse.Namespace) -> ImageStudy:
+    """Open the images that are perturbed: ``--asked`` of them, drawn with the next seed.
+
+    Digit scenes are other scenes (of the same 500 digits of the test part); of folders some files
+    may be those that chose the modes.
+    """
+    changed = vars(options) | {"count": options.asked, "seed": options.seed + 1}
+    return study_of(argparse.Namespace(**changed))
+
+
+def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> list[Claim]:
+    """Judge what the paper says about control through modes.
+
+    Parameters
+    ----------
+    found : xr.Dataset
+        From `control_curves`, with contribution modes, activation modes and random channels, both
+        styles.
+    source : str
+        Section and figure.
+    concept : str
+        "class" or "superclass".
+
+    Returns
+    -------
+    list of Claim
+        Specificity of contribution modes, and how much it exceeds that of the others, by style: in
+        all layers, and in the late third of them (bootstrap over images and random orders); of
+        ablation also its change from the early to the late third, and the area on target less
+        that by activation modes, late third (Student's interval over concepts; not tested of
+        fewer than three concepts).
+    """
+    layers = [str(name) for name in found["layer"].values]
+    late = slice(0, None) if len(layers) < 3 else thirds(len(layers))[2]
+    claims = []
+    for style, does in (("ablate", "Ablating"), ("preserve", "Preserving")):
+        here = found.sel(style=style)
+        own = here.sel(selection=OURS)
+        effect = "hurts" if style == "ablate" else "spares"
+        rows = [("is specific", f"{does} a mode's channels {effect} its {concept} more than "
+                 "others.", own["estimate"], own["estimate_interval"])]  # fmt: skip
+        for other in (THEIRS, CHANCE):
+            one = here.sel(pair=f"{OURS} − {other}")
+            says = f"{does} by contribution modes is more specific than by {other}."
+            name = f"beats {other}"
+            rows.append((name, says, one["difference"], one["difference_interval"]))
+        for name, says, middle, ends in rows:
+            for where, part in (("", slice(0, None)), (", late", late)):
+                words = says[:-1] + (" in every block." if not where else " in late blocks.")
+                claims.append(
+                    judge(
+                        f"{style} {name}{where}",
+                        source,
+                        words,
+                        middle.values[part],
+                        ends.values[part],
+                        low=0,
+                        measure="specificity (area)" if "spec" in name else "its difference",
+                        places=layers[part],
+                    )
+                )
+    return claims + _by_concept(found, source, concept, late)
+
+
+def _by_concept(found: xr.Dataset, source: str, concept: str, late: slice) -> list[Claim]:
+    """Judge depth and the number of channels, with intervals over concepts."""
+    here = found.sel(style="ablate")
+    gap = here["concept_estimate"].sel(selection=OURS).transpose("concept", "layer").values
+    area = here["area"].sel(side="on target").mean("trial")
+    apart = (area.sel(selection=OURS) - area.sel(selection=THEIRS)).transpose("concept", "layer")
+    less: npt.NDArray[np.float64] = apart.values[:, late].mean(axis=1)
+    nothing = (np.nan, (np.nan, np.nan))
+    depth = fewer = nothing
+    if len(gap) >= 3:
+        if gap.shape[1] >= 3:
+            depth = contrast(gap, depth_weights(gap.shape[1], "late", "early"))[:2]
+        fewer = contrast(less[:, None], [1.0])[:2]
+    return [
+        judge(
+            "deeper is more specific",
+            source,
+            f"Ablation of a {concept} becomes more specific in deeper layers.",
+            *depth,
+            low=0,
+            measure="specificity, late less early third of blocks",
+        ),
+        judge(
+            "fewer channels",
+            source,
+            f"Fewer channels ablate a {concept} than by activation modes.",
+            *fewer,
+            high=0,
+            measure="area on target, difference, mean over late blocks",
+        ),
+    ]

@@ -1,0 +1,85 @@
+"""All claims in one table: what is there is not run again, and every verdict is shown."""
+
+import csv
+
+import pytest
+
+from retina_codec.analysis.claims import judge, save_claims
+from retina_codec.errors import RetinaCodecError
+from tests.analyses.small_study import load_script, save_networks
+
+
+@pytest.fixture
+def script():
+    return load_script("claims")
+
+
+def claim(found, name="sparser"):
+    says = "Contributions are sparser."
+    return judge(name, "Fig. 3", says, found, (found - 0.1, found + 0.1), low=0, measure="Hoyer")
+
+
+class Script:
+    """A script that writes one claim, or cannot."""
+
+    calls: list
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def main(self, words):
+        self.calls.append((self.name, words))
+        folder = words[words.index("--out") + 1]
+        if self.name == "figure_7_maps":
+            raise RetinaCodecError("there must be more images.")
+        found = 0.5 if folder.endswith("cnn") else -0.5
+        save_claims([claim(found)], f"{folder}/{self.name}_claims.csv")
+
+
+@pytest.fixture
+def words(tmp_path):
+    save_networks(tmp_path)
+    for name in ("cnn", "vit"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    models = [str(tmp_path / name) for name in ("cnn", "vit")]
+    return ["--out", str(tmp_path / "out"), "--models", *models]
+
+
+def test_every_network_has_its_column_and_verdict(script, words, tmp_path, monkeypatch, capsys):
+    calls: list = []
+    monkeypatch.setattr(script, "load", lambda name: Script(name, calls))
+    assert script.main([*words, "--count", "40", "--", "--steps", "1"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.count("not run: figure_7_maps") == 2
+    assert "YES: 0.5 (0.4 to 0.6) Hoyer" in shown.out
+    assert "NO: −0.5 (−0.6 to −0.4) Hoyer" in shown.out
+    # the ViT has two figures more, both lack figure 7
+    assert "cnn: 7 claims: 7 yes, 0 no, 0 not tested" in shown.out
+    assert "vit: 9 claims: 0 yes, 9 no, 0 not tested" in shown.out
+    assert calls[0][1][-4:] == ["--steps", "1", "--count", "40"]
+    with open(tmp_path / "out" / "claims.csv", newline="", encoding="utf-8") as file:
+        assert [row["holds"] for row in csv.DictReader(file)] == ["yes"] * 7 + ["no"] * 9
+
+
+def test_what_is_there_is_not_run_again(script, words, tmp_path, monkeypatch, capsys):
+    calls: list = []
+    monkeypatch.setattr(script, "load", lambda name: Script(name, calls))
+    save_claims([claim(0.7)], tmp_path / "out" / "cnn" / "figure_3_layers_claims.csv")
+    chosen = ["--scripts", "figure_3_layers", "--reuse"]
+    assert script.main([*words, *chosen]) == 0
+    assert [words[1] for _, words in calls] == [str(tmp_path / "out" / "vit")]
+    assert "YES: 0.7 (0.6 to 0.8)" in capsys.readouterr().out
+    assert script.main([*words, "--scripts", "figure_3_layers"]) == 0
+    assert len(calls) == 3
+    assert "YES: 0.5 (0.4 to 0.6)" in capsys.readouterr().out
+
+
+def test_a_claim_of_one_network_leaves_the_other_empty(script):
+    row = {"script": "s", "name": "n", "says": "It is so.", "source": "Fig. 1", "rule": "above 0"}
+    row |= {"found": "nan", "low": "nan", "high": "nan", "measure": "r", "holds": "not tested"}
+    other = row | {"model": "b", "name": "m"}
+    text = script.combined_table([row | {"model": "a"}, other])
+    first, second = (line.split() for line in text.splitlines() if "It is so" in line)
+    assert first[-4:] == ["NOT", "TESTED:", "r", "—"]
+    assert second[-4:] == ["—", "NOT", "TESTED:", "r"]
+    assert "nan" not in text

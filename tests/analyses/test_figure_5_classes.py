@@ -1,0 +1,77 @@
+"""The script of Figure 5: its numbers are those of the public functions, and decide the claims."""
+
+import pytest
+import xarray as xr
+
+import retina_codec as rc
+from retina_codec.analysis.concepts import concept_table, correlate_concepts
+from retina_codec.analysis.image_study import open_study
+from tests.analyses.small_study import holds, load_script, save_networks
+
+NAME = "figure_5_classes"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script(NAME)
+
+
+@pytest.fixture(scope="module")
+def run(script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figure_5")
+    save_networks(folder)
+    words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "60", "--steps", "1"]
+    words += ["--permutations", "20", "--bootstraps", "20", "--late", "blocks.0"]
+    script.main(words)
+    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+
+
+def test_numbers_are_those_of_the_public_functions(run):
+    folder, _, saved = run
+    study = open_study(folder, model=str(folder / "vit"), count=60, progress=False)
+    shared = {"method": rc.IntegratedGradients(1), "layers": ["blocks.0", "blocks.1"]}
+    direct = correlate_concepts(
+        study.modes("contributions", **shared),
+        concept_table(study.labels),
+        activation_modes=study.modes("activations", **shared),
+        permutations=20,
+        bootstraps=20,
+        progress=False,
+    )
+    for node in ("layers/blocks.0/modes", "layers/blocks.1/activation_modes"):
+        xr.testing.assert_allclose(saved[node].to_dataset(), direct[node].to_dataset())
+
+
+def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
+    folder, words, _ = run
+    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
+    script.main([*words, "--reuse"])
+    pictures = capsys.readouterr().out.splitlines()[-2:]
+    assert pictures == [str(folder / f"{NAME}.png"), str(folder / f"{NAME}_matrix.png")]
+
+
+def changed(saved, sign):
+    """Six blocks in which modes tell classes better than all else (sign 1), or worse."""
+    names = [f"block {number}" for number in range(6)]
+    nodes = {"/summary": xr.Dataset(coords={"layer": names})}
+    for number, name in enumerate(names):
+        for kind in ("modes", "contributions", "activations", "activation_modes"):
+            one = saved[f"layers/blocks.0/{kind}"].to_dataset()
+            noise = 0.001 * xr.DataArray(range(one.sizes["concept"]), dims="concept")
+            mean = (
+                0.5 + sign * (0.2 if number in (2, 3) else 0.1) if kind == "modes" else 0.5 + noise
+            )
+            one["best_correlation"] = xr.zeros_like(one["best_correlation"]) + mean
+            nodes[f"/layers/{name}/{kind}"] = one
+    return xr.DataTree.from_dict(nodes)
+
+
+def test_verdicts_follow_the_numbers(script, run):
+    better, worse = (script.claims_of(changed(run[2], sign)) for sign in (1, -1))
+    assert len(better) == 8
+    assert set(holds(better).values()) == {True}
+    assert set(holds(worse).values()) == {False}
+    whole = {claim.name: claim.found for claim in better}
+    # mean over blocks: (2 · 0.2 + 4 · 0.1) / 6 less the mean of 0.001 · (0 … 9)
+    assert whole["more than activations, mean"] == pytest.approx(0.8 / 6 - 0.0045)
+    assert whole["intermediate most"] == pytest.approx(0.1)

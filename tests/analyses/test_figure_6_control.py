@@ -1,0 +1,107 @@
+"""The scripts of Figures 6 and S10: numbers of the public functions, and the photographs."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import retina_codec as rc
+from retina_codec.analysis.control import control_curves
+from retina_codec.analysis.image_study import DIGIT_GROUPS, open_study
+from tests.analyses.small_study import holds, load_script, save_networks
+
+NAMES = ("figure_6_control", "figure_s10_superclasses")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    return {name: load_script(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def run(scripts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("control")
+    save_networks(folder)
+    words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "60", "--steps", "1"]
+    words += ["--asked", "50", "--trials", "2", "--bootstraps", "20", "--percentages", "25", "50"]
+    for script in scripts.values():
+        script.main(words)
+    return folder, words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_are_those_of_the_public_function(run, name):
+    folder, _ = run
+    asked, study = (
+        open_study(folder, model=str(folder / "vit"), count=count, seed=seed, progress=False)
+        for count, seed in ((50, 1), (60, 0))
+    )
+    shared = {"method": rc.IntegratedGradients(1), "layers": ["blocks.0", "blocks.1"]}
+    direct = control_curves(
+        study.network,
+        asked.images,
+        asked.labels,
+        study.modes("contributions", **shared),
+        activation_modes=study.modes("activations", **shared),
+        superclasses=None if name == NAMES[0] else DIGIT_GROUPS,
+        percentages=[25, 50],
+        trials=2,
+        bootstraps=20,
+        progress=False,
+    )
+    saved = rc.open_tree(folder / f"{name}.nc", lazy=False)
+    saved = saved.to_dataset() if name == NAMES[0] else saved["control"].to_dataset()
+    xr.testing.assert_allclose(saved["ratio"], direct["ratio"])
+    xr.testing.assert_allclose(saved["estimate_interval"], direct["estimate_interval"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_results_are_drawn_without_computing(scripts, run, monkeypatch, capsys, name):
+    folder, words = run
+    monkeypatch.setattr(scripts[name], "study_of", lambda *_: pytest.fail("computed again"))
+    scripts[name].main([*words, "--reuse"])
+    pictures = capsys.readouterr().out.splitlines()[-2:]
+    assert pictures == [str(folder / f"{name}.png"), str(folder / f"{name}_layers.png")]
+
+
+def photographs(hurt):
+    """Ten images on each photograph; each mode takes its own (hurt) or nothing, at 50 %."""
+    names = np.array(["china", "flower"])
+    of = np.repeat(names, 10)
+    right = np.ones((1, 2, 3, 20), bool)
+    right[:, :, 2] = False  # all channels gone
+    if hurt:
+        right[0, :, 1] = of != names[:, None]
+    return xr.Dataset(
+        {
+            "right": (("layer", "concept", "percentage", "sample"), right),
+            "share": (("layer", "percentage"), [[0.0, 0.5, 1.0]]),
+        },
+        coords={"layer": ["one"], "concept": names, "photograph": ("sample", of)},
+        attrs={"seed": 0, "bootstraps": 50},
+    )
+
+
+@pytest.mark.parametrize(("hurt", "gap"), [(True, 0.5), (False, 0.0)])
+def test_photographs_by_hand(scripts, hurt, gap):
+    # area off: 0.5 + 0.25; on: 0.25 if hurt. All images alike: the interval has no width.
+    script, found = scripts[NAMES[1]], photographs(hurt)
+    middle, ends = script.specificity_of_photographs(found)
+    np.testing.assert_allclose(middle, [gap])
+    np.testing.assert_allclose(ends, [[gap, gap]])
+    claims = script.photograph_claims(xr.DataTree.from_dict({"/photographs": found}))
+    assert holds(claims) == {"photographs alike": not hurt, "photographs alike, late": not hurt}
+
+
+def test_photograph_with_nothing_ablated_is_the_network(run):
+    folder, _ = run
+    found = rc.open_tree(folder / f"{NAMES[1]}.nc", lazy=False)["photographs"].to_dataset()
+    asked = open_study(folder, model=str(folder / "vit"), count=50, seed=1, progress=False)
+    import torch
+
+    with torch.no_grad():
+        output = asked.network.module.eval()(torch.from_numpy(asked.images.values))
+    right = output.argmax(1).numpy() == asked.labels.astype(int)
+    for layer in found["layer"].values:
+        for concept in found["concept"].values:
+            first = found["right"].sel(layer=layer, concept=concept).isel(percentage=0)
+            np.testing.assert_array_equal(first.values, right)
