@@ -80,7 +80,8 @@ def settings_of(study: ImageStudy, batch: int) -> list[dict[str, Any]]:
         base | {"sweep": "layers", "layers": name}
         for name in (blocks[0], middle, blocks[-1], "all")
     ]
-    parts = dict.fromkeys(max(1, count * part // 4) for part in (1, 2, 4))
+    whole = max(1, count // batch)  # whole batches: a last, smaller one costs more per image
+    parts = dict.fromkeys(min(count, batch * -(-whole * part // 3)) for part in (1, 2, 3))
     return rows + [
         base | {"sweep": "images", "images": number, "method": name}
         for name in PAPER
