@@ -152,7 +152,10 @@ def photographs(
 
 # %%
 def specificity_of_photographs(found: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return the area off less on the mode's photograph by layer, (layer,) and (layer, 2)."""
+    """Return the area off less on the mode's photograph by layer, (layer,) and (layer, 2).
+
+    NaN where no image on a photograph is answered rightly to begin with, also in one resample.
+    """
     random = np.random.default_rng(found.attrs["seed"])
     right = found["right"].transpose("layer", "concept", "percentage", "sample").values
     share = found["share"].values[:, None, :, None]
@@ -162,7 +165,7 @@ def specificity_of_photographs(found: xr.Dataset) -> tuple[np.ndarray, np.ndarra
 
     def gap(weight: np.ndarray) -> Any:
         on, off = (
-            (area * (side * weight)).sum(-1) / (whole * side * weight).sum(-1)
+            (area * (side * weight)).sum(-1) / _or_nan((whole * side * weight).sum(-1))
             for side in (own, ~own)
         )
         return (off - on).mean(-1)  # (layer,)
@@ -173,6 +176,10 @@ def specificity_of_photographs(found: xr.Dataset) -> tuple[np.ndarray, np.ndarra
         for _ in range(found.attrs["bootstraps"])
     ]
     return gap(np.ones(count)), np.quantile(draws, [0.025, 0.975], axis=0).T
+
+
+def _or_nan(count: np.ndarray) -> np.ndarray:
+    return np.where(count > 0, count, np.nan)
 
 
 def photograph_claims(tree: xr.DataTree) -> list[Claim]:

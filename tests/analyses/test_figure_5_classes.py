@@ -26,6 +26,7 @@ def run(script, tmp_path_factory):
     return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_the_public_functions(run):
     folder, _, saved = run
     study = open_study(folder, model=str(folder / "vit"), count=60, progress=False)
@@ -42,6 +43,7 @@ def test_numbers_are_those_of_the_public_functions(run):
         xr.testing.assert_allclose(saved[node].to_dataset(), direct[node].to_dataset())
 
 
+@pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
     folder, words, _ = run
     monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
@@ -66,6 +68,7 @@ def changed(saved, sign):
     return xr.DataTree.from_dict(nodes)
 
 
+@pytest.mark.slow
 def test_verdicts_follow_the_numbers(script, run):
     better, worse = (script.claims_of(changed(run[2], sign)) for sign in (1, -1))
     assert len(better) == 8

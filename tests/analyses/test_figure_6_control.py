@@ -29,6 +29,7 @@ def run(scripts, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_numbers_are_those_of_the_public_function(run, name):
     folder, _ = run
     asked, study = (
@@ -55,6 +56,7 @@ def test_numbers_are_those_of_the_public_function(run, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(scripts, run, monkeypatch, capsys, name):
     folder, words = run
     monkeypatch.setattr(scripts[name], "study_of", lambda *_: pytest.fail("computed again"))
@@ -92,6 +94,15 @@ def test_photographs_by_hand(scripts, hurt, gap):
     assert holds(claims) == {"photographs alike": not hurt, "photographs alike, late": not hurt}
 
 
+def test_photographs_without_a_right_answer_are_not_tested(scripts):
+    script, found = scripts[NAMES[1]], photographs(hurt=True)
+    found["right"][{"percentage": 0, "sample": slice(10)}] = False
+    assert set(
+        holds(script.photograph_claims(xr.DataTree.from_dict({"/photographs": found}))).values()
+    ) == {None}
+
+
+@pytest.mark.slow
 def test_photograph_with_nothing_ablated_is_the_network(run):
     folder, _ = run
     found = rc.open_tree(folder / f"{NAMES[1]}.nc", lazy=False)["photographs"].to_dataset()
