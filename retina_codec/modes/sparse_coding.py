@@ -176,7 +176,9 @@ def sparse_codes(
     amplitudes are least squares, with modes that would turn negative left out one at a time; the
     support is searched greedily: grown from ``support`` by orthogonal matching pursuit, then
     improved by exchanges (add the best further mode, drop the least useful, keep if the error
-    falls). A local search: it never gets worse, and is not guaranteed to find the best support.
+    falls). A local search: exchanges never make it worse, and it is not guaranteed to find the
+    best support; since negative modes leave one at a time, one more mode can, rarely, rebuild a
+    sample less well.
 
     Parameters
     ----------

@@ -206,9 +206,9 @@ class _Convolution:
         if isinstance(self._module, StackedConv2d):
             weight, bias = self._module.kernel()
         else:
-            weight, bias = self._module.weight, self._module.get_parameter("bias")
+            weight, bias = self._module.weight, self._module.bias
         maps = self.grid.back(torch.bmm(self._spectrum(weight, paired=paired), spectra))
-        return maps.add_(bias[:, None])
+        return maps if bias is None else maps.add_(bias[:, None])
 
 
 def _rectified(maps: torch.Tensor, norm: nn.Module, noise: nn.Module) -> torch.Tensor:

@@ -60,13 +60,16 @@ class StackedConv2d(nn.Sequential):
         """
         with torch.no_grad():
             kernel, bias = self.kernel(torch.float64)
-            whole = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[-1])
-            whole.to(device=bias.device, dtype=bias.dtype)
+            here = self[-1].get_parameter("weight")
+            size = (kernel.shape[1], kernel.shape[0], kernel.shape[-1])
+            whole = nn.Conv2d(size[0], size[1], size[2], bias=bias is not None)
+            whole.to(device=here.device, dtype=here.dtype)
             whole.weight.copy_(kernel)
-            whole.get_parameter("bias").copy_(bias)
+            if bias is not None:
+                whole.get_parameter("bias").copy_(bias)
         return whole
 
-    def kernel(self, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def kernel(self, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return weight and bias of the one convolution, differentiable in those of the stack.
 
         Parameters
@@ -77,7 +80,8 @@ class StackedConv2d(nn.Sequential):
         Returns
         -------
         weight : torch.Tensor, (out, in, kernel, kernel)
-        bias : torch.Tensor, (out,)
+        bias : torch.Tensor, (out,), or None
+            That of the last convolution.
         """
         first, *others = (module.get_parameter("weight") for module in self)
         kernel = first.to(dtype or first.dtype)  # (q, i, u, v)
@@ -86,7 +90,8 @@ class StackedConv2d(nn.Sequential):
             kernel = nn.functional.conv2d(
                 kernel.transpose(0, 1), step.flip((-2, -1)), padding=step.shape[-1] - 1
             ).transpose(0, 1)
-        return kernel, self[-1].get_parameter("bias")
+        bias: torch.Tensor | None = self[-1].bias  # type: ignore[assignment]  # a Conv2d
+        return kernel, bias
 
 
 class ScaleShiftNorm(nn.Module):

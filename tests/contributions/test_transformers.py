@@ -239,7 +239,7 @@ def test_every_site_of_a_convnext() -> None:
         "convnext.encoder.stages.1.layers.0.layernorm": (3, False),
         "convnext.encoder.stages.1.layers.0": (1, True),
     }
-    method = IntegratedGradients(96, quadrature="gauss-legendre", baseline=0.3)
+    method = IntegratedGradients(192, quadrature="gauss-legendre", baseline=0.3)
     tree = contribute(adapt(network, list(sites)), x, target=TopK(1), method=method, progress=False)
     for name, (axis, cuts) in sites.items():
         layer = tree["layers"].children[name]

@@ -318,7 +318,7 @@ def test_layers_of_a_config_must_be_known(tmp_path):
         rc.load_network(tmp_path / "ours")
     config["network"] = {"kind": "another"}
     file.write_text(json.dumps(config))
-    with pytest.raises(rc.RetinaCodecError, match="must be 'RetinaCNN' or 'layers'"):
+    with pytest.raises(rc.RetinaCodecError, match="must be 'RetinaCNN', 'layers'"):
         rc.load_network(tmp_path / "ours")
 
 
