@@ -13,7 +13,7 @@ export MPLBACKEND := Agg
 export GOMP_SPINCOUNT := 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fix clean
+.PHONY: help demo test test-all notebooks check fix clean
 
 help:  ## say what each verb does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -41,6 +41,14 @@ test: $(VENV)/.installed-test  ## the tests that fit in a coffee break
 
 test-all: $(VENV)/.installed-test  ## every test
 	$(TESTS)
+
+IMAGE_FIGURES := figure_2_contributions figure_3_layers figure_5_classes figure_6_control figure_7_maps \
+	figure_s1_methods figure_s10_superclasses figure_s11_contrast
+notebooks: $(VENV)/.installed-notebooks  ## the scripts of analyses/ as pages, into pages/ (half an hour)
+	$(BIN)/python analyses/to_html.py figure_8_retina --pages pages -- --out pages/retina
+	$(BIN)/python analyses/to_html.py $(IMAGE_FIGURES) --pages pages -- --out pages/cnn
+	$(BIN)/python analyses/to_html.py figure_s7_transformer figure_s8_heads --pages pages -- \
+		--out pages/vit --model models/digits_vit
 
 check: $(VENV)/.installed-check  ## lint, format and types, nothing changed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Run a scripted notebook as a notebook and keep what it shows as one HTML page.
+"""Run scripted notebooks as notebooks and keep what each shows as one HTML page.
 
     python analyses/to_html.py figure_8_retina --pages pages -- --out out --duration 20
 
@@ -8,6 +8,7 @@ the pictures whose paths it printed. Needs ``pip install 'retina-codec[notebooks
 
 import argparse
 import sys
+from html import escape
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -54,19 +55,41 @@ def render(script: Path, pages: Path, words: list[str]) -> Path:
     return path
 
 
+def write_index(pages: Path) -> Path:
+    """Write index.html with a link to every page of the folder."""
+    links = []
+    for path in sorted(pages.glob("*.html")):
+        if path.name == "index.html":
+            continue
+        script = HERE / f"{path.stem}.py"
+        text = script.read_text(encoding="utf-8") if script.exists() else ""
+        title = next((line[4:] for line in text.splitlines() if line.startswith("# # ")), path.stem)
+        links.append(f'<li><a href="{path.name}">{escape(title)}</a></li>')
+    index = pages / "index.html"
+    style = "body{font:16px/1.6 sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}"
+    index.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>retina-codec</title>'
+        f"<style>{style}</style><h1>Figures</h1><ul>{''.join(links)}</ul></html>\n",
+        encoding="utf-8",
+    )
+    return index
+
+
 def main(words: list[str] | None = None) -> int:
     """Read the command line and render."""
     words = sys.argv[1:] if words is None else words
     place = words.index("--") if "--" in words else len(words)
     own, passed = words[:place], words[place + 1 :]
-    names = sorted(path.stem for path in HERE.glob("figure_*.py"))
+    names = sorted(path.stem for path in HERE.glob("*.py") if "# %%" in path.read_text("utf-8"))
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("name", choices=names, help="script in analyses/, without .py")
+    parser.add_argument("name", nargs="+", choices=names, help="scripts here, without .py")
     parser.add_argument("--pages", type=Path, default=Path("pages"), help="folder for the page")
     chosen = parser.parse_args(own)
     if "--out" not in passed[:-1]:
         parser.error("the script needs a folder for what it makes: ... -- --out out")
-    print(render(HERE / f"{chosen.name}.py", chosen.pages, passed))
+    for name in chosen.name:
+        print(render(HERE / f"{name}.py", chosen.pages, passed), flush=True)
+    write_index(chosen.pages)
     return 0
 
 

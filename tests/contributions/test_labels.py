@@ -160,7 +160,7 @@ def test_a_run_that_was_interrupted_has_the_labels(
 
 def test_other_labels_are_another_run(tmp_path: Path) -> None:
     explain(Labelled(), store=tmp_path / "run.zarr")
-    with pytest.raises(RetinaCodecError, match="belongs to another .*label array"):
+    with pytest.raises(RetinaCodecError, match=r"belongs to another .*label array"):
         explain(Labelled(label=LABELS["label"][::-1]), store=tmp_path / "run.zarr")
 
 
