@@ -122,6 +122,12 @@ def analyze(
             f"split must be a part of the recording; got {split=}. "
             f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
         )
+    if getattr(network, "cells", None) is None:
+        raise RetinaCodecError(
+            "network must put out the rates of cells and name them (network.cells); got "
+            f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "
+            "for other networks."
+        )
     if not any(2 <= k < len(network.cells) for k in clusters):
         raise RetinaCodecError(
             f"clusters must hold a number from 2 to cells − 1; got {list(clusters)} for "

@@ -17,6 +17,7 @@ from retina_codec.contributions import IntegratedGradients, Surprisal, contribut
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes import SparseAutoencoder, decompose, score_modes
 from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.networks.small_networks import SmallResNet
 from retina_codec.storage import open_tree, save_tree
 from tests.small import CELLS, HISTORY, small_network, small_recording
 
@@ -217,3 +218,8 @@ def test_too_few_cells_for_pathways_are_refused_before_the_long_work(recording, 
 def test_unknown_split_names_the_splits(recording, network):
     with pytest.raises(RetinaCodecError, match=r"split='train'.*\['test'\]"):
         analyze(recording, network, split="train")
+
+
+def test_a_network_without_cells_is_refused(recording):
+    with pytest.raises(RetinaCodecError, match=r"must put out the rates of cells.*SmallResNet"):
+        analyze(recording, SmallResNet())
