@@ -21,24 +21,25 @@ from retina_codec.analysis.input_resampling import (
     resampled_means,
 )
 from retina_codec.analysis.layer_samples import (
+    QUANTITIES,
     chosen_layers,
     class_codes,
     input_dim,
     layer_dataset,
     layer_sites,
-    read,
+    read_quantities,
     sample_labels,
 )
 from retina_codec.analysis.resampling import percentiles
 from retina_codec.analysis.sparsity import hoyer
 from retina_codec.analysis.statistics import benjamini_hochberg
+from retina_codec.analysis.varying_part import constant_shares, gather_varying, normal_sparsity
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 
 __all__ = ["QUANTITIES", "GatheredLayer", "contribution_statistics", "gather_layer"]
 
 Floats = npt.NDArray[np.float64]
-QUANTITIES = ("contribution", "excitatory", "inhibitory", "activation")
 MEASURES = ("components", "participation_ratio")
 
 
@@ -56,7 +57,8 @@ def contribution_statistics(
 ) -> xr.Dataset:
     """Sparsity, sign correlation and dimensionality of contributions and activations by layer.
 
-    Sparsity of an input: Hoyer over channels, ``(√d − ‖v‖₁/‖v‖₂) / (√d − 1)``. Sign correlation of
+    Sparsity of an input: Hoyer over channels, ``(√d − ‖v‖₁/‖v‖₂) / (√d − 1)``; of its varying
+    part: the same of ``v − v̄``, v̄ the mean over the same inputs. Sign correlation of
     an input: Pearson r over channels of C⁺ and |C⁻|. Dimensionality: how many principal components
     of the (class, channel) averages, centered over classes, reach ``variance``; and the
     participation ratio ``(Σ λ)² / Σ λ²`` of their variances λ.
@@ -92,6 +94,10 @@ def contribution_statistics(
         every channel and take no part. ``difference`` to the activations of the same inputs with
         ``difference_interval``, ``p_value`` (two-sided, signs of differences flipped) and
         ``q_value`` (Benjamini-Hochberg over layers and quantities); NaN for activations.
+        All of these once more for the varying part, with names that begin with ``varying_``; its
+        ``..._undefined`` are inputs that equal the mean. ``constant_share``, ``..._sem``,
+        ``..._interval``: ``‖v̄‖² / mean ‖v‖²``, how much is the same for every input.
+        ``normal_sparsity`` (layer): what normal numbers have, to compare the varying part with.
         ``sign_correlation``, ``..._sem``, ``..._interval``, ``..._undefined`` (layer).
         ``components``, ``participation_ratio``, each with ``..._sem`` and ``..._interval`` (± 1.96
         standard errors of the delete-d jackknife over classes; NaN below five classes) and
@@ -109,6 +115,11 @@ def contribution_statistics(
     raises the count. The interval speaks of other classes, not of other images. The published
     figure shows standard deviations over inputs where it names them SEM.
 
+    A vector that is the same for every input, as in the residual stream of transformers, can make
+    activations look sparse or dense; it is no answer to which input came. Whether contributions
+    are sparser needs both numbers. Intervals of the varying part take v̄ as given. Channels whose
+    size varies more than that of others still count as sparseness. See `gather_varying`.
+
     References
     ----------
     Melander et al. 2026, CODEC, section 3, Fig. 3; 10.5.1, Fig. S7D–F; Fig. S11. Hoyer 2004, J.
@@ -120,15 +131,20 @@ def contribution_statistics(
             f"{variance=}, {bootstraps=}, {class_draws=}, {block=}."
         )
     names = chosen_layers(tree, layers)
-    found = []
+    found, varying = [], []
     for name in progress_bar(names, description="statistics", progress=progress):
         found.append(gather_layer(tree, name, labels))
+        varying.append(gather_varying(tree, name, found[-1].overall))
     inputs = len(found[0].values)
     if inputs < 2 * block:
         raise RetinaCodecError(
             f"statistics need at least two blocks of inputs; got {inputs} inputs and {block=}."
         )
-    data = _per_input(found, bootstraps, seed, block)
+    values = np.stack([one.values for one in found], 1)  # (input, layer, 5)
+    draws = (bootstraps, seed, block)
+    data = _sparsities(values[..., :4], "", *draws) | _signs(values[..., 4], *draws)
+    data |= _sparsities(np.stack([one.sparsity for one in varying], 1), "varying_", *draws)
+    data |= constant_shares(varying, block)
     attrs: dict[str, Any] = {
         "inputs": inputs,
         "bootstraps": bootstraps,
@@ -143,7 +159,10 @@ def contribution_statistics(
         attrs |= {"variance": variance, "sets_of_classes": len(kept)}
     else:
         attrs["dimensionality"] = "not measured: inputs have no labels"
-    data["channels"] = ("layer", [one.channels for one in found], {"units": "count"})
+    channels = [one.channels for one in found]
+    data["channels"] = ("layer", channels, {"units": "count"})
+    about = {"units": "1", "long_name": "mean Hoyer sparsity of normal numbers"}
+    data["normal_sparsity"] = ("layer", [normal_sparsity(count) for count in channels], about)
     sites = ("layer", layer_sites(tree, names))
     coords = {"layer": names, "site": sites, "quantity": list(QUANTITIES), "bound": ["low", "high"]}
     return xr.Dataset(data, coords=coords, attrs=attrs)
@@ -156,6 +175,7 @@ class GatheredLayer:
     values: Floats  # (input, 5): sparsity by quantity, sign correlation
     channels: int
     classes: list[str]
+    overall: dict[str, Floats]  # (channel,) by quantity: mean over all inputs without NaN
     means: dict[str, Floats] = field(default_factory=dict)  # (class, channel) by quantity
 
 
@@ -166,32 +186,26 @@ def gather_layer(tree: xr.DataTree, name: str, labels: Any) -> GatheredLayer:
     inputs, channels = int(layer.sizes[dim]), int(layer.sizes["channel"])
     known = sample_labels(tree, labels, name, inputs)
     codes, classes = class_codes(known) if known is not None else (None, [])
-    signs = layer["contribution"]["sign"].values.tolist()
-    low, high = signs.index("inhibitory"), signs.index("excitatory")
     values = np.empty((inputs, len(QUANTITIES) + 1))
     sums = {quantity: np.zeros((len(classes), channels)) for quantity in QUANTITIES}
-    arrays = {str(key): layer[key] for key in ("contribution", "activation")}
-    for part, chunk in read(arrays, dim):
-        both = chunk["contribution"]
-        by_quantity = dict(
-            zip(
-                QUANTITIES,
-                (both[:, low] + both[:, high], both[:, high], both[:, low], chunk["activation"]),
-                strict=True,
-            )
-        )
-        for number, quantity in enumerate(QUANTITIES):
-            values[part, number] = hoyer(by_quantity[quantity])
-        values[part, -1] = row_correlation(both[:, high], -both[:, low])
-        if codes is not None:
-            member = _membership(codes[part], len(classes))
-            for quantity, some in by_quantity.items():
+    totals = {quantity: np.zeros(channels) for quantity in QUANTITIES}
+    counts = dict.fromkeys(QUANTITIES, 0)
+    for part, chunk in read_quantities(layer):
+        member = None if codes is None else _membership(codes[part], len(classes))
+        for number, (quantity, some) in enumerate(chunk.items()):
+            values[part, number] = hoyer(some)
+            fine = some[np.isfinite(some).all(axis=1)]
+            totals[quantity] += fine.sum(axis=0)
+            counts[quantity] += len(fine)
+            if member is not None:
                 sums[quantity] += member @ some
+        values[part, -1] = row_correlation(chunk["excitatory"], -chunk["inhibitory"])
+    overall = {key: total / max(1, counts[key]) for key, total in totals.items()}
     if codes is None:
-        return GatheredLayer(values, channels, [])
+        return GatheredLayer(values, channels, [], overall)
     count = np.bincount(codes[codes >= 0], minlength=len(classes))[:, None]
     means = {quantity: total / count for quantity, total in sums.items()}
-    return GatheredLayer(values, channels, classes, means)
+    return GatheredLayer(values, channels, classes, overall, means)
 
 
 def _membership(codes: npt.NDArray[np.intp], classes: int) -> Any:
@@ -213,19 +227,18 @@ def row_correlation(one: Floats, other: Floats) -> Floats:
     return found
 
 
-def _per_input(
-    found: list[GatheredLayer], bootstraps: int, seed: int, block: int
+def _sparsities(
+    values: Floats, prefix: str, bootstraps: int, seed: int, block: int
 ) -> dict[str, Any]:
-    """Label means over inputs, their errors, and differences to activations."""
-    values = np.stack([one.values for one in found], 1)  # (input, layer, 5)
-    differences = values[..., :3] - values[..., 3:4]
-    columns = np.concatenate([values, differences], 2)  # (input, layer, 8)
+    """Label means over inputs (input, layer, 4), their errors, and differences to activations."""
+    differences = values[..., :3] - values[..., 3:]
+    columns = np.concatenate([values, differences], 2)  # (input, layer, 7)
     shape = columns.shape[1:]
     flat = columns.reshape(len(columns), -1)
     mean, error = (part.reshape(shape) for part in mean_and_error(flat))
     ends = percentiles(resampled_means(flat, bootstraps, seed, block)).reshape(*shape, 2)
     p = flip_p_values(differences.reshape(len(columns), -1), bootstraps, seed, block)
-    p = p.reshape(len(found), 3)
+    p = p.reshape(-1, 3)
     q = np.full_like(p, np.nan)
     q[np.isfinite(p)] = benjamini_hochberg(p[np.isfinite(p)])
     undefined = (~np.isfinite(values)).sum(axis=0)
@@ -235,28 +248,38 @@ def _per_input(
         """Add the activations themselves, which have no difference."""
         return np.concatenate([some, np.full_like(some[:, :1], np.nan)], 1)
 
+    def named(words: str) -> dict[str, str]:
+        rest = ", less the mean over inputs" if prefix else ""
+        return {"units": "1"} | ({"long_name": words + rest} if words else {})
+
+    data = {
+        "sparsity": (one, mean[:, :4], named("mean Hoyer sparsity over channels")),
+        "sparsity_sem": (one, error[:, :4], named("")),
+        "sparsity_interval": (both, ends[:, :4], named("")),
+        "sparsity_undefined": (one, undefined, {"units": "count"}),
+        "difference": (one, padded(mean[:, 4:]), named("sparsity less that of activations")),
+        "difference_interval": (both, padded(ends[:, 4:]), named("")),
+        "p_value": (one, padded(p), named("p of the difference, signs flipped")),
+        "q_value": (one, padded(q), named("q, Benjamini-Hochberg")),
+    }
+    return {prefix + key: value for key, value in data.items()}
+
+
+def _signs(values: Floats, bootstraps: int, seed: int, block: int) -> dict[str, Any]:
+    """Label means over inputs (input, layer) of the sign correlation, and their errors."""
+    mean, error = mean_and_error(values)
+    ends = percentiles(resampled_means(values, bootstraps, seed, block))
     units = {"units": "1"}
+    about = units | {"long_name": "mean Pearson r of C+ and |C-| over channels"}
     return {
-        "sparsity": (one, mean[:, :4], units | {"long_name": "mean Hoyer sparsity over channels"}),
-        "sparsity_sem": (one, error[:, :4], units),
-        "sparsity_interval": (both, ends[:, :4], units),
-        "sparsity_undefined": (one, undefined[:, :4], {"units": "count"}),
-        "difference": (
-            one,
-            padded(mean[:, 5:]),
-            units | {"long_name": "sparsity less that of activations"},
-        ),
-        "difference_interval": (both, padded(ends[:, 5:]), units),
-        "p_value": (one, padded(p), units | {"long_name": "p of the difference, signs flipped"}),
-        "q_value": (one, padded(q), units | {"long_name": "q, Benjamini-Hochberg"}),
-        "sign_correlation": (
+        "sign_correlation": ("layer", mean, about),
+        "sign_correlation_sem": ("layer", error, units),
+        "sign_correlation_interval": (("layer", "bound"), ends, units),
+        "sign_correlation_undefined": (
             "layer",
-            mean[:, 4],
-            units | {"long_name": "mean Pearson r of C+ and |C-| over channels"},
+            (~np.isfinite(values)).sum(axis=0),
+            {"units": "count"},
         ),
-        "sign_correlation_sem": ("layer", error[:, 4], units),
-        "sign_correlation_interval": (("layer", "bound"), ends[:, 4], units),
-        "sign_correlation_undefined": ("layer", undefined[:, 4], {"units": "count"}),
     }
 
 

@@ -15,16 +15,19 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 
 __all__ = [
+    "QUANTITIES",
     "chosen_layers",
     "class_codes",
     "input_dim",
     "layer_dataset",
     "layer_sites",
     "read",
+    "read_quantities",
     "sample_labels",
 ]
 
 Floats = npt.NDArray[np.float64]
+QUANTITIES = ("contribution", "excitatory", "inhibitory", "activation")
 SITES = ("blocks", "mlp", "attention")
 BYTES = 2**26  # of one chunk in float64
 
@@ -135,6 +138,20 @@ def read(
             part,
             {k: v.isel({dim: part}).to_numpy().astype(np.float64) for k, v in ordered.items()},
         )
+
+
+def read_quantities(layer: xr.Dataset) -> Iterator[tuple[slice, dict[str, Floats]]]:
+    """Go through what `layer_dataset` returned; each chunk (input, channel) by quantity.
+
+    Quantities in the order of `QUANTITIES`: C⁺ + C⁻, C⁺, C⁻, activation.
+    """
+    signs = layer["contribution"]["sign"].values.tolist()
+    low, high = signs.index("inhibitory"), signs.index("excitatory")
+    arrays = {str(key): layer[key] for key in ("contribution", "activation")}
+    for part, chunk in read(arrays, input_dim(layer["contribution"])):
+        minus, plus = chunk["contribution"][:, low], chunk["contribution"][:, high]
+        values = (minus + plus, plus, minus, chunk["activation"])
+        yield part, dict(zip(QUANTITIES, values, strict=True))
 
 
 def sample_labels(

@@ -123,6 +123,7 @@ def test_order_of_channels_and_inputs_does_not_matter():
         }
     )
     names = ["sparsity", "sign_correlation", "components", "participation_ratio", "difference"]
+    names += ["varying_sparsity", "varying_difference", "constant_share"]
     xr.testing.assert_allclose(statistics(tree)[names], statistics(other)[names])
 
 

@@ -57,3 +57,19 @@ def permutation_moments(values, member):
     drawn = np.array([pearson(values, order) for order in set(permutations(member))])
     around = drawn - drawn.mean()
     return drawn.mean(), (around**2).mean(), (around**3).mean() / (around**2).mean() ** 1.5
+
+
+def varying_hoyer(values):
+    """Hoyer of every input less the mean of all the others, by loops."""
+    found = []
+    for i, row in enumerate(values):
+        others = [other for j, other in enumerate(values) if j != i]
+        means = [fmean(float(other[c]) for other in others) for c in range(len(row))]
+        found.append(hoyer([float(value) - mean for value, mean in zip(row, means, strict=True)]))
+    return found
+
+
+def constant_share(values):
+    """‖mean‖² / mean ‖v‖², by loops."""
+    means = [fmean(float(row[c]) for row in values) for c in range(len(values[0]))]
+    return sum(m**2 for m in means) / fmean(sum(float(v) ** 2 for v in row) for row in values)
