@@ -224,6 +224,7 @@ def pathway_rows(results: xr.DataTree, name: str) -> list[dict[str, Any]]:
         best = np.argsort(-mean, kind="stable")[:3]
         rows.append(
             {
+                "label": number,  # in the results' files
                 "cells": [str(cell) for cell in node["cell"].values[inside]],
                 "types": {
                     kind: int((types[inside] == kind).sum()) for kind in sorted(set(types[inside]))

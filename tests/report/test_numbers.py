@@ -83,6 +83,8 @@ def test_pathway_rows_name_cells_types_and_the_modes_they_follow(results):
         mode, mean = row["modes"][0]
         assert mean == pytest.approx(float(inside.max()))
         assert float(inside.sel(mode=int(mode))) == pytest.approx(mean)
+        own = node["pathway"].sel(cell=[int(cell) for cell in row["cells"]])
+        assert set(own.values.tolist()) == {row["label"]}
     assert {"OFF sustained": 1, "object motion": 4} in [row["types"] for row in rows]
 
 

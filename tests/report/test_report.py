@@ -258,7 +258,10 @@ def test_pathways_have_one_number_on_the_whole_page(results):
     rows = summarize(tree)["pathways"]["conv1"]
     cell = str(results["layers/conv1/pathways/cell"].values[5])
     number = next(i for i, row in enumerate(rows, 1) if cell in row["cells"])
-    assert f"pathway {number} of layer 1, through channels 3, 0" in Page(render(tree)).text
+    text = Page(render(tree)).text
+    assert f"pathway {number} of layer 1, through channels 3, 0" in text
+    assert rows[number - 1]["label"] == labels[5]
+    assert f"carry the labels {', '.join(str(row['label']) for row in rows)}, in this" in text
 
 
 @pytest.mark.usefixtures("undrawn")
