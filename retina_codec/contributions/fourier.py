@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
+from retina_codec.networks.fourier import FourierGrid, KernelSpectrum
+
 __all__ = ["FourierConvolution"]
 
 
@@ -31,27 +33,18 @@ class FourierConvolution:
 
     def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
         rows, columns = shape
-        self.shape_in, self._frequencies = (rows, columns), (rows // 2 + 1, columns)
-        self.shape_out = (rows - weight.shape[2] + 1, columns - weight.shape[3] + 1)
-        half = self._frequencies[0]
-        # In double precision on the CPU, once; some devices have none.
-        spectrum = torch.fft.fft2(weight.cpu().double(), s=(rows, columns))[..., :half, :].conj()
-        mix = _real(spectrum.permute(2, 3, 0, 1).resolve_conj())  # (fy, fx, 2, o, 2, i)
-        along_y, along_x = (_fourier(n) for n in shape)
-        twice = torch.full((half,), 2.0 / rows, dtype=torch.float64)
-        twice[0] = 1.0 / rows
-        if rows % 2 == 0:
-            twice[-1] = 1.0 / rows
-        back_y = along_y[:half, : self.shape_out[0]] * twice[:, None]  # Re(z·e^{ia}), by (re, im)
-        back_x = along_x[:, : self.shape_out[1]].mH / columns  # (x, fx)
-        forward = (
-            torch.stack((along_y[:half].real, along_y[:half].imag), 1).flatten(0, 1),
-            _real(along_x).permute(1, 0, 2, 3).flatten(2).flatten(0, 1),  # (fx, 2) by (2, x)
-            mix.flatten(4).flatten(2, 3).flatten(0, 1),
-            _real(back_x).permute(0, 1, 3, 2).flatten(2).flatten(0, 1),  # (2, x) by (fx, 2)
-            torch.stack((back_y.real, back_y.imag), 1).flatten(0, 1).T,
-        )
-        self._forward = [m.to(weight.dtype).contiguous().to(weight.device) for m in forward]
+        size = weight.shape[-1]
+        self.shape_in = (rows, columns)
+        self.shape_out = (rows - size + 1, columns - size + 1)
+        exact = weight.cpu().double()  # once, on the CPU; some devices have no double precision
+        grid = FourierGrid(shape, self.shape_out, exact)
+        self._frequencies = (grid.half, columns)
+        into_y, into_x, from_x, from_y = grid.matrices
+        mix = KernelSpectrum(grid, size, exact)(exact)  # (frequency, 2·o, 2·i)
+        self._forward = [
+            m.to(weight.dtype).contiguous().to(weight.device)
+            for m in (into_y, into_x, mix, from_x, from_y)
+        ]
         self._backward = [m.transpose(-1, -2).contiguous() for m in self._forward[::-1]]
 
     def __call__(self, maps: torch.Tensor) -> torch.Tensor:
@@ -73,17 +66,3 @@ class FourierConvolution:
         values = torch.matmul(from_x, values.view(half, 2 * columns, -1))  # (fy, 2·x, c·b)
         values = from_y @ values.view(2 * half, -1)  # (y, x·c·b)
         return values.view(*shape, -1, windows)
-
-
-def _fourier(size: int) -> torch.Tensor:
-    """Return the matrix of the discrete Fourier transform, (frequency, place), complex."""
-    places = torch.arange(size, dtype=torch.float64)
-    angle = -2 * torch.pi / size * torch.outer(places, places)
-    return torch.complex(angle.cos(), angle.sin())
-
-
-def _real(matrix: torch.Tensor) -> torch.Tensor:
-    """Write complex ``(..., i, j)`` as the real ``(..., 2, i, 2, j)`` that acts on (re, im)."""
-    real, imaginary = matrix.real, matrix.imag
-    upper = torch.stack((real, -imaginary), -2)
-    return torch.stack((upper, torch.stack((imaginary, real), -2)), -4)

@@ -52,6 +52,14 @@ class FourierGrid:
             m.to(like.dtype).contiguous().to(like.device) for m in matrices
         )
 
+    @property
+    def matrices(self) -> tuple[torch.Tensor, ...]:
+        """To frequencies along y and x, and from them along x and y.
+
+        (fy·2, y), (fx·2, 2·x), (2·x, fx·2), (y, fy·2).
+        """
+        return self._into_y, self._into_x, self._from_x, self._from_y
+
     def into(self, maps: torch.Tensor) -> torch.Tensor:
         """Transform ``(y, x, channel, b)`` to ``(frequency, 2·channel, b)``, (re, im) outermost."""
         values = self._into_y @ maps.flatten(1)  # (fy·2, x·channel·b)
