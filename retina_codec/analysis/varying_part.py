@@ -38,8 +38,7 @@ def gather_varying(tree: xr.DataTree, name: str, means: Mapping[str, Floats]) ->
     """Take the mean over inputs away from every input of a layer, and measure the rest.
 
     Hoyer of ``v_i − v̄``. The mean holds the input itself, which changes nothing: ``v_i − v̄`` is
-    ``(n − 1) / n`` times the deviation from the mean of the others, and Hoyer knows no size. What
-    remains of the choice of inputs is the error of v̄, a share of about 1 / n of the variance.
+    ``(n − 1) / n`` times the deviation from the mean of the others, and Hoyer knows no size.
 
     Parameters
     ----------
@@ -55,6 +54,13 @@ def gather_varying(tree: xr.DataTree, name: str, means: Mapping[str, Floats]) ->
     VaryingPart
         ``sparsity`` is NaN for inputs that equal the mean in every channel (within rounding), or
         hold NaN.
+
+    Notes
+    -----
+    v̄ has an error, a share of 1 / n of the variance, and few inputs of which each drives other
+    channels leave many means at exactly 0. Sparsity then comes out too high: 64 channels of which
+    each input drives 3 % (10 %) have 0.58 (0.56), and with 40 inputs 0.69 (0.58), with 100 0.64
+    (0.57), with 1000 0.58 (0.56).
     """
     layer = layer_dataset(tree, name)
     inputs = int(layer.sizes[input_dim(layer["contribution"])])

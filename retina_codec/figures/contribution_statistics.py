@@ -4,6 +4,7 @@ Why this file exists: how contributions change along a network is seen best besi
 activations do. It shows what `contribution_statistics` and `head_sparsity` found.
 """
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ __all__ = [
     "draw_dimensionality",
     "draw_signs",
     "draw_sparsity",
+    "draw_varying",
     "head_sparsity",
 ]
 
@@ -38,37 +40,31 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Means over inputs of Hoyer sparsity and of the correlation of C⁺ and |C⁻| over channels,
-        with 95 % bootstrap intervals; principal components of class averages, with jackknife
-        intervals over classes, or a note where inputs had no labels.
+        Means over inputs of Hoyer sparsity, of the same after the mean over inputs is taken away,
+        and of the correlation of C⁺ and |C⁻| over channels, with 95 % bootstrap intervals;
+        principal components of class averages, with jackknife intervals over classes, or a note
+        where inputs had no labels.
 
     Raises
     ------
     RetinaCodecError
         If it is something else.
     """
-    if "sparsity" not in found or "sign_correlation" not in found:
+    if not {"sparsity", "varying_sparsity", "sign_correlation"} <= set(found):
         raise RetinaCodecError(
             "this figure needs what contribution_statistics() returned; got variables "
             f"{list(found.data_vars)}."
         )
     layers = [layer_name(str(name)) for name in found["layer"].values]
-    figure = new_figure(3.2 + room_below(layers))
+    below = room_below(layers)
+    figure = new_figure(4.9 + 2 * below)
     draw_title(figure, "", "Contributions and activations by layer")
-    spec = grid(
-        figure,
-        [1],
-        [1, 1, 1],
-        left=0.6,
-        right=0.15,
-        top=0.68,
-        bottom=room_below(layers),
-        gap_x=0.75,
-    )
-    axes = [figure.add_subplot(spec[k]) for k in range(3)]
-    draw_sparsity(axes[0], found)
-    draw_signs(axes[1], found)
-    draw_dimensionality(axes[2], found)
+    spec = grid(figure, [1, 1], [1, 1], left=0.6, right=0.15, top=0.68, bottom=below,
+                gap_x=0.75, gap_y=0.4 + below)  # fmt: skip
+    axes = [figure.add_subplot(spec[k]) for k in range(4)]
+    panels = (draw_sparsity, draw_varying, draw_signs, draw_dimensionality)
+    for one, panel in zip(axes, panels, strict=True):
+        panel(one, found)
     for one in axes:
         layer_axis(one, layers)
     return figure
@@ -130,6 +126,22 @@ def draw_sparsity(axes: Axes, found: xr.Dataset) -> None:
         line(axes, here["sparsity"].values, here["sparsity_interval"].values, COLORS[name],
              sites=sites_of(found), shift=SHIFT * (number - 1.5), ls=style, label=words,
              **plain)  # fmt: skip
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("Hoyer sparsity over channels")
+    axes.legend(ncols=2, loc="upper left", handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)
+
+
+def draw_varying(axes: Axes, found: xr.Dataset) -> None:
+    """Draw Hoyer sparsity less the mean over inputs by layer into axes."""
+    axes.set_title("the same less the mean over inputs", size=9)
+    for number, (name, words, _) in enumerate(SHOWN):
+        here = found.sel(quantity=name)
+        line(axes, here["varying_sparsity"].values, here["varying_sparsity_interval"].values,
+             COLORS[name], sites=sites_of(found), shift=SHIFT * (2 * number - 1),
+             label=words)  # fmt: skip
+    noise = found["normal_sparsity"].values
+    line(axes, noise, np.full((len(noise), 2), np.nan), MUTED, sites=sites_of(found), ls=":",
+         marker=None, lw=0.8, label="normal numbers")  # fmt: skip
     axes.set_ylim(0, 1)
     axes.set_ylabel("Hoyer sparsity over channels")
     axes.legend(ncols=2, loc="upper left", handlelength=1.2, columnspacing=1.0, borderaxespad=0.1)

@@ -17,6 +17,7 @@ from retina_codec.figures.contribution_statistics import (
     draw_dimensionality,
     draw_signs,
     draw_sparsity,
+    draw_varying,
 )
 from retina_codec.figures.style import (
     MUTED,
@@ -54,9 +55,9 @@ def layers(
     Returns
     -------
     matplotlib.figure.Figure
-        A, channels by images; B, Hoyer sparsity; C, excitation against inhibition of a channel in
-        an image, the largest 0.5 % outside the axes; D, their correlation; E, dimensionality. 95 %
-        intervals.
+        A, channels by images; B, Hoyer sparsity, and the same less the mean over inputs; C,
+        excitation against inhibition of a channel in an image, the largest 0.5 % outside the axes;
+        D, their correlation; E, dimensionality. 95 % intervals.
 
     Raises
     ------
@@ -80,13 +81,16 @@ def layers(
         axes = top.add_subplot(spec[3 * number])
         _matrix(top, axes, top.add_subplot(spec[3 * number + 1]), matrix)
     draw_title(middle, "B", "Sparsity")
-    _letter(middle, 0.5, heights[1], "C", "Excitation and inhibition of a channel")
-    spec = grid(middle, [1], [2.1, 1, 1], left=0.6, right=0.15, top=0.65, bottom=below, gap_x=0.75)
-    draw_sparsity(one := middle.add_subplot(spec[0]), statistics)
-    layer_axis(one, names)
+    _letter(middle, 0.6, heights[1], "C", "Excitation and inhibition of a channel")
+    spec = grid(middle, [1], [1.2, 1.2, 1, 1], left=0.6, right=0.15, top=0.65, bottom=below,
+                gap_x=0.55)  # fmt: skip
+    for number, draw in enumerate((draw_sparsity, draw_varying)):
+        draw(one := middle.add_subplot(spec[number]), statistics)
+        layer_axis(one, names)
+    one.set_ylabel("")  # that of its neighbour
     for number, some in enumerate(pairs):
         correlation = float(statistics["sign_correlation"].sel(layer=some.attrs["layer"]))
-        _scatter(middle.add_subplot(spec[1 + number]), some, correlation)
+        _scatter(middle.add_subplot(spec[2 + number]), some, correlation)
     draw_title(bottom, "D", "Correlation of signs")
     _letter(bottom, 0.5, heights[2], "E", "Dimensionality of class averages")
     spec = grid(bottom, [1], [1, 1], left=0.6, right=0.15, top=0.65, bottom=below, gap_x=0.75)
@@ -133,7 +137,7 @@ def _scatter(axes: Axes, pairs: xr.Dataset, correlation: float) -> None:
     axes.set_ylim(-0.02 * limit, limit)
     axes.set_box_aspect(1)
     axes.set_title(layer_name(str(pairs.attrs["layer"])), size=9)
-    axes.text(0.97, 0.97, f"mean r = {correlation:.2f}".replace("-", "−"), ha="right", va="top",
+    axes.text(0.04, 0.97, f"mean r = {correlation:.2f}".replace("-", "−"), va="top",
               transform=axes.transAxes, size=8)  # fmt: skip
     axes.set_xlabel("C⁺", labelpad=1)
     axes.set_ylabel("|C⁻|")

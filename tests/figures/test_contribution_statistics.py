@@ -45,10 +45,21 @@ def test_sparsity_has_its_intervals(figure, found):
         assert any(np.allclose(one, here["sparsity_interval"]) for one in ends)
 
 
+def test_the_varying_part_has_a_panel_with_what_noise_has(figure, found):
+    axes = figure.axes[1]
+    for name, words in (("contribution", "contributions"), ("activation", "activations")):
+        here = found.sel(quantity=name)
+        np.testing.assert_allclose(lines_of(axes)[words].get_ydata(), here["varying_sparsity"])
+        ends = [np.array(part.get_segments())[:, :, 1] for part in axes.collections[:2]]
+        assert any(np.allclose(one, here["varying_sparsity_interval"]) for one in ends)
+    noise = lines_of(axes)["normal numbers"].get_ydata()
+    np.testing.assert_allclose(noise, found["normal_sparsity"])
+
+
 def test_signs_and_components(figure, found):
-    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), found["sign_correlation"])
+    np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), found["sign_correlation"])
     np.testing.assert_allclose(
-        lines_of(figure.axes[2])["activations"].get_ydata(),
+        lines_of(figure.axes[3])["activations"].get_ydata(),
         found["components"].sel(quantity="activation"),
     )
     assert "at most 5" in words_of(figure)
@@ -85,7 +96,7 @@ def test_heads_stand_beside_random_groups():
 def test_layers_of_other_sites_are_not_joined(found):
     sites = ["blocks"] * 5 + ["mlp"] * 3
     figure = contribution_statistics(found.assign_coords(site=("layer", sites)))
-    drawn = figure.axes[1].lines[0].get_ydata()
+    drawn = figure.axes[2].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, np.insert(found["sign_correlation"].values, 5, np.nan))
 
 
