@@ -32,10 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 from measure import measure, parser, report
+from operations import Operations
 from resnet_contributions import Logits
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
-from torch.utils.flop_counter import flop_registry
 
 import retina_codec as rc
 from retina_codec.networks.adapter import Adapter
@@ -192,24 +191,6 @@ def _sums(store: Path) -> dict[str, str]:
         for path in sorted(store.rglob("*"))
         if path.is_file()
     }
-
-
-class Operations(TorchDispatchMode):
-    """Count floating point operations by torch's formulas, a product and a sum as two."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Run one operation and count it."""
-        found = function(*args, **(kwargs or {}))
-        formula = flop_registry.get(function._overloadpacket)
-        if formula is not None:
-            self.count += int(formula(*args, **(kwargs or {}), out_val=found))
-        return found
 
 
 def arithmetic(method: str, steps: int) -> dict[str, float]:

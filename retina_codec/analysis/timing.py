@@ -31,6 +31,7 @@ def time_rounds(
     rounds: int = 7,
     *,
     seed: int = 0,
+    warm: bool = True,
     finish: Callable[[], Any] | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -39,11 +40,13 @@ def time_rounds(
     Parameters
     ----------
     works : sequence of callable
-        Without arguments; what they return is not kept. All are called once beforehand, untimed.
+        Without arguments; what they return is not kept.
     rounds : int
         r.
     seed : int
         Of the orders.
+    warm : bool
+        Whether all are called once beforehand, untimed.
     finish : callable, optional
         Called before a clock is read: ``torch.cuda.synchronize`` on a GPU.
     progress : bool, optional
@@ -62,7 +65,7 @@ def time_rounds(
         raise RetinaCodecError(
             f"at least one piece of work and one round are needed; got {len(works)} and {rounds}."
         )
-    for work in works:
+    for work in works if warm else ():
         work()
     order = np.random.default_rng(seed)
     clocks = np.full((2, len(works), rounds), np.nan)

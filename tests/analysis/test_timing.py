@@ -90,6 +90,8 @@ def test_rounds_do_everything_once_in_changing_order():
     again = len(calls)
     time_rounds(works, 4, seed=3)
     assert calls[again:] == calls[:again]
+    time_rounds(works, 4, seed=3, warm=False)
+    assert calls[2 * again :] == calls[6:again]
 
 
 def test_clocks_tell_work_from_waiting():
