@@ -118,7 +118,8 @@ def control_by_layer(found: xr.Dataset) -> Figure:
         axes.set_ylabel(f"area {off} target − {on} target")
         layer_axis(axes, layers)
         if column == 0:
-            axes.legend(loc="best")
+            handles, words = axes.get_legend_handles_labels()
+            figure.legend(handles, words, loc="upper right", ncols=len(words))  # clear of stars
     return figure
 
 
@@ -157,10 +158,11 @@ def _stars(axes: Axes, here: xr.Dataset) -> None:
     if not first:
         return
     p = here["difference_p"].sel(pair=first[0]).values
-    top = here["estimate_interval"].sel(bound="high").max("selection").values
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.08 * (high - low))  # stars stand in a row above all lines
     for place in np.flatnonzero(p < 0.05):
         axes.annotate(
-            "*", (place, top[place]), (0, 0), textcoords="offset points", ha="center", size=11
+            "*", (place, 1.0), xycoords=("data", "axes fraction"), ha="center", va="top", size=11
         )
 
 

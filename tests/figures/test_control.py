@@ -71,6 +71,26 @@ def test_layers_have_estimates_intervals_and_stars(found):
         assert stars == np.flatnonzero(one["difference_p"].values[:, 0] < 0.05).tolist()
 
 
+def test_stars_stand_above_everything_and_clear_of_the_legend(found):
+    """Eight layers, every one starred, numbers up to the top: no corner is free."""
+    names = [f"stage{1 + number // 2}.{number % 2}" for number in range(8)]
+    many = found.isel(layer=[0, 1] * 4).assign_coords(layer=names)
+    many["difference_p"][:] = 0.01
+    many["estimate"].values[:] = 0.4 * np.cos(np.pi * np.arange(8))[:, None, None]
+    ends = many["estimate"] + xr.DataArray([-0.1, 0.1], dims="bound")
+    many["estimate_interval"].values[:] = ends.transpose(*many["estimate_interval"].dims).values
+    figure = control_by_layer(many)
+    assert_readable(figure)
+    (legend,) = figure.legends
+    for axes in figure.axes:
+        stars = [text for text in axes.texts if text.get_text() == "*"]
+        assert len(stars) == 8
+        top = axes.transData.transform((0, 0.5))[1]  # end of the highest bar
+        for star in stars:
+            assert star.get_window_extent().y0 > top - 1
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
 def test_the_last_layer_and_one_style_alone(found):
     figure = control(found.sel(style=["ablate"]))
     assert "Control through stage2.0" in words_of(figure)
