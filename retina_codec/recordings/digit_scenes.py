@@ -22,7 +22,8 @@ BACKGROUNDS = ("china", "flower")
 TRAIN_DIGITS = 1297  # the first digits of the collection; the last 500 are the test part
 SMALLEST_CROP = 48  # px of the photograph
 SMALLEST_DIGIT, LARGEST_DIGIT = 0.45, 0.8  # of the side of a scene
-LOWEST_CONTRAST, HIGHEST_CONTRAST = 0.25, 0.6  # between digit and background, of full range
+DARKEST, BRIGHTEST = 0.3, 0.7  # of backgrounds, so that every digit has room above and below
+LOWEST_CONTRAST, HIGHEST_CONTRAST = 0.2, 0.3  # between digit and background, of full range
 TINT = 0.15  # how far red, green and blue of a digit lie from its grey
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -51,9 +52,10 @@ def digit_scenes(
     """Draw handwritten digits onto pieces of two photographs.
 
     ``image = background + opacity · (colour − background)``: the background is a random square of
-    a photograph, shrunk to the scene by area; the opacity is a digit of 8 × 8 px, enlarged; the
-    colour is tinted at random and differs from the mean luminance of what it covers by 25 to 60 %
-    of full range, lighter or darker.
+    a photograph, shrunk to the scene by area, its values v brought to ``0.3 + 0.4 v``; the opacity
+    is a digit of 8 × 8 px, enlarged; the colour is tinted at random and differs from the mean
+    luminance of what it covers by 20 to 30 % of full range. Photograph, lighter or darker, and how
+    much are drawn independently of each other and of the digit.
 
     Parameters
     ----------
@@ -214,7 +216,8 @@ def _draw(
         (size, size), Image.Resampling.BOX, box=(left, top, left + side, top + side)
     )
     image = np.asarray(square).transpose(2, 0, 1).astype(np.float32)  # (color, y, x)
-    image /= 255
+    image *= (BRIGHTEST - DARKEST) / 255
+    image += DARKEST
     width = int(generator.integers(round(SMALLEST_DIGIT * size), round(LARGEST_DIGIT * size) + 1))
     y, x = (int(place) for place in generator.integers(size - width + 1, size=2))
     enlarged = Image.fromarray(digit).resize((width, width), Image.Resampling.BICUBIC)
@@ -234,10 +237,7 @@ def _colour(
     covered = (patch * opacity).sum((1, 2)) / opacity.sum()
     ground = float(LUMINANCE @ covered)
     step = generator.uniform(LOWEST_CONTRAST, HIGHEST_CONTRAST)
-    lighter = bool(generator.integers(2))
-    if not 0 <= ground + (step if lighter else -step) <= 1:  # only the other side has room
-        lighter = ground < 0.5
-    grey = ground + (step if lighter else -step)
+    grey = ground + (step if generator.integers(2) else -step)
     tint = generator.uniform(-TINT, TINT, 3)
     colour = np.clip(grey + tint - LUMINANCE @ tint, 0, 1).astype(np.float32)
     return colour, float(LUMINANCE @ colour) - ground
