@@ -59,7 +59,7 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
     below = room_below(layers)
     figure = new_figure(4.9 + 2 * below)
     draw_title(figure, "", "Contributions and activations by layer")
-    spec = grid(figure, [1, 1], [1, 1], left=0.6, right=0.15, top=0.68, bottom=below,
+    spec = grid(figure, [1, 1], [1, 1], left=0.75, right=0.15, top=0.68, bottom=below,
                 gap_x=0.75, gap_y=0.4 + below)  # fmt: skip
     axes = [figure.add_subplot(spec[k]) for k in range(4)]
     panels = (draw_sparsity, draw_varying, draw_signs, draw_dimensionality)

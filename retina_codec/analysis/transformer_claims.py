@@ -1,0 +1,226 @@
+"""What the paper says of transformers, judged at three sites by intervals.
+
+Why this file exists: more than two dozen statements, each with the rule that decides it, are longer
+than the figure they belong to. It measures nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.claims import Claim, judge
+from retina_codec.analysis.contrasts import contrast, depth_weights, thirds
+from retina_codec.analysis.transformer_study import KINDS, SELECTIONS, SITES, site_layers
+
+__all__ = ["transformer_claims"]
+
+PAIR = "contribution modes − activation modes"
+
+
+def transformer_claims(saved: xr.DataTree) -> list[Claim]:
+    """Judge the sentences of sections 10.5.1 to 10.5.3, and what is ours.
+
+    Early, middle and late: thirds of the blocks. Differences are paired: within images for
+    sparsity, within classes for correlations, and for specificity where layers are compared.
+
+    Parameters
+    ----------
+    saved : xr.DataTree
+        From `transformer_study`.
+
+    Returns
+    -------
+    list of Claim
+        That what varies with the image is sparser in contributions than in activations is a
+        control of ours.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, 10.5.1 to 10.5.3, Fig. S7.
+    """
+    layers = site_layers(saved)
+    return [
+        *_sparsity_claims(saved, layers),
+        *_correlation_claims(saved, layers),
+        *_ablation_claims(saved, layers),
+    ]
+
+
+def _several(values: xr.DataArray, weights: dict[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
+    """Contrasts of values (unit, place) by name, as `judge` takes them."""
+    found = [contrast(values.values, weight) for weight in weights.values()]
+    ends = [one.interval for one in found]
+    return {"found": [one.found for one in found], "interval": ends, "places": list(weights)}
+
+
+def _sparsity_claims(saved: xr.DataTree, layers: dict[str, list[str]]) -> list[Claim]:
+    """Section 10.5.1."""
+    source, claims = "10.5.1, Fig. S7D–F", []
+    statistics = saved["statistics"].to_dataset().sel(quantity="contribution")
+    values = saved["images"].to_dataset()["sparsity"].sel(quantity="contribution")
+    for site, names in layers.items():
+        here = statistics.sel(layer=names)
+        claims.append(
+            judge(
+                f"sparser_{site}",
+                source,
+                f"Contributions are sparser than activations: {SITES[site]}.",
+                here["difference"].values,
+                here["difference_interval"].values,
+                low=0,
+                measure="Hoyer, contributions − activations",
+                places=names,
+            )
+        )
+    for site, names in layers.items():
+        here = statistics.sel(layer=names)
+        claims.append(
+            judge(
+                f"varying_{site}",
+                "control of ours",
+                "So is what varies with the image: contributions less their mean over images are "
+                f"sparser than activations less theirs: {SITES[site]}.",
+                here["varying_difference"].values,
+                here["varying_difference_interval"].values,
+                low=0,
+                measure="Hoyer less the mean, contributions − activations",
+                places=names,
+            )
+        )
+    for site, names in layers.items():
+        own, count = values.sel(layer=names).transpose("sample", "layer"), len(names)
+        shape = {
+            f"{part} − middle": depth_weights(count, part, "middle") for part in ("early", "late")
+        }
+        claims.append(
+            judge(
+                f"dip_{site}",
+                source,
+                "Sparsity goes down at the beginning and increases towards the "
+                f"end: {SITES[site]}.",
+                **_several(own, shape),
+                low=0,
+                measure="Hoyer",
+            )
+        )
+    own = values.sel(layer=layers["mlp"]).transpose("sample", "layer")
+    drop = contrast(own.values, _last_step(len(layers["mlp"])))
+    claims.append(
+        judge(
+            "drop_mlp",
+            source,
+            "In the MLP sparsity drops at the final layer.",
+            *drop[:2],
+            low=0,
+            measure="Hoyer, last block but one − last",
+        )
+    )
+    return claims
+
+
+def _last_step(count: int) -> npt.NDArray[np.float64]:
+    """Weights of "last but one less last"."""
+    return np.array([0.0] * (count - 2) + [1.0, -1.0])
+
+
+def _correlation_claims(saved: xr.DataTree, layers: dict[str, list[str]]) -> list[Claim]:
+    """Section 10.5.2."""
+    source, claims = "10.5.2, Fig. S7G–I", []
+    best = saved["best"].to_dataset()["correlation"]
+    for site, names in layers.items():
+        rise = depth_weights(len(names), "late", "early")
+        own = best.sel(layer=names).transpose("concept", "kind", "layer")
+        table = own.dot(xr.DataArray(rise, dims="layer"), dim="layer")
+        each = dict(zip((KINDS[kind] for kind in KINDS), np.eye(len(KINDS)), strict=True))
+        claims.append(
+            judge(
+                f"rise_{site}",
+                source,
+                f"Correlations with classes increase with depth: {SITES[site]}.",
+                **_several(table, each),
+                low=0,
+                measure="r, late − early",
+            )
+        )
+    mean = {
+        site: best.sel(layer=names).mean("layer").transpose("concept", "kind")
+        for site, names in layers.items()
+    }
+    both = {"contributions": np.array([1, -1, 0, 0]), "activations": np.array([0, 0, 1, -1])}
+    for site in ("blocks", "attention"):
+        claims.append(
+            judge(
+                f"modes_{site}",
+                source,
+                f"Modes are more correlated with classes than single channels: {SITES[site]}.",
+                **_several(mean[site], both),
+                low=0,
+                measure="r, modes − channels, mean of layers",
+            )
+        )
+    for site in ("blocks", "attention"):
+        found = contrast(mean[site].values, [-1, 0, 1, 0])
+        claims.append(
+            judge(
+                f"activation_modes_{site}",
+                source,
+                f"Activation modes are more correlated than contribution modes: {SITES[site]}.",
+                *found[:2],
+                low=0,
+                measure="r, activation − contribution modes, mean of layers",
+            )
+        )
+    return claims
+
+
+def _ablation_claims(saved: xr.DataTree, layers: dict[str, list[str]]) -> list[Claim]:
+    """Section 10.5.3."""
+    source, found = "10.5.3, Fig. S7J–L", saved["ablation"].to_dataset()
+    late = {site: names[thirds(len(names))[2]] for site, names in layers.items()}
+    own = found["concept_estimate"].sel(selection="contribution modes")
+    by_class = {site: own.sel(layer=names).transpose("concept", "layer").values
+                for site, names in layers.items()}  # fmt: skip
+
+    def specific(name: str, says: str, places: list[str], kind: str, **rule: float) -> Claim:
+        here = found.sel(selection=kind, layer=places)
+        return judge(name, source, says, here["estimate"].values, here["estimate_interval"].values,
+                     measure=f"specificity, {kind}", places=places, **rule)  # fmt: skip
+
+    def better(site: str) -> Claim:
+        here = found.sel(pair=PAIR, layer=late[site])
+        says = f"Contribution modes ablate more specifically than activation modes: {SITES[site]}."
+        return judge(f"better_{site}", source, says, here["difference"].values,
+                     here["difference_interval"].values, low=0, places=late[site],
+                     measure="specificity, contribution − activation modes, late")  # fmt: skip
+
+    def weaker(site: str, than: str) -> Claim:
+        both = np.stack([by_class[than].mean(1), by_class[site].mean(1)], 1)
+        says = f"Ablation acts less in {SITES[site]} than in {SITES[than]}."
+        return judge(f"weaker_{site}", source, says, *contrast(both, [1, -1])[:2], low=0,
+                     measure=f"specificity, {SITES[than]} − {SITES[site]}")  # fmt: skip
+
+    blocks = layers["blocks"]
+    rise = contrast(by_class["blocks"], depth_weights(len(blocks), "late", "early"))
+    drop = contrast(by_class["mlp"], _last_step(len(layers["mlp"])))
+    kinds = list(SELECTIONS)
+    return [
+        specific("specific_blocks", "Ablating contribution modes of token features hurts their "
+                 "class more than others.", blocks, kinds[0], low=0),
+        better("blocks"),
+        judge("rise_blocks_ablation", source, "Contribution modes of token features grow more "
+              "effective with depth.", *rise[:2], low=0, measure="specificity, late − early"),
+        specific("opposed", "Ablating activation modes in the deeper half hurts other classes more "
+                 "than their own: token features.", blocks[len(blocks) // 2 :], kinds[1], high=0),
+        weaker("mlp", "blocks"),
+        specific("specific_mlp", "Contribution modes are specific in later layers: MLP.",
+                 late["mlp"], kinds[0], low=0),
+        better("mlp"),
+        judge("drop_mlp_ablation", source, "The effect in the MLP drops at the last layer.",
+              *drop[:2], low=0, measure="specificity, last block but one − last"),
+        weaker("attention", "mlp"),
+        specific("specific_attention", "Contribution modes are specific in the deepest layers: "
+                 "attention.", late["attention"], kinds[0], low=0),
+        better("attention"),
+    ]  # fmt: skip
