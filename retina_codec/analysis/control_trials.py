@@ -138,19 +138,24 @@ def draw_images(
 ) -> Draws:
     """Draw images within their classes, and random channels, with replacement (bootstrap).
 
-    Random channels are drawn for each concept apart. The first row is the sample as it is. All
-    classes outside a concept are off target.
+    Of n images of a class n − 1 are drawn (one where there is one), and so of random channels,
+    which are drawn for each concept apart: the spread of means over resamples is then their
+    standard error without bias, ``s / √n``, where n draws would make it ``√(1 − 1/n)`` times that.
+    The first row is the sample as it is. All classes outside a concept are off target.
 
     References
     ----------
     Efron, Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    Rao, Wu 1988, Resampling inference with complex survey data, JASA 83, 231: strata of few.
     """
     image = np.ones((1 + resamples, len(code)))
     for number in range(member.shape[1]):
         own = np.flatnonzero(code == number)
-        image[1:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), resamples)
+        few = max(1, len(own) - 1)
+        image[1:, own] = random.multinomial(few, np.full(len(own), 1 / len(own)), resamples)
     channel = np.full((1 + resamples, len(member), draws), 1 / draws)
-    channel[1:] = random.multinomial(draws, channel[0, 0], (resamples, len(member))) / draws
+    few = max(1, draws - 1)
+    channel[1:] = random.multinomial(few, channel[0, 0], (resamples, len(member))) / few
     return Draws(image, channel, np.repeat(~member[None], 1 + resamples, axis=0))
 
 

@@ -95,15 +95,50 @@ def test_resamples_are_bootstraps_within_classes() -> None:
     np.testing.assert_allclose(draws.channel[0], 1 / 5)
     sizes = np.bincount(CODE)
     for number, size in enumerate(sizes):
-        assert (draws.image[:, CODE == number].sum(1) == size).all()
-    variance = draws.image[1:].var(0)
-    np.testing.assert_allclose(variance, (1 - 1 / sizes)[CODE], rtol=0.1)  # multinomial
+        assert (draws.image[1:, CODE == number].sum(1) == size - 1).all()
+    variance = draws.image[1:].var(0)  # multinomial, n − 1 draws of n
+    np.testing.assert_allclose(variance, ((1 - 1 / sizes) ** 2)[CODE], rtol=0.1)
     np.testing.assert_allclose(draws.channel.sum(2), 1)
     assert abs(np.corrcoef(draws.channel[1:, :, 0].T)[0, 1]) < 0.06  # concepts apart
     # the spread of a mean over resamples is its standard error
     values = np.random.default_rng(1).random(6)
-    spread = (draws.image[1:, CODE == 0] @ values / 6).std()
-    assert spread == pytest.approx(values.std() / np.sqrt(6), rel=0.05)
+    spread = (draws.image[1:, CODE == 0] @ values / 5).std()
+    assert spread == pytest.approx(values.std(ddof=1) / np.sqrt(6), rel=0.05)
+    by_chance = draws.channel[1:, 0] @ values[:5]
+    assert by_chance.std() == pytest.approx(values[:5].std(ddof=1) / np.sqrt(5), rel=0.05)
+
+
+def test_a_class_of_one_image_is_always_drawn() -> None:
+    options = {"resamples": 3, "draws": 1, "random": np.random.default_rng(0)}
+    draws = draw_images(np.array([0, 1, 1]), np.eye(2, dtype=bool), **options)
+    assert (draws.image[:, 0] == 1).all()
+    assert (draws.channel == 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [(0.35, 0.05), (0.12, 0.01)])
+def test_intervals_cover_the_truth(lost) -> None:
+    """Ten classes of ten images; an image loses nearly all or nothing, on target more often.
+
+    Areas are 0.05 + 0.5 kept, so the specificity is half the difference of both probabilities.
+    """
+    random = np.random.default_rng(0)
+    code, member = np.repeat(np.arange(10), 10), np.eye(10, dtype=bool)
+    answers, truth = Answers(code, member, np.ones(100, bool)), (lost[0] - lost[1]) / 2
+    share, inside, runs = np.array([0, 0.1, 1.0]), 0, 500
+    risk = np.where(member[:, code], *lost)  # (concept, N)
+    for _ in range(runs):
+        kept = random.random(risk.shape) >= risk
+        right = np.stack([np.ones_like(kept), kept, np.zeros_like(kept)], 1)
+        draws = draw_images(code, member, resamples=300, draws=1, random=random)
+        means = np.zeros(301)
+        for concept in range(10):
+            ratio = answers.ratios(right[concept][None], concept, draws)
+            on, off = areas(share, answers.on_and_off(ratio, concept, draws))
+            means += (off - on) / 10
+        low, high = np.quantile(means[1:], [0.025, 0.975])
+        inside += low <= truth <= high
+    assert 0.91 < inside / runs < 0.97  # one standard error: 0.011
 
 
 def test_p_and_means_by_hand() -> None:
