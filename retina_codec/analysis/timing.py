@@ -90,7 +90,7 @@ def time_rounds(
 
 
 def over_rounds(
-    seconds: Any, estimate: Callable[[Floats], float], *, draws: int = 2000, seed: int = 0
+    seconds: Any, estimate: Callable[[Floats], float], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, tuple[float, float]]:
     """Return an estimate from medians over rounds, with its 95 % interval.
 
