@@ -133,6 +133,7 @@ def run_here(work: Work, phase: Phase) -> None:
             part = work.source.part(start, stop)
             found = run_shard(work.runner, part, phase, work.predicted, bar.update)
             work.sink.write(phase, number, start, found)
+            del found  # or it would stay while the next shard is made
 
 
 class MemorySink:
