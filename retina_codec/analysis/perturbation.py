@@ -65,7 +65,7 @@ def perturb(
     fill : float or "mean"
         What a channel is held at; "mean" is its mean over these inputs and places.
     batch_size : int, optional
-        Rows (sets × inputs) at a time: 256 on the CPU, 1024 on a GPU. Bounds the memory.
+        Rows (sets × inputs) at a time: 128 on the CPU, 1024 on a GPU. Bounds the memory.
     device : str or torch.device, optional
         Where to compute; where the network lies when left out.
     progress : bool, optional
@@ -258,7 +258,7 @@ def open_perturbed(
     dtype = here.dtype
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     source = open_inputs(adapter, inputs, wide)
-    size = batch_size or (256 if place.type == "cpu" else 1024)
+    size = batch_size or (128 if place.type == "cpu" else 1024)
     with working_network(adapter.module, place, dtype) as module:
         function = HookedFunction(replace(adapter, module=module))
         first: Batch = next(source.part(0, 1).batches(1))
