@@ -39,8 +39,9 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.completeness_share import completeness_share
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
 from retina_codec.analysis.unit_maps import unit_maps
@@ -181,16 +182,7 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
 # %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{NAME}.nc"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    tree = rc.open_tree(path, lazy=False)
-    claims = claims_of(tree)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(draw(options, tree))
+    print(run_figure(NAME, arguments(words), compute, claims_of, draw))
 
 
 if __name__ == "__main__":

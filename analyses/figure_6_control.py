@@ -38,9 +38,14 @@ from pathlib import Path
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import claims_table, save_claims
-from retina_codec.analysis.control import control_curves
-from retina_codec.analysis.control_study import asked_study, control_arguments, control_claims
+from retina_codec.analysis.claims import Claim
+from retina_codec.analysis.control_study import (
+    asked_study,
+    control_arguments,
+    control_claims,
+    control_of,
+)
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import study_arguments, study_of
 
 NAME = "figure_6_control"
@@ -62,24 +67,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 # %%
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Decompose all blocks, perturb the network through their modes, and save the curves."""
-    study, asked = study_of(options), asked_study(options)
-    shared = {
-        "method": rc.IntegratedGradients(options.steps),
-        "layers": study.layers_of("blocks"),
-    }
-    found = control_curves(
-        study.network,
-        asked.images,
-        asked.labels,
-        study.modes("contributions", **shared),
-        activation_modes=study.modes("activations", **shared),
-        mode_labels=study.labels,
-        percentages=options.percentages,
-        trials=options.trials,
-        bootstraps=options.bootstraps,
-        seed=options.seed,
-        device=options.device,
-    )
+    found, _ = control_of(study_of(options), asked_study(options), options)
     rc.save_tree(xr.DataTree(found), path, overwrite=True)
 
 
@@ -88,17 +76,25 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 #
 # See `control_claims`: a claim holds if the 95 % interval of every block it speaks of is above 0.
 # "Late blocks" are the last third.
-#
+
+
+# %%
+def claims_of(tree: xr.DataTree) -> list[Claim]:
+    """Judge what was measured."""
+    return control_claims(tree.to_dataset(), SOURCE)
+
+
+# %% [markdown]
 # ## Step 3: draw what was saved
 
 
 # %%
-def draw(options: argparse.Namespace, found: xr.Dataset) -> list[Path]:
+def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw both pictures; return their paths."""
     from retina_codec.figures.control import control, control_by_layer
 
-    curves: Path = options.out / f"{NAME}.png"
-    by_layer: Path = options.out / f"{NAME}_layers.png"
+    found = tree.to_dataset()
+    curves, by_layer = (options.out / f"{NAME}{rest}.png" for rest in ("", "_layers"))
     control(found, options.late).savefig(curves, dpi=150)
     control_by_layer(found).savefig(by_layer, dpi=150)
     return [curves, by_layer]
@@ -107,16 +103,7 @@ def draw(options: argparse.Namespace, found: xr.Dataset) -> list[Path]:
 # %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{NAME}.nc"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    found = rc.open_tree(path, lazy=False).to_dataset()
-    claims = control_claims(found, SOURCE)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(*draw(options, found), sep="\n")
+    print(run_figure(NAME, arguments(words), compute, claims_of, draw))
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.map_features import (
     digit_squares,
@@ -293,7 +294,7 @@ def claims_of(saved: xr.DataTree) -> list[Claim]:
 
 # %%
 @styled
-def draw(saved: xr.DataTree, shown: int = 3) -> Figure:
+def figure_7(saved: xr.DataTree, shown: int = 3) -> Figure:
     """Draw images and overlays of some modes of each layer, and the numbers of all."""
     left, gap, bottom, top, between = 0.8, 0.12, 2.9, 0.5, 0.22
     side = (WIDTH - left - 0.1 - gap * (CLASSES - 1)) / (2 * CLASSES)
@@ -371,19 +372,17 @@ def _by_mode(axes: Axes, saved: xr.DataTree, key: str, other: str) -> None:
 
 
 # %%
+def draw(options: argparse.Namespace, saved: xr.DataTree) -> Path:
+    """Draw the picture; return its path."""
+    picture: Path = options.out / f"{NAME}.png"
+    figure_7(saved, options.shown).savefig(picture, dpi=150)
+    return picture
+
+
+# %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path, picture = options.out / f"{NAME}.nc", options.out / f"{NAME}.png"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    saved = rc.open_tree(path, lazy=False)
-    draw(saved, options.shown).savefig(picture, dpi=150)
-    claims = claims_of(saved)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(picture)
+    print(run_figure(NAME, arguments(words), compute, claims_of, draw))
 
 
 if __name__ == "__main__":

@@ -43,10 +43,15 @@ from retina_codec.analysis.channel_choice import (
     draw_orders,
     keep_sets,
 )
-from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import thirds
-from retina_codec.analysis.control import control_curves
-from retina_codec.analysis.control_study import asked_study, control_arguments, control_claims
+from retina_codec.analysis.control_study import (
+    asked_study,
+    control_arguments,
+    control_claims,
+    control_of,
+)
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.perturbation import perturb
 
@@ -71,25 +76,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Control superclasses and photographs, and save the curves."""
     study, asked = study_of(options), asked_study(options)
-    shared = {
-        "method": rc.IntegratedGradients(options.steps),
-        "layers": study.layers_of("blocks"),
-    }
-    modes = study.modes("contributions", **shared)
-    found = control_curves(
-        study.network,
-        asked.images,
-        asked.labels,
-        modes,
-        activation_modes=study.modes("activations", **shared),
-        mode_labels=study.labels,
-        superclasses=dict(study.hierarchy),
-        percentages=options.percentages,
-        trials=options.trials,
-        bootstraps=options.bootstraps,
-        seed=options.seed,
-        device=options.device,
-    )
+    found, modes = control_of(study, asked, options, dict(study.hierarchy))
     nodes = {"/control": found}
     if "photograph" in getattr(study.images, "coords", {}):
         nodes["/photographs"] = photographs(study, asked, modes, options)
@@ -223,8 +210,7 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     from retina_codec.figures.control import control, control_by_layer
 
     found = tree["control"].to_dataset()
-    curves: Path = options.out / f"{NAME}.png"
-    by_layer: Path = options.out / f"{NAME}_layers.png"
+    curves, by_layer = (options.out / f"{NAME}{rest}.png" for rest in ("", "_layers"))
     control(found, options.late).savefig(curves, dpi=150)
     control_by_layer(found).savefig(by_layer, dpi=150)
     return [curves, by_layer]
@@ -233,16 +219,7 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
 # %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{NAME}.nc"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    tree = rc.open_tree(path, lazy=False)
-    claims = claims_of(tree)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(*draw(options, tree), sep="\n")
+    print(run_figure(NAME, arguments(words), compute, claims_of, draw))
 
 
 if __name__ == "__main__":

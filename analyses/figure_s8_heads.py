@@ -29,8 +29,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.sparsity import head_sparsity, hoyer
 from retina_codec.figures.by_layer import COLORS, band, layer_axis, line
@@ -159,7 +160,7 @@ def claims_of(saved: xr.DataTree) -> list[Claim]:
 
 # %%
 @styled
-def draw(saved: xr.DataTree) -> Figure:
+def figure_s8(saved: xr.DataTree) -> Figure:
     """Draw heads, random groups and channels by layer, and the excess beside its fluctuation."""
     heads, images = saved["heads"].to_dataset(), saved["images"].to_dataset()["sparsity"]
     layers = [str(name) for name in heads["layer"].values]
@@ -215,19 +216,17 @@ def draw(saved: xr.DataTree) -> Figure:
 
 
 # %%
+def draw(options: argparse.Namespace, saved: xr.DataTree) -> Path:
+    """Draw the picture; return its path."""
+    picture: Path = options.out / f"{NAME}.png"
+    figure_s8(saved).savefig(picture, dpi=150)
+    return picture
+
+
+# %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path, picture = options.out / f"{NAME}.nc", options.out / f"{NAME}.png"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    saved = rc.open_tree(path, lazy=False)
-    draw(saved).savefig(picture, dpi=150)
-    claims = claims_of(saved)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(picture)
+    print(run_figure(NAME, arguments(words), compute, claims_of, draw))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ same rules, stated before the numbers come. It perturbs nothing itself; that is 
 """
 
 import argparse
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ import xarray as xr
 
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast, depth_weights, thirds
-from retina_codec.analysis.control import PERCENTAGES
+from retina_codec.analysis.control import PERCENTAGES, control_curves
 from retina_codec.analysis.image_study import ImageStudy, study_of
+from retina_codec.contributions.integrated_gradients import IntegratedGradients
 
-__all__ = ["asked_study", "control_arguments", "control_claims"]
+__all__ = ["asked_study", "control_arguments", "control_claims", "control_of"]
 
 OURS, THEIRS, CHANCE = "contribution modes", "activation modes", "random channels"
 
@@ -40,6 +42,51 @@ def asked_study(options: argparse.Namespace) -> ImageStudy:
     """
     changed = vars(options) | {"count": options.asked, "seed": options.seed + 1}
     return study_of(argparse.Namespace(**changed))
+
+
+def control_of(
+    study: ImageStudy,
+    asked: ImageStudy,
+    options: argparse.Namespace,
+    superclasses: Mapping[str, str] | None = None,
+) -> tuple[xr.Dataset, xr.DataTree]:
+    """Control all blocks of a network through modes of contributions and of activations.
+
+    Parameters
+    ----------
+    study, asked : ImageStudy
+        Whose images choose the modes, and whose are perturbed; see `asked_study`.
+    options : argparse.Namespace
+        From `control_arguments` and `study_arguments`.
+    superclasses : mapping of str to str, optional
+        Given, the concepts are superclasses.
+
+    Returns
+    -------
+    found : xr.Dataset
+        See `control_curves`.
+    modes : xr.DataTree
+        Of contributions; see `ImageStudy.modes`.
+    """
+    method, layers = IntegratedGradients(options.steps), study.layers_of("blocks")
+    modes, of_activations = (
+        study.modes(of, method=method, layers=layers) for of in ("contributions", "activations")
+    )
+    found = control_curves(
+        study.network,
+        asked.images,
+        asked.labels,
+        modes,
+        activation_modes=of_activations,
+        mode_labels=study.labels,
+        superclasses=superclasses,
+        percentages=options.percentages,
+        trials=options.trials,
+        bootstraps=options.bootstraps,
+        seed=options.seed,
+        device=options.device,
+    )
+    return found, modes
 
 
 def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> list[Claim]:

@@ -3,9 +3,13 @@
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
+import pytest
 import torch
+import xarray as xr
 
+import retina_codec as rc
 from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_small_network
 
 ANALYSES = Path(__file__).parents[2] / "analyses"
@@ -27,6 +31,41 @@ def save_networks(folder: Path) -> None:
         torch.manual_seed(0)
         save_small_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", "card")
         save_small_network(SmallViT(depth=2, dim=16), folder / "vit", "card")
+
+
+class Run(NamedTuple):
+    """A script that has run: its folder, its words and what it saved."""
+
+    folder: Path
+    words: list[str]
+    saved: xr.DataTree
+
+
+def run_small(script: ModuleType, folder: Path, *words: str, model: str = "cnn") -> Run:
+    """Run a script on a small network with random weights."""
+    if not (folder / model).exists():
+        save_networks(folder)
+    given = ["--out", str(folder), "--model", str(folder / model), *words]
+    script.main(given)
+    return Run(folder, given, rc.open_tree(folder / f"{script.NAME}.nc", lazy=False))
+
+
+def draws_without_computing(
+    script: ModuleType,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    endings: tuple[str, ...] = ("",),
+) -> None:
+    """Check that ``--reuse`` draws all pictures again, and prints their paths last."""
+    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
+    pictures = [run.folder / f"{script.NAME}{ending}.png" for ending in endings]
+    for picture in pictures:
+        picture.unlink()
+    script.main([*run.words, "--reuse"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-len(pictures) :] == list(map(str, pictures))
+    assert all(picture.stat().st_size > 10_000 for picture in pictures)
 
 
 def holds(claims: list) -> dict[str, bool | None]:

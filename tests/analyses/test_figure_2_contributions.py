@@ -9,7 +9,13 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.image_study import open_study
 from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
-from tests.analyses.small_study import holds, load_script, save_networks, shifted
+from tests.analyses.small_study import (
+    draws_without_computing,
+    holds,
+    load_script,
+    run_small,
+    shifted,
+)
 
 NAME = "figure_2_contributions"
 
@@ -22,11 +28,8 @@ def script():
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figure_2")
-    save_networks(folder)
-    words = ["--out", str(folder), "--model", str(folder / "cnn"), "--count", "12", "--steps", "2"]
-    words += ["--spatial", "6", "--fine-steps", "4", "--image", "3"]
-    script.main(words)
-    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+    words = ["--count", "12", "--steps", "2", "--spatial", "6", "--fine-steps", "4", "--image", "3"]
+    return run_small(script, folder, *words)
 
 
 def test_numbers_are_those_of_the_public_functions(run):
@@ -49,13 +52,8 @@ def test_numbers_are_those_of_the_public_functions(run):
 
 
 def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
-    folder, words, _ = run
-    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
-    (folder / f"{NAME}.png").unlink()
-    script.main([*words, "--reuse"])
-    assert capsys.readouterr().out.splitlines()[-1] == str(folder / f"{NAME}.png")
-    assert (folder / f"{NAME}.png").stat().st_size > 10_000
-    with open(folder / f"{NAME}_claims.csv", encoding="utf-8") as file:
+    draws_without_computing(script, run, monkeypatch, capsys)
+    with open(run.folder / f"{NAME}_claims.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [
         "sparse places", "sparse units", "complete, 2 steps", "complete, 4 steps"

@@ -6,7 +6,7 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.concepts import concept_table, correlate_concepts
 from retina_codec.analysis.image_study import open_study
-from tests.analyses.small_study import holds, load_script, save_networks
+from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
 
 NAME = "figure_5_classes"
 
@@ -18,12 +18,9 @@ def script():
 
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
+    words = ["--count", "60", "--steps", "1", "--permutations", "20", "--bootstraps", "20"]
     folder = tmp_path_factory.mktemp("figure_5")
-    save_networks(folder)
-    words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "60", "--steps", "1"]
-    words += ["--permutations", "20", "--bootstraps", "20", "--late", "blocks.0"]
-    script.main(words)
-    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+    return run_small(script, folder, *words, "--late", "blocks.0", model="vit")
 
 
 @pytest.mark.slow
@@ -45,11 +42,7 @@ def test_numbers_are_those_of_the_public_functions(run):
 
 @pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
-    folder, words, _ = run
-    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
-    script.main([*words, "--reuse"])
-    pictures = capsys.readouterr().out.splitlines()[-2:]
-    assert pictures == [str(folder / f"{NAME}.png"), str(folder / f"{NAME}_matrix.png")]
+    draws_without_computing(script, run, monkeypatch, capsys, ("", "_matrix"))
 
 
 def changed(saved, sign):

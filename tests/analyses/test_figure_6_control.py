@@ -7,7 +7,7 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.control import control_curves
 from retina_codec.analysis.image_study import DIGIT_GROUPS, open_study
-from tests.analyses.small_study import holds, load_script, save_networks
+from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
 
 NAMES = ("figure_6_control", "figure_s10_superclasses")
 
@@ -20,18 +20,17 @@ def scripts():
 @pytest.fixture(scope="module")
 def run(scripts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("control")
-    save_networks(folder)
-    words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "60", "--steps", "1"]
-    words += ["--asked", "50", "--trials", "2", "--bootstraps", "20", "--percentages", "25", "50"]
-    for script in scripts.values():
-        script.main(words)
-    return folder, words
+    words = ["--count", "60", "--steps", "1", "--asked", "50", "--trials", "2"]
+    words += ["--bootstraps", "20", "--percentages", "25", "50"]
+    return {
+        name: run_small(script, folder, *words, model="vit") for name, script in scripts.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
 def test_numbers_are_those_of_the_public_function(run, name):
-    folder, _ = run
+    folder, _, saved = run[name]
     asked, study = (
         open_study(folder, model=str(folder / "vit"), count=count, seed=seed, progress=False)
         for count, seed in ((50, 1), (60, 0))
@@ -49,7 +48,6 @@ def test_numbers_are_those_of_the_public_function(run, name):
         bootstraps=20,
         progress=False,
     )
-    saved = rc.open_tree(folder / f"{name}.nc", lazy=False)
     saved = saved.to_dataset() if name == NAMES[0] else saved["control"].to_dataset()
     xr.testing.assert_allclose(saved["ratio"], direct["ratio"])
     xr.testing.assert_allclose(saved["estimate_interval"], direct["estimate_interval"])
@@ -58,11 +56,7 @@ def test_numbers_are_those_of_the_public_function(run, name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(scripts, run, monkeypatch, capsys, name):
-    folder, words = run
-    monkeypatch.setattr(scripts[name], "study_of", lambda *_: pytest.fail("computed again"))
-    scripts[name].main([*words, "--reuse"])
-    pictures = capsys.readouterr().out.splitlines()[-2:]
-    assert pictures == [str(folder / f"{name}.png"), str(folder / f"{name}_layers.png")]
+    draws_without_computing(scripts[name], run[name], monkeypatch, capsys, ("", "_layers"))
 
 
 def photographs(hurt):
@@ -104,8 +98,8 @@ def test_photographs_without_a_right_answer_are_not_tested(scripts):
 
 @pytest.mark.slow
 def test_photograph_with_nothing_ablated_is_the_network(run):
-    folder, _ = run
-    found = rc.open_tree(folder / f"{NAMES[1]}.nc", lazy=False)["photographs"].to_dataset()
+    folder, _, saved = run[NAMES[1]]
+    found = saved["photographs"].to_dataset()
     asked = open_study(folder, model=str(folder / "vit"), count=50, seed=1, progress=False)
     import torch
 

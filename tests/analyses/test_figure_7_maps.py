@@ -1,8 +1,5 @@
 """The script of Figure 7: likeness across classes finds what was planted, and only that."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,17 +11,15 @@ from retina_codec.analysis.image_study import open_study
 from retina_codec.analysis.map_features import digit_squares, object_gain
 from retina_codec.analysis.mode_images import mode_maps
 from retina_codec.networks.small_networks import SmallResNet, save_small_network
+from tests.analyses.small_study import load_script
 
-SCRIPT = Path(__file__).parents[2] / "analyses" / "figure_7_maps.py"
+NAME = "figure_7_maps"
 FEW = ["--count", "40", "--modes", "2", "--others", "1", "--input-grad"]
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("figure_7_maps", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(NAME)
 
 
 @pytest.fixture(scope="module")

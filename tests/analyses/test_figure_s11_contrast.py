@@ -7,7 +7,13 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.contribution_statistics import contribution_statistics
 from retina_codec.analysis.image_study import open_study
-from tests.analyses.small_study import holds, load_script, save_networks, shifted
+from tests.analyses.small_study import (
+    draws_without_computing,
+    holds,
+    load_script,
+    run_small,
+    shifted,
+)
 
 NAME = "figure_s11_contrast"
 
@@ -20,11 +26,8 @@ def script():
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figure_s11")
-    save_networks(folder)
-    words = ["--out", str(folder), "--model", str(folder / "cnn"), "--count", "40", "--steps", "1"]
-    words += ["--epochs", "2", "--layers", "stage3.0", "stage4.1"]
-    script.main(words)
-    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+    words = ["--count", "40", "--steps", "1", "--epochs", "2", "--layers", "stage3.0", "stage4.1"]
+    return run_small(script, folder, *words)
 
 
 def test_numbers_are_those_of_the_public_functions(script, run):
@@ -49,12 +52,7 @@ def test_numbers_are_those_of_the_public_functions(script, run):
 
 
 def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
-    folder, words, _ = run
-    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
-    (folder / f"{NAME}.png").unlink()
-    script.main([*words, "--reuse"])
-    assert capsys.readouterr().out.splitlines()[-1] == str(folder / f"{NAME}.png")
-    assert (folder / f"{NAME}.png").stat().st_size > 10_000
+    draws_without_computing(script, run, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

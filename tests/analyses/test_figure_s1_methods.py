@@ -9,7 +9,13 @@ from retina_codec.analysis.contribution_statistics import contribution_statistic
 from retina_codec.analysis.image_study import open_study
 from retina_codec.analysis.method_agreement import method_agreement
 from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
-from tests.analyses.small_study import holds, load_script, save_networks, shifted
+from tests.analyses.small_study import (
+    draws_without_computing,
+    holds,
+    load_script,
+    run_small,
+    shifted,
+)
 
 NAME = "figure_s1_methods"
 
@@ -22,11 +28,8 @@ def script():
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figure_s1")
-    save_networks(folder)
-    words = ["--out", str(folder), "--model", str(folder / "cnn"), "--count", "12", "--steps", "1"]
-    words += ["--spatial", "4", "--methods", "normalised", "--targets", "entropy"]
-    script.main(words)
-    return folder, words, rc.open_tree(folder / f"{NAME}.nc", lazy=False)
+    words = ["--count", "12", "--steps", "1", "--spatial", "4", "--methods", "normalised"]
+    return run_small(script, folder, *words, "--targets", "entropy")
 
 
 def test_numbers_are_those_of_the_public_functions(run):
@@ -63,12 +66,7 @@ def test_numbers_are_those_of_the_public_functions(run):
 
 
 def test_saved_results_are_drawn_without_computing(script, run, monkeypatch, capsys):
-    folder, words, _ = run
-    monkeypatch.setattr(script, "study_of", lambda *_: pytest.fail("computed again"))
-    (folder / f"{NAME}.png").unlink()
-    script.main([*words, "--reuse"])
-    assert capsys.readouterr().out.splitlines()[-1] == str(folder / f"{NAME}.png")
-    assert (folder / f"{NAME}.png").stat().st_size > 10_000
+    draws_without_computing(script, run, monkeypatch, capsys)
 
 
 def test_verdicts_follow_the_numbers(script, run):

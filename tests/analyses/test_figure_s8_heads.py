@@ -1,36 +1,26 @@
 """The script of Figure S8: its numbers are those of the public functions, and decide the claims."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 import retina_codec as rc
 from retina_codec.analysis.image_study import open_study
 from retina_codec.analysis.sparsity import head_sparsity
-from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_small_network
+from tests.analyses.small_study import load_script, save_networks
 
-SCRIPT = Path(__file__).parents[2] / "analyses" / "figure_s8_heads.py"
+NAME = "figure_s8_heads"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("figure_s8_heads", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(NAME)
 
 
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("s8")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_small_network(SmallViT(depth=2, dim=16), folder / "vit", "card")
-        save_small_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", "card")
+    save_networks(folder)
     words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "40"]
     script.main([*words, "--draws", "60"])
     return folder, words, rc.open_tree(folder / "figure_s8_heads.nc", lazy=False)

@@ -1,0 +1,56 @@
+"""The last step of every script of a figure: compute or reuse, judge, save the verdicts, draw.
+
+Why this file exists: all scripts in analyses/ end alike, so that `--reuse`, the table of claims and
+the names of files are the same everywhere. What is computed, judged and drawn, each script says.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from retina_codec.analysis.claims import Claim, claims_table, save_claims
+from retina_codec.storage import open_tree
+
+__all__ = ["run_figure"]
+
+
+def run_figure(
+    name: str,
+    options: argparse.Namespace,
+    compute: Callable[[argparse.Namespace, Path], None],
+    claims_of: Callable[[xr.DataTree], Sequence[Claim]],
+    draw: Callable[[argparse.Namespace, xr.DataTree], Path | Sequence[Path]],
+) -> str:
+    """Compute what a figure shows unless it may be reused, judge it, and draw it.
+
+    Parameters
+    ----------
+    name : str
+        Of the script.
+    options : argparse.Namespace
+        ``out``, the folder, made if missing; ``reuse``, whether saved results are taken.
+    compute : callable
+        ``(options, path)``: saves the results at ``path``, which is ``<out>/<name>.nc``. Not called
+        if ``options.reuse`` and the file is there.
+    claims_of : callable
+        Saved results to claims, which go to ``<out>/<name>_claims.csv``.
+    draw : callable
+        ``(options, results)`` to the path of the picture, or several.
+
+    Returns
+    -------
+    str
+        What the script prints: the claims as a table, then the paths, one a line.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{name}.nc"
+    if not (options.reuse and path.exists()):
+        compute(options, path)
+    tree = open_tree(path, lazy=False)
+    claims = claims_of(tree)
+    save_claims(claims, options.out / f"{name}_claims.csv")
+    pictures = draw(options, tree)
+    several = [pictures] if isinstance(pictures, Path) else pictures
+    return "\n".join([claims_table(claims), *map(str, several)])

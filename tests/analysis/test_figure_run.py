@@ -1,0 +1,65 @@
+"""The end of a script: what is computed, when, and what is printed and kept."""
+
+import argparse
+import csv
+
+import pytest
+import xarray as xr
+
+from retina_codec.analysis.claims import claims_table, judge
+from retina_codec.analysis.figure_run import run_figure
+from retina_codec.storage import save_tree
+
+
+def claims_of(tree):
+    found = tree["number"].values
+    return [judge("positive", "Fig. 1", "It is.", found, (found - 0.1, found + 0.1), low=0)]
+
+
+def draw(options, tree):
+    path = options.out / "picture.png"
+    path.write_text(str(float(tree["number"])))
+    return path
+
+
+def computing(value):
+    def compute(options, path):
+        del options
+        save_tree(xr.DataTree(xr.Dataset({"number": value})), path, overwrite=True)
+
+    return compute
+
+
+def refuse(*_):
+    pytest.fail("computed again")
+
+
+def of(folder, reuse=False):
+    return argparse.Namespace(out=folder, reuse=reuse)
+
+
+def test_results_are_computed_judged_and_drawn(tmp_path):
+    folder = tmp_path / "made" / "here"
+    text = run_figure("one", of(folder), computing(1.0), claims_of, draw)
+    table, picture = claims_table(claims_of({"number": xr.DataArray(1.0)})), folder / "picture.png"
+    assert text == f"{table}\n{picture}"
+    assert picture.read_text() == "1.0"
+    with open(folder / "one_claims.csv", encoding="utf-8") as file:
+        assert [(row["name"], row["holds"]) for row in csv.DictReader(file)] == [
+            ("positive", "yes")
+        ]
+
+
+def test_only_what_was_asked_for_is_reused(tmp_path):
+    run_figure("one", of(tmp_path), computing(1.0), claims_of, draw)
+    again = run_figure("one", of(tmp_path, reuse=True), refuse, claims_of, draw)
+    assert " yes" in again
+    other = run_figure("two", of(tmp_path, reuse=True), computing(-1.0), claims_of, draw)
+    assert " no" in other  # nothing to reuse under this name
+    assert " no" in run_figure("one", of(tmp_path), computing(-1.0), claims_of, draw)
+
+
+def test_several_pictures_stand_in_lines(tmp_path):
+    several = [tmp_path / "a.png", tmp_path / "b.png"]
+    text = run_figure("one", of(tmp_path), computing(1.0), claims_of, lambda *_: several)
+    assert text.splitlines()[-2:] == list(map(str, several))
