@@ -46,6 +46,7 @@ SCRIPTS = (
     "figure_6_control",
     "figure_7_maps",
     "figure_s1_methods",
+    "figure_s3_robustness",
     "figure_s7_transformer",
     "figure_s8_heads",
     "figure_s10_superclasses",
