@@ -4,8 +4,6 @@ Why this file exists: whether token features, MLP and attention behave alike is 
 panels stand in one row. It draws what `transformer_study` found.
 """
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,6 +17,12 @@ from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styl
 __all__ = ["transformer"]
 
 QUANTITIES = ("contribution", "activation")
+NOTES = (
+    "",
+    "95 % over images",
+    "95 % over classes\nboxes: shuffled labels,\nmiddle 95 %",
+    "large: all images, 95 %\nsmall: trials,\ntheir mean ± SEM",
+)
 
 
 @styled
@@ -52,7 +56,7 @@ def transformer(saved: xr.DataTree) -> Figure:
     layers = site_layers(saved)
     figure = new_figure(9.6)
     draw_title(figure, "", f"Contributions in a transformer: {saved.attrs['images']} images")
-    spec = grid(figure, [1, 1, 1, 1], [1, 1, 1], left=0.75, right=0.15, top=0.62, bottom=0.5,
+    spec = grid(figure, [1, 1, 1, 1], [1, 1, 1], left=0.75, right=1.9, top=0.62, bottom=0.5,
                 gap_x=0.35, gap_y=0.72)  # fmt: skip
     rows = (_example, _sparsity, _correlation, _ablation)
     shared: dict[int, Axes] = {}
@@ -62,32 +66,21 @@ def transformer(saved: xr.DataTree) -> Figure:
             shared.setdefault(row, axes)
             panel(axes, saved, site, layers[site])
             letter = "ABCDEFGHIJKL"[3 * row + column]
-            axes.set_title(f"{letter}  {SITES[site]}", size=9, loc="left")
+            where = "" if row else f", {saved[f'example/{site}'].attrs['layer']}"
+            axes.set_title(f"{letter}  {SITES[site]}{where}", size=9, loc="left")
             if column:
                 axes.set_ylabel("")
                 axes.tick_params(labelleft=False)
             if row:
                 layer_axis(axes, [str(n + 1) for n in range(len(layers[site]))])
                 axes.set_xlabel("block", labelpad=2)
-    first = [shared[row] for row in range(len(rows))]
-    first[3] = _beside(figure, first[3])
-    corners: tuple[Any, ...] = ("upper right", "lower right", "upper left", "upper left")
-    for axes, corner, row in zip(first, corners, range(len(rows)), strict=True):
-        handles, words = shared[row].get_legend_handles_labels()
-        axes.legend(handles, words, loc=corner, handlelength=1.2, fontsize=7.5, borderaxespad=0.1)
-    notes = {
-        2: "boxes: shuffled labels, middle 95 %",
-        3: "large: all images, 95 %\nsmall: trials, their mean ± SEM",
-    }
-    for row, note in notes.items():
-        last = _beside(figure, shared[row], 2)
-        last.text(0.02, 0.99, note, size=7.5, va="top", transform=last.transAxes)
+    for row in range(len(rows)):
+        last = figure.axes[3 * row + 2]
+        last.legend(loc="upper left", bbox_to_anchor=(1.02, 1.04), borderaxespad=0,
+                    handlelength=1.4, fontsize=7.5)  # fmt: skip
+        last.text(1.05, 0, NOTES[row], size=7.5, va="bottom", color=MUTED,
+                  transform=last.transAxes)  # fmt: skip
     return figure
-
-
-def _beside(figure: Figure, axes: Axes, step: int = 1) -> Axes:
-    """Return the panel to the right; panels stand in the order they were made."""
-    return figure.axes[figure.axes.index(axes) + step]
 
 
 def _example(axes: Axes, saved: xr.DataTree, site: str, _: list[str]) -> None:
@@ -97,7 +90,7 @@ def _example(axes: Axes, saved: xr.DataTree, site: str, _: list[str]) -> None:
         size = np.sort(np.abs(here[quantity].values))[::-1]
         share = 100 * (np.arange(len(size)) + 0.5) / len(size)
         axes.plot(share, size / size[0], color=COLORS[quantity], lw=1.4, label=f"{quantity}s")
-    axes.set_xlabel(f"channels of {here.attrs['layer']}, largest first (%)", labelpad=2)
+    axes.set_xlabel("channels, largest first (%)", labelpad=2)
     axes.set_ylabel("size / largest, one image")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.02)
@@ -110,7 +103,7 @@ def _sparsity(axes: Axes, saved: xr.DataTree, _: str, names: list[str]) -> None:
         line(axes, here["sparsity"].values, ends, COLORS[quantity], label=f"{quantity}s")
         ends = here["varying_sparsity_interval"].values
         line(axes, here["varying_sparsity"].values, ends, COLORS[quantity], ls="--", lw=0.9, ms=2.5,
-             label=f"{quantity}s less their mean")  # fmt: skip
+             label=f"{quantity}s less mean")  # fmt: skip
     axes.set_ylabel("Hoyer sparsity over channels")
     axes.set_ylim(0, 1)
 
