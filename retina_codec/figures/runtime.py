@@ -107,8 +107,9 @@ def _middles(seconds: npt.ArrayLike) -> tuple[Floats, Floats]:
 
 def _arms(number: Sequence[float]) -> Floats:
     """Return how far the ends of one interval lie from its middle, (2, 1)."""
-    middle, low, high = number
-    return np.abs(np.array([[low - middle], [high - middle]]))
+    ends: Floats = np.array(number[1:], np.float64)[:, None]
+    arms: Floats = np.abs(ends - number[0])
+    return arms
 
 
 def _dots(axes: Axes, x: Any, seconds: Any, color: str, fmt: str = "o", **more: Any) -> Floats:

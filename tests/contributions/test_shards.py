@@ -1,5 +1,6 @@
 """Shards: whole batches, all inputs once, small enough to hold and large enough to write."""
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +85,26 @@ def test_every_input_is_in_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, values in expected.items():
         np.testing.assert_array_equal(found[0][name], values)
     assert len(expected["target"]) == 21
+
+
+def test_no_shard_stays_in_memory_while_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "FEWEST", 8)
+    monkeypatch.setattr(shards, "MOST", 8)
+    opened, source = runner(), open_inputs(adapt(NETWORK, ["0"]), INPUTS)
+    sink = MemorySink(opened, source, lambda found, target: (found, target))  # type: ignore[arg-type, return-value]
+    written: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def watching(*args: Any) -> dict[str, np.ndarray]:
+        alive.append(sum(one() is not None for one in written))
+        found = run_shard(*args)
+        written.extend(weakref.ref(values) for values in found.values())
+        return found
+
+    monkeypatch.setattr(shards, "run_shard", watching)
+    run_here(Work(opened, source, sink, False), "contributions")
+    assert alive == [0, 0, 0]
+    assert len(written) > 3
 
 
 def test_a_shard_is_told_of_batch_by_batch_and_keeps_predictions_apart() -> None:

@@ -164,7 +164,7 @@ def test_networks_of_other_libraries(name: str, blocks: int, attending: bool) ->
         assert layer.attrs["completeness"].startswith("holds" if cuts else "cannot hold")
         if cuts:
             error = abs(layer["completeness_error"] / layer["target_change"])
-            # Of few steps and weights without training; seen: 0.28 with timm's MobileNet (its
-            # many ReLU6 switch along the path), up to 0.093 with the others.
+            # Of few steps and weights without training; seen: 0.28 with timm's MobileNet, up
+            # to 0.093 with the others.
             assert float(error.max()) < (0.3 if name == "timm:mobilenetv2_100" else 0.12)
         assert layer.attrs.get("leading_tokens", 0) == int(attending)
