@@ -30,8 +30,10 @@
 import argparse
 from pathlib import Path
 
+import xarray as xr
+
 import retina_codec as rc
-from retina_codec.analysis.claims import claims_table, save_claims
+from retina_codec.analysis.figure_run import run_figure
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.transformer_claims import transformer_claims
 from retina_codec.analysis.transformer_study import transformer_study
@@ -80,21 +82,19 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 
 
 # %%
-def main(words: list[str] | None = None) -> None:
-    """Run all steps."""
+def draw(options: argparse.Namespace, saved: xr.DataTree) -> Path:
+    """Draw four rows of three sites; return the picture's path."""
     from retina_codec.figures.transformer import transformer
 
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path, picture = options.out / f"{NAME}.nc", options.out / f"{NAME}.png"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    saved = rc.open_tree(path, lazy=False)
+    picture: Path = options.out / f"{NAME}.png"
     transformer(saved).savefig(picture, dpi=150)
-    claims = transformer_claims(saved)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    print(claims_table(claims))
-    print(picture)
+    return picture
+
+
+# %%
+def main(words: list[str] | None = None) -> None:
+    """Run all steps."""
+    print(run_figure(NAME, arguments(words), compute, transformer_claims, draw))
 
 
 if __name__ == "__main__":

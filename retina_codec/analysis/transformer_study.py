@@ -186,7 +186,6 @@ def _ablation(
         off_classes=1,
         classes=study.classes or None,
         seed=study.seed,
-        batch_size=64 if study.device in (None, "cpu") else None,  # fits a processor's cache
         device=study.device,
     )
     return found.sel(style="ablate", layer=list(study.network.layers))
