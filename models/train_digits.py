@@ -33,8 +33,8 @@ SETTINGS = {  # scenes per epoch, epochs, batch, highest rate, weight decay
 }
 
 DOUBTS_OF_LENGTH = """\
-- A first run of 60 epochs knew 0.870 of new train scenes and 0.826 of the test scenes: it was not done
-  learning, and the length was set to 150 epochs then. No other setting was tried on these scenes.
+- A first run of 60 epochs knew 0.870 of new train scenes and 0.826 of the test scenes: it was not
+  done learning, and the length was set to 150 epochs. Nothing else was tried on these scenes.
 """
 DOUBTS = """
 ## Doubts
@@ -46,8 +46,8 @@ DOUBTS = """
 - The two halves of a photograph show the same building and the same flower.
 - The time was measured on two shared CPU cores, on which other work ran; CPU time is that of the
   process.
-- Rate, batch and shape were settled on earlier scenes of the same digits, whose test accuracies had
-  been seen. The scenes of today, another draw, decided nothing.
+- Rate, batch and shape were settled on an earlier kind of scenes of the same digits, whose test
+  accuracies had been seen.
 - Weights depend on the version of PyTorch and on the processor in their last digits; a new run of
   the same seed need not give the same bytes.
 """
