@@ -121,14 +121,14 @@ def _dots(axes: Axes, x: Any, seconds: Any, color: str, fmt: str = "o", **more: 
 def _methods(axes: Axes, card: Mapping[str, Any], clock: str) -> None:
     for place, name in enumerate(COLORS):
         middle, *_ = each = [1000 * number for number in card[name]["seconds_per_image"]]
-        axes.bar(place, middle, 0.6, color=COLORS[name], alpha=0.85)
+        axes.bar(place, middle, 0.7, color=COLORS[name], alpha=0.85)
         axes.errorbar(place, middle, _arms(each), fmt="none", ecolor="black", capsize=3, lw=1)
     one = 1000 * card[ONE]["seconds_per_image"][0]
     for times, word in ((11, "11 gradients"), (3.15, "paper's ratio")):
-        axes.plot([-0.4, 0.4], [times * one] * 2, **THEORY | {"zorder": 3, "color": "black"})
-        axes.text(0.45, times * one, f"{word} (×{times:g})", va="center", size=8, color=MUTED)
+        axes.plot([-0.42, 0.42], [times * one] * 2, **THEORY | {"zorder": 3, "color": "black"})
+        axes.text(0.45, times * one, f" {word} (×{times:g})", va="center", size=8, color=MUTED)
     ratio = card["ratio"]
-    spread = f"\n({ratio[1]:.1f} to {ratio[2]:.1f})" if np.isfinite(ratio[1]) else ""
+    spread = f"\n{ratio[1]:.1f}–{ratio[2]:.1f}" if np.isfinite(ratio[1]) else ""
     half = 500 * card[PATH]["seconds_per_image"][0]
     axes.text(0, half, f"×{ratio[0]:.1f}{spread}", ha="center", va="center", color="white",
               weight="bold", size=8)  # fmt: skip
@@ -171,19 +171,33 @@ def _run(axes: Axes, part: xr.Dataset, card: Mapping[str, Any], clock: str) -> N
 
 
 def _layers(axes: Axes, part: xr.Dataset) -> None:
-    names = list(dict.fromkeys(part["layers"].values.tolist()))
+    names = [str(name) for name in dict.fromkeys(part["layers"].values.tolist()) if name != "all"]
     for shift, (name, color) in zip((-0.09, 0.09), COLORS.items(), strict=True):
         own = _part(part, method=name)
-        seconds = own["seconds"].values
-        _dots(axes, np.arange(len(names)) + shift, seconds / np.median(seconds[-1]), color,
-              label=NAMES[name])  # fmt: skip
+        single = own.isel(setting=np.flatnonzero(own["layers"].values != "all"))
+        place = np.arange(len(names)) + shift
+        _relative(axes, place, single, _part(own, layers="all"), color, "o", NAMES[name])
     axes.axhline(1, **THEORY)
+    axes.text(len(names) - 0.52, 1.02, "all layers at once", ha="right", size=8, color=MUTED)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_ylim(0, 1.45)
-    axes.set_xticks(range(len(names)), [str(name).rpartition("layers.")[2] for name in names])
-    axes.set_xlabel("block, first to last")
+    axes.set_ylim(0, 1.6)
+    axes.set_xticks(range(len(names)), [name.rpartition("layers.")[2] for name in names])
+    axes.set_xlabel("block, from first to last")
     axes.set_ylabel("time / time of all layers")
     axes.legend(loc="upper left")
+
+
+def _relative(
+    axes: Axes, x: Any, part: xr.Dataset, whole: xr.Dataset, color: str, mark: str, label: str = ""
+) -> None:
+    """Draw times over the time of something measured in the same rounds."""
+    rows = [np.stack([row, whole["seconds"].values[0]]) for row in part["seconds"].values]
+    found = [over_rounds(pair, lambda m: float(m[0] / m[1])) for pair in rows]
+    arms = np.hstack([_arms([middle, *ends]) for middle, ends in found])
+    axes.errorbar(
+        x, [one[0] for one in found], arms,
+        fmt=mark, color=color, ms=4, capsize=2, lw=1.2, label=label or None,
+    )  # fmt: skip
 
 
 def _batch(axes: Axes, part: xr.Dataset, clock: str) -> None:
@@ -200,7 +214,7 @@ def _batch(axes: Axes, part: xr.Dataset, clock: str) -> None:
     other.tick_params(axis="x", bottom=False, labelbottom=False)
     other.plot(batch, part["memory"].values, "s--", color=MUTED, ms=4, lw=1)
     other.set_ylim(0, 1.15 * float(np.nanmax(part["memory"].values, initial=1)))
-    other.set_ylabel("highest memory (MB)", color=MUTED)
+    other.set_ylabel("memory above the network (MB)", color=MUTED)
     other.spines["right"].set_visible(True)
 
 
@@ -233,14 +247,13 @@ def _depth(axes: Axes, part: xr.Dataset) -> None:
         for site, (mark, word) in SITES.items():
             here = _part(own, sweep=site)
             together = _part(_part(own, sweep="tokens"), tokens=here["tokens"].values[0])
-            relative = here["seconds"].values / np.median(together["seconds"].values)
-            _dots(axes, here["depth"].values + shift, relative, color, mark)
+            _relative(axes, here["depth"].values + shift, here, together, color, mark)
             if name == ONE:
                 axes.plot(here["depth"], (1 + here["above"]) / 2, **THEORY)
                 axes.plot([], [], mark, color=MUTED, ms=4, label=word)
     axes.plot([], [], label="forward + part of\nthe way back", **THEORY)
     axes.set_xlim(-0.1, 1.1)
-    axes.set_ylim(0, 1.45)
+    axes.set_ylim(0, 1.6)
     axes.set_xticks([0, 0.5, 1], ["first", "middle", "last"])
     axes.set_xlabel("block explained alone")
     axes.set_ylabel("time / time of all layers")

@@ -25,7 +25,7 @@ def drawn():
 def panel(figure, letter):
     """Return the axes of a panel; the second axis of E comes last."""
     return figure.axes["ABCDEFGHI".index(letter)] if letter < "F" else [
-        axes for axes in figure.axes if axes.get_ylabel() != "highest memory (MB)"
+        axes for axes in figure.axes if axes.get_ylabel() != "memory above the network (MB)"
     ]["ABCDEFGHI".index(letter)]  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def middles(table, **values):
 def test_texts_are_readable_and_name_the_ratio(drawn):
     _, card, figure = drawn
     assert_readable(figure)
-    assert f"here ×{card['ratio'][0]:.1f}" in words_of(figure)
+    assert f"×{card['ratio'][0]:.1f}" in words_of(figure)
     assert f"exponent {card['tokens'][ONE][0]:.2f}" in words_of(figure)
 
 
@@ -70,7 +70,7 @@ def test_layers_are_relative_to_all_at_once(drawn):
     table, _, figure = drawn
     for series, name in zip(points(panel(figure, "D")), (PATH, ONE), strict=True):
         seconds = middles(table, sweep="layers", method=name)
-        np.testing.assert_allclose(series[:, 1], seconds / seconds[-1])
+        np.testing.assert_allclose(series[:, 1], seconds[:-1] / seconds[-1])
     first = points(panel(figure, "G"))[0]
     together = middles(table, sweep="tokens", tokens=64, method=PATH)
     single = middles(table, sweep="post_attention", method=PATH)
