@@ -129,7 +129,7 @@ def streams(given: Any) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(dir=given.folder) as store:
             settings = {
                 "count": count,
-                "pixels": 224,
+                "pixels": given.pixels,
                 "batch": given.batch,
                 "method": given.method,
                 "steps": given.steps,
@@ -219,7 +219,9 @@ def main() -> None:
         return
     line = parser(__doc__ or "")
     line.add_argument("--counts", type=int, nargs="*", default=[64, 256, 512])
+    line.add_argument("--pixels", type=int, default=224, help="of the streams")
     line.add_argument("--batch", type=int, default=4)
+    line.add_argument("--no-arithmetic", action="store_true", help="count no operations")
     line.add_argument("--method", choices=list(METHODS), default="ActNormGrad")
     line.add_argument("--steps", type=int, default=10, help="of integrated gradients")
     line.add_argument("--images-killed", type=int, default=520, help="0: no run is killed")
@@ -230,9 +232,11 @@ def main() -> None:
         "benchmark": "image_store",
         "method": given.method,
         "batch": given.batch,
+        "pixels": given.pixels,
         "threads": given.threads,
-        "arithmetic": {name: arithmetic(name, given.steps) for name in METHODS},
     }
+    if not given.no_arithmetic:
+        result["arithmetic"] = {name: arithmetic(name, given.steps) for name in METHODS}
     if given.images_killed:
         result["killed"] = killed(given)
     result["streams"] = streams(given)
