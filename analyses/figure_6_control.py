@@ -41,12 +41,12 @@ import retina_codec as rc
 from retina_codec.analysis.claims import Claim
 from retina_codec.analysis.control_study import (
     asked_study,
-    control_arguments,
     control_claims,
     control_of,
+    control_options,
 )
 from retina_codec.analysis.figure_run import run_figure
-from retina_codec.analysis.image_study import study_arguments, study_of
+from retina_codec.analysis.image_study import study_of
 
 NAME = "figure_6_control"
 SOURCE = "section 5, Fig. 6"
@@ -54,10 +54,7 @@ SOURCE = "section 5, Fig. 6"
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    study_arguments(parser)
-    control_arguments(parser)
-    return parser.parse_args(words)
+    return control_options(words, __doc__)
 
 
 # %% [markdown]
@@ -91,13 +88,10 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw both pictures; return their paths."""
-    from retina_codec.figures.control import control, control_by_layer
+    from retina_codec.figures.control import save_control
 
     found = tree.to_dataset()
-    curves, by_layer = (options.out / f"{NAME}{rest}.png" for rest in ("", "_layers"))
-    control(found, options.late).savefig(curves, dpi=150)
-    control_by_layer(found).savefig(by_layer, dpi=150)
-    return [curves, by_layer]
+    return save_control(found, options.out / f"{NAME}.png", options.late)
 
 
 # %%

@@ -47,12 +47,12 @@ from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import thirds
 from retina_codec.analysis.control_study import (
     asked_study,
-    control_arguments,
     control_claims,
     control_of,
+    control_options,
 )
 from retina_codec.analysis.figure_run import run_figure
-from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
+from retina_codec.analysis.image_study import ImageStudy, study_of
 from retina_codec.analysis.perturbation import perturb
 
 NAME = "figure_s10_superclasses"
@@ -62,10 +62,7 @@ EQUAL = 0.1  # of the area, 0 to 1: two photographs suffer alike if they differ 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    study_arguments(parser)
-    control_arguments(parser)
-    return parser.parse_args(words)
+    return control_options(words, __doc__)
 
 
 # %% [markdown]
@@ -207,13 +204,10 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw both pictures; return their paths."""
-    from retina_codec.figures.control import control, control_by_layer
+    from retina_codec.figures.control import save_control
 
     found = tree["control"].to_dataset()
-    curves, by_layer = (options.out / f"{NAME}{rest}.png" for rest in ("", "_layers"))
-    control(found, options.late).savefig(curves, dpi=150)
-    control_by_layer(found).savefig(by_layer, dpi=150)
-    return [curves, by_layer]
+    return save_control(found, options.out / f"{NAME}.png", options.late)
 
 
 # %%

@@ -5,7 +5,7 @@ same rules, stated before the numbers come. It perturbs nothing itself; that is 
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +14,20 @@ import xarray as xr
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast, depth_weights, thirds
 from retina_codec.analysis.control import PERCENTAGES, control_curves
-from retina_codec.analysis.image_study import ImageStudy, study_of
+from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.contributions.integrated_gradients import IntegratedGradients
 
-__all__ = ["asked_study", "control_arguments", "control_claims", "control_of"]
+__all__ = ["asked_study", "control_claims", "control_of", "control_options"]
 
 OURS, THEIRS, CHANCE = "contribution modes", "activation modes", "random channels"
 
 
-def control_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that scripts about control share."""
+def control_options(
+    words: Sequence[str] | None = None, description: str | None = None
+) -> argparse.Namespace:
+    """Read the command line of a script about control: `study_arguments` and its own."""
+    parser = argparse.ArgumentParser(description=description)
+    study_arguments(parser)
     parser.add_argument("--steps", type=int, default=10, help="of the path integral")
     parser.add_argument("--asked", type=int, default=100, help="images that are perturbed")
     parser.add_argument("--trials", type=int, default=10, help="draws of images and channels")
@@ -32,6 +36,7 @@ def control_arguments(parser: argparse.ArgumentParser) -> None:
         "--percentages", type=float, nargs="+", default=list(PERCENTAGES), help="of channels"
     )
     parser.add_argument("--late", help="block of the curves; the last one if left out")
+    return parser.parse_args(words)
 
 
 def asked_study(options: argparse.Namespace) -> ImageStudy:
@@ -57,7 +62,7 @@ def control_of(
     study, asked : ImageStudy
         Whose images choose the modes, and whose are perturbed; see `asked_study`.
     options : argparse.Namespace
-        From `control_arguments` and `study_arguments`.
+        From `control_options`.
     superclasses : mapping of str to str, optional
         Given, the concepts are superclasses.
 

@@ -5,6 +5,7 @@ which choice of channels does it best is seen side by side. It shows what `contr
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -15,7 +16,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.by_layer import COLORS, layer_axis, line, room_below, sites_of
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
-__all__ = ["control", "control_by_layer"]
+__all__ = ["control", "control_by_layer", "save_control"]
 
 SELECTIONS = {
     "contribution modes": COLORS["modes"],
@@ -121,6 +122,29 @@ def control_by_layer(found: xr.Dataset) -> Figure:
             handles, words = axes.get_legend_handles_labels()
             figure.legend(handles, words, loc="upper right", ncols=len(words))  # clear of stars
     return figure
+
+
+def save_control(found: xr.Dataset, path: Path, layer: str | None = None) -> list[Path]:
+    """Save `control` at a path and `control_by_layer` beside it, ``_layers`` added to its name.
+
+    Parameters
+    ----------
+    found : xr.Dataset
+        From ``analysis.control_curves``.
+    path : Path
+        Ending in the kind of picture, .png or .pdf.
+    layer : str, optional
+        Of the curves, the last when left out.
+
+    Returns
+    -------
+    list of Path
+        Of both.
+    """
+    other = path.with_name(f"{path.stem}_layers{path.suffix}")
+    control(found, layer).savefig(path, dpi=150)
+    control_by_layer(found).savefig(other, dpi=150)
+    return [path, other]
 
 
 def _curves(axes: Axes, one: xr.Dataset, kind: str) -> None:

@@ -1,13 +1,10 @@
 """Control of a study: other images are asked, and rules decide."""
 
-import argparse
-
 import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.control_study import asked_study, control_arguments, control_claims
-from retina_codec.analysis.image_study import study_arguments
+from retina_codec.analysis.control_study import asked_study, control_claims, control_options
 from tests.analyses.small_study import holds, save_networks
 
 KINDS = ("contribution modes", "activation modes", "random channels")
@@ -71,10 +68,7 @@ def test_intervals_over_two_superclasses_are_not_tested():
 
 def test_other_images_are_asked(tmp_path):
     save_networks(tmp_path)
-    parser = argparse.ArgumentParser()
-    study_arguments(parser)
-    control_arguments(parser)
     words = ["--out", str(tmp_path), "--model", str(tmp_path / "vit"), "--count", "9"]
-    options = parser.parse_args([*words, "--asked", "7", "--seed", "3"])
+    options = control_options([*words, "--asked", "7", "--seed", "3"])
     asked = asked_study(options)
     assert (asked.seed, len(asked.labels), options.seed, options.count) == (4, 7, 3, 9)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.image import imread
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.control import control, control_by_layer
+from retina_codec.figures.control import control, control_by_layer, save_control
 from tests.figures.checks import assert_readable, words_of
 
 KINDS = ["contribution modes", "activation modes", "random channels"]
@@ -96,6 +97,14 @@ def test_the_last_layer_and_one_style_alone(found):
     assert "Control through stage2.0" in words_of(figure)
     assert "channels ablated (%)" in words_of(figure)
     assert_readable(figure)
+
+
+def test_both_are_saved_side_by_side(found, tmp_path):
+    curves, by_layer = save_control(found, tmp_path / "figure.6.png", "stage1.0")
+    assert [curves.name, by_layer.name] == ["figure.6.png", "figure.6_layers.png"]
+    for path, figure in ((curves, control(found, "stage1.0")), (by_layer, control_by_layer(found))):
+        figure.savefig(tmp_path / "again.png", dpi=150)
+        np.testing.assert_array_equal(imread(path), imread(tmp_path / "again.png"))
 
 
 def test_mistakes_are_named(found):
