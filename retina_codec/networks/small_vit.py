@@ -31,7 +31,7 @@ class Attention(nn.Module):
     Notes
     -----
     The input of ``proj`` holds the heads one after another, ``d / h`` dimensions each. In training
-    the same is computed in one fused step, which is quicker.
+    and without gradients the same is computed in one fused step, which is quicker.
 
     References
     ----------
@@ -49,7 +49,7 @@ class Attention(nn.Module):
         count, length, dim = tokens.shape
         parts = self.qkv(tokens).view(count, length, 3, self.heads, dim // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # each (b, h, t, d / h)
-        if self.training:
+        if self.training or not torch.is_grad_enabled():
             read = nn.functional.scaled_dot_product_attention(query, key, value)
         else:  # in steps that every kind of derivative knows
             weights = (query @ key.transpose(-2, -1) * (dim // self.heads) ** -0.5).softmax(-1)
