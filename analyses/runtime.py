@@ -50,6 +50,7 @@
 """Measure and draw what contributions of an image network and of a language model cost."""
 
 import argparse
+import ctypes
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -263,6 +264,9 @@ def highest_memory(work: Work, on_gpu: bool) -> float:
         return float(torch.cuda.max_memory_allocated() - before) / 1e6
     if not marks.exists():
         return float("nan")
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what earlier work left free would be used again and not be seen
     marks.write_text("5")  # starts the highest level afresh
     before = level("VmRSS")
     work()

@@ -210,6 +210,8 @@ def _batch(axes: Axes, part: xr.Dataset, clock: str) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("images at a time")
     axes.set_ylabel(f"{clock} per image (ms)", color=COLORS[ONE])
+    if not np.isfinite(part["memory"].values).any():
+        return
     other = axes.twinx()
     other.tick_params(axis="x", bottom=False, labelbottom=False)
     other.plot(batch, part["memory"].values, "s--", color=MUTED, ms=4, lw=1)
