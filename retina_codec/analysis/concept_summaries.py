@@ -104,7 +104,7 @@ def summaries_of(
         data[f"{key}_interval"] = intervals[key]
         data[f"{key}_null"] = null[key].mean(axis=0)
         data[f"{key}_null_interval"] = percentiles(null[key])
-        reached = (null[key] >= value * (1 - 1e-9)).sum(axis=0)
+        reached = (null[key] >= value - 1e-9 * np.abs(value)).sum(axis=0)
         data[f"{key}_p"] = np.where(
             np.isfinite(value), (1 + reached) / (1 + len(null[key])), np.nan
         )
