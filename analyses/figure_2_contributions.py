@@ -79,7 +79,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     blocks = study.layers_of("blocks")
     shared = {
         "target": study.target,
-        "method": rc.IntegratedGradients(options.steps),
+        "method": study.path_integral(options.steps),
         "device": study.device,
     }
     maps = unit_maps(
@@ -105,7 +105,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     fine = rc.contribute(
         study.network,
         some_inputs(study.images, spread[:: max(1, len(spread) // FEW)].tolist()),
-        **shared | {"method": rc.IntegratedGradients(options.fine_steps)},
+        **shared | {"method": study.path_integral(options.fine_steps)},
     )
     maps["spatial"], maps["completeness"] = xr.DataTree(spatial), xr.DataTree(share)
     maps["finer"] = xr.DataTree(completeness_share(fine, seed=options.seed))

@@ -72,7 +72,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Explain all images, gather the statistics of all blocks, and save them."""
     study = study_of(options)
-    tree = study.contributions(method=rc.IntegratedGradients(options.steps))
+    tree = study.contributions(method=study.path_integral(options.steps))
     blocks = list(study.layers_of("blocks"))
     shared = {"layers": blocks, "bootstraps": options.bootstraps, "seed": options.seed}
     nodes = {

@@ -65,7 +65,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     """Decompose contributions and activations of all blocks, correlate, and save."""
     study = study_of(options)
     shared = {
-        "method": rc.IntegratedGradients(options.steps),
+        "method": study.path_integral(options.steps),
         "layers": study.layers_of("blocks"),
     }
     found = correlate_concepts(

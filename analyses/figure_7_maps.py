@@ -173,7 +173,7 @@ def all_maps(
     options: argparse.Namespace,
 ) -> dict[str, list[xr.DataArray]]:
     """Make maps (sample, color, y, x) of the mode, of other modes and of random channels."""
-    method = rc.InputGrad() if options.input_grad else rc.IntegratedGradients(10)
+    method = rc.InputGrad(study.grey) if options.input_grad else study.path_integral()
 
     def of_mode(one: int) -> xr.DataArray:
         return mode_maps(

@@ -69,7 +69,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Explain all images for both targets, find modes of four blocks, save what was measured."""
     study = study_of(options)
-    method = rc.IntegratedGradients(options.steps)
+    method = study.path_integral(options.steps)
     blocks = list(study.layers_of("blocks"))
     quarters = [blocks[-(-part * len(blocks) // 4) - 1] for part in (1, 2, 3, 4)]
     chosen = options.layers or list(dict.fromkeys(quarters))

@@ -63,14 +63,14 @@ TARGETS: dict[str, Any] = {
 }
 
 
-def methods_of(steps: int) -> dict[str, Any]:
-    """Name the methods, path integrals with so many steps."""
+def methods_of(steps: int, grey: float = 0.0) -> dict[str, Any]:
+    """Name the methods, path integrals with so many steps from grey."""
     return {
-        "integrated gradients": rc.IntegratedGradients(steps),
-        "hidden path": rc.IntegratedGradients(steps, path="hidden"),
+        "integrated gradients": rc.IntegratedGradients(steps, baseline=grey),
+        "hidden path": rc.IntegratedGradients(steps, path="hidden", baseline=grey),
         "activation × gradient": rc.ActGrad(),
         "normalised": rc.ActNormGrad(),
-        "input × gradient": rc.InputGrad(),
+        "input × gradient": rc.InputGrad(grey),
         "smooth gradient": rc.SmoothGrad(),
     }
 
@@ -94,7 +94,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def compute(options: argparse.Namespace, path: Path) -> None:
     """Explain the images in every way, measure, and save one table by run and layer."""
     study = study_of(options)
-    methods, targets = methods_of(options.steps), TARGETS
+    methods, targets = methods_of(options.steps, study.grey), TARGETS
     usual = next(name for name, target in TARGETS.items() if target == study.target)
     if options.methods:
         methods = {name: methods[name] for name in dict.fromkeys([STANDARD, *options.methods])}

@@ -157,7 +157,7 @@ def opened(options: argparse.Namespace) -> tuple[xr.DataTree, list[str]]:
         layers = options.layers or chosen_layers(tree)[:1]
     else:
         study = study_of(options)
-        tree = study.contributions(method=rc.IntegratedGradients(options.steps))
+        tree = study.contributions(method=study.path_integral(options.steps))
         blocks = study.layers_of("blocks")
         layers = options.layers or list(dict.fromkeys((blocks[(len(blocks) - 1) // 2], blocks[-1])))
     wanted = ["/responses", *(f"/layers/{name}" for name in chosen_layers(tree, layers))]

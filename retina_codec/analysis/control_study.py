@@ -15,7 +15,6 @@ from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast, depth_weights, thirds
 from retina_codec.analysis.control import PERCENTAGES, control_curves
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
 
 __all__ = ["asked_study", "control_claims", "control_of", "control_options"]
 
@@ -73,7 +72,7 @@ def control_of(
     modes : xr.DataTree
         Of contributions; see `ImageStudy.modes`.
     """
-    method, layers = IntegratedGradients(options.steps), study.layers_of("blocks")
+    method, layers = study.path_integral(options.steps), study.layers_of("blocks")
     modes, of_activations = (
         study.modes(of, method=method, layers=layers) for of in ("contributions", "activations")
     )

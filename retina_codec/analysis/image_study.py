@@ -61,6 +61,11 @@ class ImageStudy:
     seed: int = 0
     device: str | None = None
     progress: bool | None = None
+    grey: float = 0.0  # the input that is mean grey, see `ImageNetwork`
+
+    def path_integral(self, steps: int = 10, **options: Any) -> IntegratedGradients:
+        """Return the paper's method: integrated gradients from mean grey."""
+        return IntegratedGradients(steps, baseline=self.grey, **options)
 
     @property
     def target(self) -> Target:
@@ -90,7 +95,7 @@ class ImageStudy:
         target : Target, optional
             ``self.target`` when left out.
         method : Method, optional
-            `IntegratedGradients` with 10 steps, as in the paper, when left out.
+            `path_integral`, 10 steps from mean grey as in the paper, when left out.
         **options
             Further ones of `contribute`; they must not change the result.
 
@@ -105,7 +110,7 @@ class ImageStudy:
         RetinaCodecError
             If what lies there was made by another network or of other images.
         """
-        target, method = target or self.target, method or IntegratedGradients(10)
+        target, method = target or self.target, method or self.path_integral()
         path = self.folder / f"contributions-{_slug(repr(target))}-{_slug(repr(method))}.zarr"
         return contribute(
             self.network,
@@ -282,6 +287,7 @@ def open_study(
         seed,
         device,
         progress,
+        network.grey,
     )
 
 

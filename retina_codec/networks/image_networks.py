@@ -38,6 +38,7 @@ class ImageNetwork:
     classes: tuple[str, ...] | None  # names of the outputs, where the library has them
     name: str
     source: str  # which library, its version, which weights
+    grey: float = 0.0  # the input that is mean grey; 0 where pictures come normalised
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,7 @@ def _folder(folder: Path, weights: str | None, seed: int) -> ImageNetwork:
         tuple(module.classes),
         folder.name,
         f"retina-codec, {folder}",
+        module.grey,
     )
 
 

@@ -60,6 +60,14 @@ class SmallNetwork(nn.Module):
         self.normalisation = PictureNorm(mean, std)
         self.training_record: dict[str, Any] = {}
 
+    @property
+    def grey(self) -> float:
+        """Mean intensity of train pictures, in [0, 1]: the input that normalisation brings to 0.
+
+        Mean over colours, which differ little; where paths of integration begin.
+        """
+        return round(float(self.normalisation.mean.mean()), 4)
+
     def _pictures(self) -> dict[str, Any]:
         return {
             "kind": self.kind,

@@ -35,14 +35,14 @@ def run(script, tmp_path_factory):
 def test_numbers_are_those_of_the_public_functions(run):
     folder, _, saved = run
     study = open_study(folder, model=str(folder / "cnn"), count=12, progress=False)
-    shared = {"target": rc.TopK(1), "method": rc.IntegratedGradients(2), "progress": False}
+    shared = {"target": rc.TopK(1), "method": study.path_integral(2), "progress": False}
     some = some_inputs(study.images, [0, 2, 4, 7, 9, 11])
     direct = spatial_sparsity(study.network, some, **shared)
     for name, values in direct.data_vars.items():
         np.testing.assert_allclose(saved[f"spatial/{name}"], values, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(saved["image"], study.images[3])
     assert saved.attrs["label"] == study.labels[3]
-    tree = study.contributions(method=rc.IntegratedGradients(2))
+    tree = study.contributions(method=study.path_integral(2))
     for place, name in enumerate(("stage1.0", "stage3.0", "stage4.1")):
         net = tree[f"layers/{name}"]["contribution"].sum("sign")[3]
         np.testing.assert_allclose(saved[f"layers/{place}"]["net"], net, rtol=1e-4, atol=1e-6)

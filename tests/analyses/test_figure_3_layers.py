@@ -31,7 +31,7 @@ def run(script, tmp_path_factory):
 def test_numbers_are_those_of_the_public_functions(run):
     folder, _, saved = run
     study = open_study(folder, model=str(folder / "cnn"), count=60, progress=False)
-    tree = study.contributions(method=rc.IntegratedGradients(1))
+    tree = study.contributions(method=study.path_integral(1))
     shared = {"layers": study.layers_of("blocks"), "bootstraps": 50, "seed": 0, "progress": False}
     for node, direct in (
         ("statistics", contribution_statistics(tree, **shared)),

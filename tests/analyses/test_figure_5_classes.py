@@ -27,7 +27,7 @@ def run(script, tmp_path_factory):
 def test_numbers_are_those_of_the_public_functions(run):
     folder, _, saved = run
     study = open_study(folder, model=str(folder / "vit"), count=60, progress=False)
-    shared = {"method": rc.IntegratedGradients(1), "layers": ["blocks.0", "blocks.1"]}
+    shared = {"method": study.path_integral(1), "layers": ["blocks.0", "blocks.1"]}
     direct = correlate_concepts(
         study.modes("contributions", **shared),
         concept_table(study.labels),

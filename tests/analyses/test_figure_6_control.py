@@ -35,7 +35,7 @@ def test_numbers_are_those_of_the_public_function(run, name):
         open_study(folder, model=str(folder / "vit"), count=count, seed=seed, progress=False)
         for count, seed in ((50, 1), (60, 0))
     )
-    shared = {"method": rc.IntegratedGradients(1), "layers": ["blocks.0", "blocks.1"]}
+    shared = {"method": study.path_integral(1), "layers": ["blocks.0", "blocks.1"]}
     direct = control_curves(
         study.network,
         asked.images,

@@ -33,7 +33,7 @@ def run(script, tmp_path_factory):
 def test_numbers_are_those_of_the_public_functions(script, run):
     folder, words, saved = run
     study = open_study(folder, model=str(folder / "cnn"), count=40, progress=False)
-    method = rc.IntegratedGradients(1)
+    method = study.path_integral(1)
     means = []
     for name, target in (("standard", rc.TopK(1)), ("contrast", rc.Contrast())):
         tree = study.contributions(target, method)
