@@ -45,7 +45,7 @@ def test_numbers_are_those_of_the_public_functions(run):
     trees = {}
     some = some_inputs(study.images, [0, 4, 7, 11])
     for name, method, target in (
-        ("integrated gradients, top logit", rc.IntegratedGradients(1), rc.TopK(1)),
+        ("integrated gradients, top logit", study.path_integral(1), rc.TopK(1)),
         ("normalised, entropy", rc.ActNormGrad(), rc.Entropy()),
     ):
         shared = {"target": target, "method": method, "progress": False}

@@ -47,6 +47,18 @@ def test_contributions_are_those_of_contribute_and_are_found_again(models, tmp_p
     xr.testing.assert_identical(again.load(), found.load())
 
 
+def test_paths_begin_at_mean_grey(models, tmp_path):
+    study = small_study(models, tmp_path)
+    assert study.grey == 0.5  # the mean that a SmallResNet has when none is given
+    method = rc.IntegratedGradients(10, baseline=study.grey)
+    assert study.path_integral() == method
+    direct = rc.contribute(
+        study.network, study.images, target=rc.TopK(1), method=method, progress=False
+    )["layers/stage4.1/contribution"]
+    found = study.contributions()["layers/stage4.1/contribution"]
+    np.testing.assert_array_equal(found.values, direct.values)
+
+
 def test_other_targets_and_methods_do_not_mix(models, tmp_path):
     study = small_study(models, tmp_path)
     one = study.contributions(rc.TopK(1), FEW)

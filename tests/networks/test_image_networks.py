@@ -52,6 +52,7 @@ def test_a_transformers_folder(folder: Path, prefix: str) -> None:
     torch.testing.assert_close(found.module(x[None]).logits, own(x[None]).logits)
     # By hand: bilinear to 12 × 12, to [0, 1], the processor's own mean and std.
     small = np.asarray(picture().resize((12, 12), Image.Resampling.BILINEAR), np.float32) / 255
+    assert found.grey == 0.0
     by_hand = (small - np.float32([0.2, 0.3, 0.4])) / np.float32([0.5, 0.6, 0.7])
     np.testing.assert_allclose(x.numpy(), by_hand.transpose(2, 0, 1), rtol=1e-5, atol=1e-6)
 
@@ -90,6 +91,9 @@ def test_a_folder_of_this_toolkit_and_its_blocks() -> None:
         (x[1] * 255).round().numpy(), np.asarray(picture(size=(32, 32))).transpose(2, 0, 1)
     )
     assert rc.adapt(found.module, "blocks").layers == found.module.layers
+    normal = found.module.normalisation(torch.full((1, 3, 1, 1), found.grey))
+    assert abs(float((normal * found.module.normalisation.std).mean())) < 1e-4  # the mean colour
+    assert float(normal.abs().max()) < 0.2  # no colour is far from it
 
 
 def test_a_square_from_the_centre() -> None:
