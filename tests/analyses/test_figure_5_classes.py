@@ -3,7 +3,6 @@
 import pytest
 import xarray as xr
 
-import retina_codec as rc
 from retina_codec.analysis.concepts import concept_table, correlate_concepts
 from retina_codec.analysis.image_study import open_study
 from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import retina_codec as rc
 from retina_codec.analysis.control import control_curves
 from retina_codec.analysis.image_study import DIGIT_GROUPS, open_study
 from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
