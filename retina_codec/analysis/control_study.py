@@ -6,6 +6,7 @@ same rules, stated before the numbers come. It perturbs nothing itself; that is 
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ def control_of(
     asked: ImageStudy,
     options: argparse.Namespace,
     superclasses: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> tuple[xr.Dataset, xr.DataTree]:
     """Control all blocks of a network through modes of contributions and of activations.
 
@@ -64,6 +66,8 @@ def control_of(
         From `control_options`.
     superclasses : mapping of str to str, optional
         Given, the concepts are superclasses.
+    **changes
+        Other options of `control_curves`: ``style``, ``fill``.
 
     Returns
     -------
@@ -89,6 +93,7 @@ def control_of(
         bootstraps=options.bootstraps,
         seed=options.seed,
         device=options.device,
+        **changes,
     )
     return found, modes
 
@@ -99,8 +104,8 @@ def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> li
     Parameters
     ----------
     found : xr.Dataset
-        From `control_curves`, with contribution modes, activation modes and random channels, both
-        styles.
+        From `control_curves`, with contribution modes, activation modes and random channels. Where
+        channels are held at another level than 0 the claims say so.
     source : str
         Section and figure.
     concept : str
@@ -118,8 +123,11 @@ def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> li
     layers = [str(name) for name in found["layer"].values]
     late = slice(0, None) if len(layers) < 3 else thirds(len(layers))[2]
     claims = []
-    for style, does in (("ablate", "Ablating"), ("preserve", "Preserving")):
-        here = found.sel(style=style)
+    level = found.attrs.get("fill", 0.0)
+    held = "" if level == 0 else f", held at {'their mean' if level == 'mean' else level}"
+    does_what = {"ablate": "Ablating", "preserve": "Preserving"}
+    for style in found["style"].values.tolist():
+        does, here = does_what[style], found.sel(style=style)
         own = here.sel(selection=OURS)
         effect = "hurts" if style == "ablate" else "spares"
         rows = [("is specific", f"{does} a mode's channels {effect} its {concept} more than "
@@ -131,10 +139,10 @@ def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> li
             rows.append((name, says, one["difference"], one["difference_interval"]))
         for name, says, middle, ends in rows:
             for where, part in (("", slice(0, None)), (", late", late)):
-                words = says[:-1] + (" in every block." if not where else " in late blocks.")
+                words = says[:-1] + held + (" in late blocks." if where else " in every block.")
                 claims.append(
                     judge(
-                        f"{style} {name}{where}",
+                        f"{style}{held} {name}{where}",
                         source,
                         words,
                         middle.values[part],
@@ -144,7 +152,7 @@ def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> li
                         places=layers[part],
                     )
                 )
-    return claims + _by_concept(found, source, concept, late)
+    return claims + ([] if held else _by_concept(found, source, concept, late))
 
 
 def _by_concept(found: xr.Dataset, source: str, concept: str, late: slice) -> list[Claim]:

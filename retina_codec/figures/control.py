@@ -104,7 +104,9 @@ def control_by_layer(found: xr.Dataset) -> Figure:
     layers = [layer_name(str(name)) for name in found["layer"].values]
     styles = [str(style) for style in found["style"].values]
     figure = new_figure(3.0 + room_below(layers))
-    draw_title(figure, "", "Specific control by layer")
+    level = found.attrs.get("fill", 0.0)
+    held = "" if level == 0 else f", held at {'the mean' if level == 'mean' else level}"
+    draw_title(figure, "", f"Specific control by layer{held}")
     spec = grid(
         figure, [1], [1] * len(styles), left=0.75, right=0.15, top=0.7, bottom=room_below(layers),
         gap_x=0.75,

@@ -35,27 +35,33 @@ def test_numbers_are_those_of_the_public_function(run, name):
         for count, seed in ((50, 1), (60, 0))
     )
     shared = {"method": study.path_integral(1), "layers": ["blocks.0", "blocks.1"]}
-    direct = control_curves(
-        study.network,
-        asked.images,
-        asked.labels,
-        study.modes("contributions", **shared),
-        activation_modes=study.modes("activations", **shared),
-        superclasses=None if name == NAMES[0] else DIGIT_GROUPS,
-        percentages=[25, 50],
-        trials=2,
-        bootstraps=20,
-        progress=False,
-    )
-    saved = saved.to_dataset() if name == NAMES[0] else saved["control"].to_dataset()
-    xr.testing.assert_allclose(saved["ratio"], direct["ratio"])
-    xr.testing.assert_allclose(saved["estimate_interval"], direct["estimate_interval"])
+    nodes = {"control": {}} if name == NAMES[1] else {
+        "control": {}, "held_at_mean": {"style": "ablate", "fill": "mean"}
+    }  # fmt: skip
+    for node, changes in nodes.items():
+        direct = control_curves(
+            study.network,
+            asked.images,
+            asked.labels,
+            study.modes("contributions", **shared),
+            activation_modes=study.modes("activations", **shared),
+            superclasses=None if name == NAMES[0] else DIGIT_GROUPS,
+            percentages=[25, 50],
+            trials=2,
+            bootstraps=20,
+            progress=False,
+            **changes,
+        )
+        kept = saved[node].to_dataset()
+        xr.testing.assert_allclose(kept["ratio"], direct["ratio"])
+        xr.testing.assert_allclose(kept["estimate_interval"], direct["estimate_interval"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(scripts, run, monkeypatch, capsys, name):
-    draws_without_computing(scripts[name], run[name], monkeypatch, capsys, ("", "_layers"))
+    endings = ("", "_layers", "_mean_layers") if name == NAMES[0] else ("", "_layers")
+    draws_without_computing(scripts[name], run[name], monkeypatch, capsys, endings)
 
 
 def photographs(hurt):

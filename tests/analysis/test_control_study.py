@@ -51,6 +51,16 @@ def test_verdicts_follow_the_numbers():
     assert found["fewer channels"] == pytest.approx(-0.3 + 0.0015)
 
 
+def test_where_channels_are_held_at_their_mean_it_is_said():
+    found = curves().sel(style=["ablate"]).assign_attrs(fill="mean")
+    claims = control_claims(found, "ours")
+    assert len(claims) == 6  # of one style, and nothing of depth
+    assert all("held at their mean" in claim.says for claim in claims)
+    assert "ablate, held at their mean is specific" in holds(claims)
+    plain = control_claims(found.assign_attrs(fill=0.0), "ours")
+    assert not any("held at" in claim.says for claim in plain)
+
+
 def test_an_early_layer_decides_only_claims_about_every_layer():
     found = curves()
     found["estimate_interval"].loc[{"layer": "block 0", "style": "ablate", "bound": "low"}] = -0.1
