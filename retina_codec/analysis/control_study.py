@@ -139,7 +139,8 @@ def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> li
             rows.append((name, says, one["difference"], one["difference_interval"]))
         for name, says, middle, ends in rows:
             for where, part in (("", slice(0, None)), (", late", late)):
-                words = says[:-1] + held + (" in late blocks." if where else " in every block.")
+                words = says[:-1] + held + ("," if held else "")
+                words += " in late blocks." if where else " in every block."
                 claims.append(
                     judge(
                         f"{style}{held} {name}{where}",
