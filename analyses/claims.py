@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from retina_codec.analysis.claims import with_interval
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.image_networks import load_image_network
 from retina_codec.networks.structure import find_structure
@@ -162,7 +163,7 @@ def combined_table(rows: Sequence[Row]) -> str:
 
 def _seen(row: Row) -> str:
     found, low, high = (float(row[key]) for key in ("found", "low", "high"))
-    numbers = f"{found:.3g} ({low:.3g} to {high:.3g}) ".replace("-", "−") if found == found else ""
+    numbers = f"{with_interval(found, low, high)} " if found == found else ""
     return f"{row['holds'].upper()}: {numbers}{row['measure']}"
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["Claim", "claims_table", "judge", "save_claims"]
+__all__ = ["Claim", "claims_table", "judge", "save_claims", "with_interval"]
 
 HEADINGS = ("what the paper says", "what is seen here", "rule", "holds here")
 WIDTHS = (44, 40, 26, 10)
@@ -126,10 +126,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
     for claim in claims:
         seen = f"— {claim.measure}"
         if np.isfinite(claim.found):
-            numbers = np.array([claim.found, *claim.interval])
-            numbers[np.abs(numbers) < 1e-9 * np.abs(numbers).max()] = 0.0  # rounding
-            middle, low, high = map(_number, numbers.tolist())
-            seen = f"{middle} ({low} to {high}) {claim.measure}"
+            seen = f"{with_interval(claim.found, *claim.interval)} {claim.measure}"
         cells = (f"{claim.says} ({claim.source})", seen, claim.rule, claim.verdict)
         wrapped = [textwrap.wrap(c, w) or [""] for c, w in zip(cells, WIDTHS, strict=True)]
         for row in range(max(map(len, wrapped))):
@@ -138,8 +135,12 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+def with_interval(found: float, low: float, high: float) -> str:
+    """Write "0.12 (0.1 to 0.14)", three digits; what is 0 up to rounding is 0."""
+    numbers = np.array([found, low, high])
+    numbers[np.abs(numbers) < 1e-9 * np.abs(numbers).max()] = 0.0
+    middle, *ends = (f"{value:.3g}".replace("-", "−") for value in numbers.tolist())
+    return f"{middle} ({' to '.join(ends)})"
 
 
 def _line(cells: Sequence[str]) -> str:

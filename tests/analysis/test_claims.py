@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import retina_codec as rc
-from retina_codec.analysis.claims import claims_table, judge, save_claims
+from retina_codec.analysis.claims import claims_table, judge, save_claims, with_interval
 
 ABOUT = ("sparser", "section 3, Fig. 3B", "Contributions are sparser than activations.")
 
@@ -43,6 +43,12 @@ def test_one_layer_that_fails_is_enough_and_is_named():
     assert flipped.measure == "at worst a; 0 of 3 comply"
     ends[2] = np.nan
     assert judge(*ABOUT, found, ends, low=0, places=layers).holds is None
+
+
+def test_numbers_in_words():
+    assert with_interval(-0.12345, -0.2, 1e-17) == "−0.123 (−0.2 to 0)"
+    assert with_interval(0.0, 0.0, 0.0) == "0 (0 to 0)"
+    assert with_interval(-2.56e-6, -1e-5, 3e-6) == "−2.56e−06 (−1e−05 to 3e−06)"
 
 
 def test_table_and_file_hold_every_number(tmp_path):
