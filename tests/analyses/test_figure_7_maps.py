@@ -46,7 +46,7 @@ def test_gain_and_pictures_are_those_of_the_public_functions(run):
         np.testing.assert_array_equal(shown["image"].values, some.values)
         assert shown["label"].values.tolist() == study.labels[shown["position"].values].tolist()
         maps = mode_maps(
-            study.network, some, modes, layer, mode, method=rc.InputGrad(), progress=False
+            study.network, some, modes, layer, mode, method=rc.InputGrad(study.grey), progress=False
         )["map"]
         gain = np.nanmean(object_gain(maps, digit_squares(some)))
         assert float(numbers["gain"].sel(mode=mode, kind="mode")) == pytest.approx(gain, rel=1e-4)
