@@ -43,7 +43,7 @@ test-all: $(VENV)/.installed-test  ## every test
 	$(TESTS)
 
 IMAGE_FIGURES := figure_2_contributions figure_3_layers figure_5_classes figure_6_control figure_7_maps \
-	figure_s1_methods figure_s3_robustness figure_s10_superclasses figure_s11_contrast
+	figure_s1_methods figure_s3_robustness figure_s10_superclasses figure_s11_contrast runtime
 notebooks: $(VENV)/.installed-notebooks  ## the scripts of analyses/ as pages, into pages/ (half an hour)
 	$(BIN)/python analyses/to_html.py figure_8_retina --pages pages -- --out pages/retina
 	$(BIN)/python analyses/to_html.py $(IMAGE_FIGURES) --pages pages -- --out pages/cnn
