@@ -11,6 +11,7 @@ from pathlib import Path
 import xarray as xr
 
 from retina_codec.analysis.claims import Claim, claims_table, save_claims
+from retina_codec.errors import RetinaCodecError
 from retina_codec.storage import open_tree
 
 __all__ = ["run_figure"]
@@ -43,13 +44,26 @@ def run_figure(
     -------
     str
         What the script prints: the claims as a table, then the paths, one a line.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the file that may be reused lacks what is drawn now: another version wrote it.
     """
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{name}.nc"
-    if not (options.reuse and path.exists()):
+    reused = options.reuse and path.exists()
+    if not reused:
         compute(options, path)
     tree = open_tree(path, lazy=False)
-    claims = claims_of(tree)
+    try:
+        claims = claims_of(tree)
+    except KeyError as error:
+        if not reused:
+            raise
+        raise RetinaCodecError(
+            f"{path} lacks {error}, so another version of this script wrote it. Run without --reuse."
+        ) from error
     save_claims(claims, options.out / f"{name}_claims.csv")
     pictures = draw(options, tree)
     several = [pictures] if isinstance(pictures, Path) else pictures

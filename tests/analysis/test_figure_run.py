@@ -8,6 +8,7 @@ import xarray as xr
 
 from retina_codec.analysis.claims import claims_table, judge
 from retina_codec.analysis.figure_run import run_figure
+from retina_codec.errors import RetinaCodecError
 from retina_codec.storage import save_tree
 
 
@@ -63,3 +64,14 @@ def test_several_pictures_stand_in_lines(tmp_path):
     several = [tmp_path / "a.png", tmp_path / "b.png"]
     text = run_figure("one", of(tmp_path), computing(1.0), claims_of, lambda *_: several)
     assert text.splitlines()[-2:] == list(map(str, several))
+
+
+def test_results_of_another_version_are_not_drawn(tmp_path):
+    def more_claims_of(tree):
+        return [*claims_of(tree), *claims_of({"number": tree["further"]})]
+
+    run_figure("one", of(tmp_path), computing(1.0), claims_of, draw)
+    with pytest.raises(RetinaCodecError, match=r"lacks .*further.*another version.*--reuse"):
+        run_figure("one", of(tmp_path, reuse=True), refuse, more_claims_of, draw)
+    with pytest.raises(KeyError):  # computed now: a fault of the script
+        run_figure("one", of(tmp_path), computing(1.0), more_claims_of, draw)
