@@ -62,7 +62,7 @@ def run_figure(
         if not reused:
             raise
         raise RetinaCodecError(
-            f"{path} lacks {error}, so another version of this script wrote it. Run without --reuse."
+            f"{path} lacks {error}: another version of this script wrote it. Run without --reuse."
         ) from error
     save_claims(claims, options.out / f"{name}_claims.csv")
     pictures = draw(options, tree)
