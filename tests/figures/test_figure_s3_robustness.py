@@ -50,7 +50,7 @@ def test_numbers_of_images_are_those_of_the_public_functions(script, study):
     folder, words, saved = study
     options = script.arguments(words)
     opened = open_study(folder, model=str(folder / "cnn"), count=60, progress=False)
-    tree = opened.contributions(method=rc.IntegratedGradients(1))
+    tree = opened.contributions(method=opened.path_integral(1))
     channels = tree["layers/stage3.0"].sizes["channel"]
     fits = script.fits_of("default", channels, True, options)
     place = next(i for i, (setting, *_) in enumerate(fits) if setting == "modes")
