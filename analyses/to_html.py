@@ -10,6 +10,7 @@ import argparse
 import sys
 from html import escape
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
@@ -25,6 +26,13 @@ from IPython.display import Image, display
 for picture in sorted(Path({out!r}).glob({name!r} + "*.png")):
     display(Image(str(picture)))
 """
+
+NARROW = ".jp-OutputArea-output pre{font-size:11px;overflow-x:auto;white-space:pre}"  # wide tables
+
+
+def without_progress(outputs: list[Any]) -> list[Any]:
+    """Leave out what went to the error stream: progress bars, which are news of the moment."""
+    return [one for one in outputs if one.get("name") != "stderr"]
 
 
 def render(script: Path, pages: Path, words: list[str]) -> Path:
@@ -43,6 +51,9 @@ def render(script: Path, pages: Path, words: list[str]) -> Path:
     notebook.cells = [first, *notebook.cells, last]
     runner = ExecutePreprocessor(timeout=None, kernel_name="python3")
     runner.preprocess(notebook, {"metadata": {"path": str(Path.cwd())}})
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = without_progress(cell.outputs)
     look = Config()
     look.TagRemovePreprocessor.enabled = True
     look.TagRemovePreprocessor.remove_input_tags = {"hidden"}  # pictures stay, added code does not
@@ -50,7 +61,7 @@ def render(script: Path, pages: Path, words: list[str]) -> Path:
     pages.mkdir(parents=True, exist_ok=True)
     path = pages / f"{name}.html"
     partial = path.with_suffix(".html.partial")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page.replace("</head>", f"<style>{NARROW}</style></head>"), encoding="utf-8")
     partial.replace(path)
     return path
 

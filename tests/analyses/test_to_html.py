@@ -29,6 +29,13 @@ def test_a_folder_for_the_results_must_be_given(script, capsys):
     assert "--out" in capsys.readouterr().err
 
 
+def test_progress_bars_are_left_out(script):
+    bar = {"output_type": "stream", "name": "stderr", "text": "100%"}
+    table = {"output_type": "stream", "name": "stdout", "text": "a table"}
+    picture = {"output_type": "display_data", "data": {"image/png": ""}}
+    assert script["without_progress"]([bar, table, picture, bar]) == [table, picture]
+
+
 @pytest.mark.slow
 def test_a_page_holds_what_the_script_printed_and_drew(script, tmp_path, monkeypatch):
     pytest.importorskip("jupytext", reason="pip install 'retina-codec[notebooks]'")
@@ -39,5 +46,6 @@ def test_a_page_holds_what_the_script_printed_and_drew(script, tmp_path, monkeyp
     page = (tmp_path / "pages" / "figure_3_layers.html").read_text(encoding="utf-8")
     assert "data:image/png" in page
     assert "what the paper says" in page
+    assert "statistics: 100%" not in page  # a progress bar
     assert "sys.argv = [" not in page
     assert (tmp_path / "pages" / "index.html").exists()
