@@ -65,9 +65,8 @@ def main() -> None:
     sites = SITES if type(module).__name__ == "SmallViT" else None
     network = rc.adapt(module, layers=options.layers or sites)
     scenes = digit_scenes("train", count=options.explained, seed=options.seed + 5, progress=False)
-    explained = rc.contribute(
-        network, scenes["image"], target=rc.TopK(1), method=rc.IntegratedGradients(10)
-    )
+    method = rc.IntegratedGradients(10, baseline=module.grey)
+    explained = rc.contribute(network, scenes["image"], target=rc.TopK(1), method=method)
     method = rc.SparseAutoencoder(modes=32, active=3, restarts=1, seed=options.seed)
     modes = rc.decompose(explained, method, signs="excitatory", gap=0)
     active = rc.decompose(activation_tree(explained), method, signs="excitatory", gap=0)
