@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from retina_codec.recordings.digit_scenes import digit_scenes
     from retina_codec.recordings.files import convert, open_recording, save_recording
     from retina_codec.recordings.generators import SeededFrames, register_generator
-    from retina_codec.recordings.hierarchy import membership, read_hierarchy
+    from retina_codec.recordings.hierarchy import read_hierarchy
     from retina_codec.recordings.images import CenterCrop, open_images
     from retina_codec.recordings.insilico import simulate_retina
     from retina_codec.recordings.interneurons import read_interneurons
@@ -146,7 +146,6 @@ _HOMES = {
     "load_network": "networks.checkpoints",
     "make_recording": "recordings.schema",
     "measure_quality": "recordings.quality",
-    "membership": "recordings.hierarchy",
     "mode_gallery": "analysis.mode_gallery",
     "mode_maps": "analysis.mode_images",
     "open_images": "recordings.images",
@@ -249,7 +248,6 @@ __all__ = [
     "load_network",
     "make_recording",
     "measure_quality",
-    "membership",
     "mode_gallery",
     "mode_maps",
     "open_images",

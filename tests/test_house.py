@@ -100,7 +100,6 @@ PUBLIC = {
     "load_network",
     "make_recording",
     "measure_quality",
-    "membership",
     "mode_gallery",
     "mode_maps",
     "open_images",
