@@ -21,17 +21,17 @@ from tests.test_docs import run_page
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "models" / "digits_cnn"
-LAYERS = ["stage1.1", "stage3.1", "stage4.0"]
+LAYERS = ["stage1.0", "stage3.1", "stage4.0"]
 
 
 @pytest.fixture(scope="module")
 def parts():
     network = load_small_network(FOLDER).eval()
     scenes = digit_scenes("test", count=300, seed=1)
+    method = IntegratedGradients(5, baseline=network.grey)
     tree = contribute(
-        network, scenes["image"], target=TopK(1), method=IntegratedGradients(5), layers=LAYERS,
-        progress=False,
-    )  # fmt: skip
+        network, scenes["image"], target=TopK(1), method=method, layers=LAYERS, progress=False
+    )
     modes = decompose(tree, NMF(modes=24), signs="excitatory", gap=0, progress=False)
     return network, scenes, modes
 
@@ -45,7 +45,7 @@ def test_contributions_are_sparser_than_activations(parts):
 
 def test_signs_decorrelate_and_directions_grow_with_depth(parts):
     found = contribution_statistics(parts[2], bootstraps=200)
-    first, last = found.sel(layer="stage1.1"), found.sel(layer="stage4.0")
+    first, last = found.sel(layer="stage1.0"), found.sel(layer="stage4.0")
     assert float(first["sign_correlation_interval"].sel(bound="low")) > 0.2
     assert float(last["sign_correlation_interval"].sel(bound="high")) < 0.1
     ratio = found["participation_ratio"].sel(quantity="contribution").values
