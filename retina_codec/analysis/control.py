@@ -165,7 +165,7 @@ def control_curves(
     about other images; the interval does. It holds network, modes and concepts fixed.
     Resamples draw one image less than a class has (`draw_images`). In simulations with ten classes
     of ten images, in which an image loses nearly all answers or none, the interval of ``estimate``
-    held the truth 92 to 95 times in 100. That of a single concept does so about 90 times where
+    held the truth 94 to 95 times in 100. That of a single concept does so about 90 times where
     many answers change and far less often where few do (no width if none did): ask more images.
     Random channels know no concept: over all classes, with all others off target, their
     ``estimate`` is 0 by symmetry, and what counts is the width of its interval.
