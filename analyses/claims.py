@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from retina_codec.analysis.claims import with_interval
+from retina_codec.analysis.figure_run import run_script
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.image_networks import load_image_network
 from retina_codec.networks.structure import find_structure
@@ -192,4 +193,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

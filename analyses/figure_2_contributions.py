@@ -41,7 +41,7 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.completeness_share import completeness_share
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
 from retina_codec.analysis.unit_maps import unit_maps
@@ -186,4 +186,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -46,7 +46,7 @@ from retina_codec.analysis.channel_matrix import channel_matrix, sign_pairs
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contribution_statistics import contribution_statistics
 from retina_codec.analysis.depth_trends import depth_trends
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 
 NAME = "figure_3_layers"
@@ -219,4 +219,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

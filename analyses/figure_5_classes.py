@@ -39,7 +39,7 @@ import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.concepts import concept_table, correlate_concepts
 from retina_codec.analysis.contrasts import contrast, thirds
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 
 NAME = "figure_5_classes"
@@ -184,4 +184,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -39,7 +39,7 @@ from matplotlib.figure import Figure
 import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.map_features import (
     digit_squares,
@@ -386,4 +386,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -31,6 +31,7 @@ import argparse
 from pathlib import Path
 
 import retina_codec as rc
+from retina_codec.analysis.figure_run import run_script
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -111,4 +112,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -51,7 +51,7 @@ from retina_codec.analysis.control_study import (
     control_of,
     control_options,
 )
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import ImageStudy, study_of
 from retina_codec.analysis.perturbation import perturb
 
@@ -217,4 +217,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

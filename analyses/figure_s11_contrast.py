@@ -39,7 +39,7 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contribution_statistics import gather_layer
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.input_resampling import mean_and_error, resampled_means
 from retina_codec.analysis.rebuilt_variance import rebuilt_variance
@@ -236,4 +236,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

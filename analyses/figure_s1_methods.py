@@ -46,7 +46,7 @@ import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.completeness_share import completeness_share
 from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.method_agreement import method_agreement
 from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
@@ -211,4 +211,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -69,7 +69,7 @@ from retina_codec.analysis.claims import Claim
 from retina_codec.analysis.class_aggregates import class_aggregates, compare_aggregates
 from retina_codec.analysis.concepts import concept_table, correlate_concepts
 from retina_codec.analysis.contrasts import contrast
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.input_resampling import resampled_means
 from retina_codec.analysis.layer_samples import chosen_layers, input_dim, sample_labels
@@ -328,4 +328,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -33,7 +33,7 @@ from pathlib import Path
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.transformer_claims import transformer_claims
 from retina_codec.analysis.transformer_study import transformer_study
@@ -98,4 +98,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

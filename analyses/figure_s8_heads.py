@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 import retina_codec as rc
 from retina_codec.analysis.claims import Claim, judge
 from retina_codec.analysis.contrasts import contrast
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import study_arguments, study_of
 from retina_codec.analysis.sparsity import head_sparsity, hoyer
 from retina_codec.figures.by_layer import COLORS, band, layer_axis, line
@@ -230,4 +230,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -63,6 +63,7 @@ import xarray as xr
 
 import retina_codec as rc
 from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
+from retina_codec.analysis.figure_run import run_script
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.spatial_sparsity import some_inputs
 from retina_codec.analysis.timing import exponent, growth, over_rounds, slope, time_rounds
@@ -511,4 +512,4 @@ def main(words: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -5,6 +5,7 @@ the names of files are the same everywhere. What is computed, judged and drawn, 
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,24 @@ from retina_codec.analysis.claims import Claim, claims_table, save_claims
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage import open_tree
 
-__all__ = ["run_figure"]
+__all__ = ["run_figure", "run_script"]
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script: what a user can mend is said in one line, with exit status 2.
+
+    Parameters
+    ----------
+    main : callable
+        Reads the command line; what it returns, if anything, is the exit status.
+    """
+    try:
+        status = main()
+    except RetinaCodecError as error:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {error}\n")
+        sys.exit(2)
+    if status:
+        sys.exit(status)
 
 
 def run_figure(

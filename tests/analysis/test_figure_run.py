@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.analysis.claims import claims_table, judge
-from retina_codec.analysis.figure_run import run_figure
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage import save_tree
 
@@ -75,3 +75,26 @@ def test_results_of_another_version_are_not_drawn(tmp_path):
         run_figure("one", of(tmp_path, reuse=True), refuse, more_claims_of, draw)
     with pytest.raises(KeyError):  # computed now: a fault of the script
         run_figure("one", of(tmp_path), computing(1.0), more_claims_of, draw)
+
+
+def test_what_a_user_can_mend_is_one_line(monkeypatch, capsys):
+    def main():
+        raise RetinaCodecError("images must have labels; found none. Give labels=file.")
+
+    monkeypatch.setattr("sys.argv", ["folder/figure_9.py", "--out", "x"])
+    with pytest.raises(SystemExit) as stopped:
+        run_script(main)
+    assert stopped.value.code == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err == "figure_9.py: images must have labels; found none. Give labels=file.\n"
+
+
+def test_other_ends_of_a_script():
+    run_script(lambda: None)
+    run_script(lambda: 0)
+    with pytest.raises(SystemExit) as stopped:
+        run_script(lambda: 1)
+    assert stopped.value.code == 1
+    with pytest.raises(ZeroDivisionError):  # a fault of ours shows where
+        run_script(lambda: 1 // 0)
