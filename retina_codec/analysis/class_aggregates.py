@@ -17,6 +17,7 @@ from retina_codec.analysis.contrasts import contrast
 from retina_codec.analysis.layer_samples import input_dim
 from retina_codec.analysis.resampling import percentiles
 from retina_codec.errors import RetinaCodecError
+from retina_codec.modes.stability import correlation as row_correlation
 
 __all__ = ["class_aggregates", "compare_aggregates"]
 
@@ -199,12 +200,8 @@ def compare_aggregates(
 
 def _pearson(one: Floats, other: Floats) -> Floats:
     """Pearson r (row of one, row of other) over columns; NaN for a row that does not vary."""
-    parts = []
-    for rows in (one, other):
-        centred = rows - rows.mean(axis=1, keepdims=True)
-        length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
-        size = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
-        flat = ~(length > 1e-9 * size)  # also NaN
-        parts.append(np.where(flat, np.nan, centred / np.where(flat, 1.0, length)))
-    found: Floats = parts[0] @ parts[1].T
+    found: Floats = row_correlation(one.T, other.T)
+    for rows, table in ((one, found), (other, found.T)):
+        size = np.abs(rows).max(axis=1, initial=0.0)
+        table[~(np.ptp(rows, axis=1) > 1e-9 * size)] = np.nan  # also where rows are NaN
     return found

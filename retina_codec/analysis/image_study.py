@@ -63,9 +63,9 @@ class ImageStudy:
     progress: bool | None = None
     grey: float = 0.0  # the input that is mean grey, see `ImageNetwork`
 
-    def path_integral(self, steps: int = 10, **options: Any) -> IntegratedGradients:
+    def path_integral(self, steps: int = 10) -> IntegratedGradients:
         """Return the paper's method: integrated gradients from mean grey."""
-        return IntegratedGradients(steps, baseline=self.grey, **options)
+        return IntegratedGradients(steps, baseline=self.grey)
 
     @property
     def target(self) -> Target:

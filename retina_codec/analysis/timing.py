@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.stats import theilslopes
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
@@ -140,9 +141,7 @@ def slope(sizes: Any, seconds: Any) -> float:
     float
         s per unit of size.
     """
-    x, y = np.asarray(sizes, np.float64), np.asarray(seconds, np.float64)
-    first, second = np.triu_indices(len(x), 1)
-    return float(np.median((y[second] - y[first]) / (x[second] - x[first])))
+    return float(theilslopes(seconds, sizes).slope)
 
 
 def exponent(sizes: Any, seconds: Any) -> float:

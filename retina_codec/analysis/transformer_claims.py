@@ -60,35 +60,28 @@ def _sparsity_claims(saved: xr.DataTree, layers: dict[str, list[str]]) -> list[C
     source, claims = "10.5.1, Fig. S7D–F", []
     statistics = saved["statistics"].to_dataset().sel(quantity="contribution")
     values = saved["images"].to_dataset()["sparsity"].sel(quantity="contribution")
-    for site, names in layers.items():
-        here = statistics.sel(layer=names)
-        claims.append(
-            judge(
-                f"sparser_{site}",
-                source,
-                f"Contributions are sparser than activations: {SITES[site]}.",
-                here["difference"].values,
-                here["difference_interval"].values,
-                low=0,
-                measure="Hoyer, contributions − activations",
-                places=names,
+    ours = (
+        "So is what varies with the image: contributions less their mean over images are sparser "
+        "than activations less theirs"
+    )
+    for name, where, says, key, measure in (
+        ("sparser", source, "Contributions are sparser than activations", "difference", "Hoyer"),
+        ("varying", "control of ours", ours, "varying_difference", "Hoyer less the mean"),
+    ):
+        for site, names in layers.items():
+            here = statistics.sel(layer=names)
+            claims.append(
+                judge(
+                    f"{name}_{site}",
+                    where,
+                    f"{says}: {SITES[site]}.",
+                    here[key].values,
+                    here[f"{key}_interval"].values,
+                    low=0,
+                    measure=f"{measure}, contributions − activations",
+                    places=names,
+                )
             )
-        )
-    for site, names in layers.items():
-        here = statistics.sel(layer=names)
-        claims.append(
-            judge(
-                f"varying_{site}",
-                "control of ours",
-                "So is what varies with the image: contributions less their mean over images are "
-                f"sparser than activations less theirs: {SITES[site]}.",
-                here["varying_difference"].values,
-                here["varying_difference_interval"].values,
-                low=0,
-                measure="Hoyer less the mean, contributions − activations",
-                places=names,
-            )
-        )
     for site, names in layers.items():
         own, count = values.sel(layer=names).transpose("sample", "layer"), len(names)
         shape = {
