@@ -62,8 +62,8 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, claims_table, judge, save_claims
-from retina_codec.analysis.figure_run import run_script
+from retina_codec.analysis.claims import Claim, judge
+from retina_codec.analysis.figure_run import run_figure, run_script
 from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
 from retina_codec.analysis.spatial_sparsity import some_inputs
 from retina_codec.analysis.timing import exponent, growth, over_rounds, slope, time_rounds
@@ -483,32 +483,23 @@ def card_of(table: xr.Dataset) -> dict[str, Any]:
 
 
 # %%
-def draw(options: argparse.Namespace, table: xr.Dataset) -> Path:
-    """Draw the nine panels; return the picture's path."""
+def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
+    """Write the card and draw the nine panels; return both paths."""
     from retina_codec.figures.runtime import runtime
 
-    picture: Path = options.out / f"{NAME}.png"
+    table = tree.to_dataset()
+    card, picture = (options.out / f"{NAME}{suffix}" for suffix in (".json", ".png"))
+    numbers = card_of(table)
+    card.write_text(json.dumps(numbers, indent=1, default=float) + "\n", encoding="utf-8")
     paper = {name: seconds * IMAGES / 3600 for name, seconds in PAPER.items()}
-    runtime(table, card_of(table), paper).savefig(picture, dpi=150)
-    return picture
+    runtime(table, numbers, paper).savefig(picture, dpi=150)
+    return [card, picture]
 
 
 # %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
-    options = arguments(words)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{NAME}.nc"
-    if not (options.reuse and path.exists()):
-        compute(options, path)
-    table = rc.open_tree(path, lazy=False).to_dataset()
-    claims = claims_of(table)
-    save_claims(claims, options.out / f"{NAME}_claims.csv")
-    card = json.dumps(card_of(table), indent=1, default=float)
-    (options.out / f"{NAME}.json").write_text(card + "\n", encoding="utf-8")
-    print(card)
-    print(claims_table(claims))
-    print(draw(options, table))
+    print(run_figure(NAME, arguments(words), compute, lambda t: claims_of(t.to_dataset()), draw))
 
 
 if __name__ == "__main__":
