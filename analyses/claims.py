@@ -34,11 +34,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retina_codec.analysis.claims import with_interval
-from retina_codec.analysis.figure_run import run_script
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.image_networks import load_image_network
-from retina_codec.networks.structure import find_structure
+from retina_codec.networks.blocks import find_structure
+from retina_codec.networks.pictures.load import load_image_network
+from retina_codec.paper.claims import with_interval
+from retina_codec.paper.script import run_script
 
 HERE = Path(__file__).parent
 SCRIPTS = (

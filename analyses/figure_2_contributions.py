@@ -39,12 +39,11 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.completeness_share import completeness_share
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
-from retina_codec.analysis.unit_maps import unit_maps
+from retina_codec.analysis.layers.agreement import completeness_share
+from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity, unit_maps
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
 
 NAME = "figure_2_contributions"
 FEW = 30  # images that are explained with finer steps
@@ -164,7 +163,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the four panels; return the picture's path."""
-    from retina_codec.figures.unit_maps import unit_maps as draw_maps
+    from retina_codec.figures.images.units import unit_maps as draw_maps
 
     about = tree.attrs
     target = re.sub(r",? ?\w+=(None|False)", "", about["target"])

@@ -42,12 +42,12 @@ from typing import Any
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.channel_matrix import channel_matrix, sign_pairs
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.depth_trends import depth_trends
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
+from retina_codec.analysis.layers.matrix import channel_matrix, sign_pairs
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.analysis.layers.trends import depth_trends
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
 
 NAME = "figure_3_layers"
 HIGH = 0.5  # Pearson r above which signs are said to be highly correlated
@@ -77,7 +77,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     shared = {"layers": blocks, "bootstraps": options.bootstraps, "seed": options.seed}
     nodes = {
         "/": xr.Dataset(attrs=dict(tree.attrs)),
-        "/statistics": contribution_statistics(tree, **shared),
+        "/statistics": measure_contributions(tree, **shared),
         "/trends": depth_trends(tree, **shared),
     }
     chosen = {"early": options.early or blocks[0], "late": options.late or blocks[-1]}
@@ -201,7 +201,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the five panels; return the picture's path."""
-    from retina_codec.figures.layers import layers
+    from retina_codec.paper.figures.layers import layers
 
     matrices, pairs = (
         [tree[f"{node}/{place}"].to_dataset() for place in ("early", "late")]

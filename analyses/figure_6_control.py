@@ -45,15 +45,10 @@ from pathlib import Path
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim
-from retina_codec.analysis.control_study import (
-    asked_study,
-    control_claims,
-    control_of,
-    control_options,
-)
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_of
+from retina_codec.paper.claims import Claim
+from retina_codec.paper.control import asked_study, control_claims, control_of, control_options
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_of
 
 NAME = "figure_6_control"
 SOURCE = "section 5, Fig. 6"
@@ -101,7 +96,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw the pictures; return their paths."""
-    from retina_codec.figures.control import control_by_layer, save_control
+    from retina_codec.figures.images.control import control_by_layer, save_control
 
     path = options.out / f"{NAME}_mean_layers.png"
     control_by_layer(tree["held_at_mean"].to_dataset()).savefig(path, dpi=150)

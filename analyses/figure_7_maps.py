@@ -37,20 +37,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.contrasts import contrast
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
-from retina_codec.analysis.map_features import (
+from retina_codec.analysis.gallery.features import (
     digit_squares,
     features_under,
     likeness,
     local_features,
     object_gain,
 )
-from retina_codec.analysis.mode_gallery import top_images
-from retina_codec.analysis.mode_images import mode_channels, mode_maps
-from retina_codec.analysis.overlays import overlay
+from retina_codec.analysis.gallery.gallery import overlay, top_images
+from retina_codec.analysis.gallery.maps import mode_channels, mode_maps
 from retina_codec.figures.style import (
     MUTED,
     WIDTH,
@@ -60,7 +55,11 @@ from retina_codec.figures.style import (
     styled,
     type_colors,
 )
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import ImageStudy, study_arguments, study_of
 from retina_codec.progress import progress_bar
+from retina_codec.statistics.differences import contrast
 
 NAME = "figure_7_maps"
 KINDS = ("mode", "other mode", "random channels")
@@ -173,7 +172,7 @@ def all_maps(
     options: argparse.Namespace,
 ) -> dict[str, list[xr.DataArray]]:
     """Make maps (sample, color, y, x) of the mode, of other modes and of random channels."""
-    method = rc.InputGrad(study.grey) if options.input_grad else study.path_integral()
+    method = rc.methods.InputGrad(study.grey) if options.input_grad else study.path_integral()
 
     def of_mode(one: int) -> xr.DataArray:
         return mode_maps(
@@ -184,8 +183,8 @@ def all_maps(
     weight = mode_channels(modes, layer, mode, share=options.share).values > 0
     random = np.random.default_rng([options.seed, mode])
     by_chance = [
-        rc.input_map(
-            study.network, some, layer, target=rc.Probability(), method=method,
+        rc.analysis.input_map(
+            study.network, some, layer, target=rc.targets.Probability(), method=method,
             weights=random.permutation(weight).astype(float), positive_only=True,
             batch_size=len(some), device=study.device,
         )["map"]

@@ -31,7 +31,7 @@ import argparse
 from pathlib import Path
 
 import retina_codec as rc
-from retina_codec.analysis.figure_run import run_script
+from retina_codec.paper.script import run_script
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -91,7 +91,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 # %%
 def draw(options: argparse.Namespace, path: Path) -> Path:
     """Draw the four panels; return the picture's path."""
-    from retina_codec.figures import figure_8
+    from retina_codec.figures.retina.figure_8 import figure_8
 
     results = rc.open_tree(path, lazy=False)
     figure = figure_8(results, options.start, options.stop)

@@ -37,13 +37,12 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.contribution_statistics import gather_layer
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.input_resampling import mean_and_error, resampled_means
-from retina_codec.analysis.rebuilt_variance import rebuilt_variance
-from retina_codec.analysis.resampling import percentiles
+from retina_codec.analysis.layers.agreement import rebuilt_variance
+from retina_codec.analysis.layers.statistics import gather_layer
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
+from retina_codec.statistics.resampling import mean_and_error, percentiles, resampled_means
 
 NAME = "figure_s11_contrast"
 TARGETS = ("standard", "contrast")
@@ -73,7 +72,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     blocks = list(study.layers_of("blocks"))
     quarters = [blocks[-(-part * len(blocks) // 4) - 1] for part in (1, 2, 3, 4)]
     chosen = options.layers or list(dict.fromkeys(quarters))
-    targets = dict(zip(TARGETS, (study.target, rc.Contrast()), strict=True))
+    targets = dict(zip(TARGETS, (study.target, rc.targets.Contrast()), strict=True))
     trees = {name: study.contributions(target, method) for name, target in targets.items()}
     fits = []
     for target in targets.values():
@@ -96,7 +95,9 @@ def fit_of(study: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Return the decomposition with other epochs, if they are asked for."""
     if options.epochs is None:
         return {}
-    return {"decomposition": rc.SparseAutoencoder(modes=8, epochs=options.epochs, seed=study.seed)}
+    return {
+        "decomposition": rc.modes.SparseAutoencoder(modes=8, epochs=options.epochs, seed=study.seed)
+    }
 
 
 def sparsity_of(trees: dict[str, xr.DataTree], layers: list[str], seed: int) -> xr.Dataset:
@@ -183,7 +184,7 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
 
 def panels(tree: xr.DataTree) -> Any:
     """Lay out and draw the figure."""
-    from retina_codec.figures.by_layer import COLORS, layer_axis, line, room_below
+    from retina_codec.figures.lines import COLORS, layer_axis, line, room_below
     from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure
 
     sparsity, rebuilt = tree["sparsity"].to_dataset(), tree["rebuilt"].to_dataset()

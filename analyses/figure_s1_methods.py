@@ -43,35 +43,34 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.completeness_share import completeness_share
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.method_agreement import method_agreement
-from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
+from retina_codec.analysis.layers.agreement import completeness_share, method_agreement
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
 from retina_codec.progress import progress_bar
 
 NAME = "figure_s1_methods"
 STANDARD = "integrated gradients"
 TARGETS: dict[str, Any] = {
-    "top logit": rc.TopK(1),
-    "top 5 logits": rc.TopK(5),
-    "entropy": rc.Entropy(),
-    "contrast": rc.Contrast(),
-    "probability": rc.Probability(),
+    "top logit": rc.targets.TopK(1),
+    "top 5 logits": rc.targets.TopK(5),
+    "entropy": rc.targets.Entropy(),
+    "contrast": rc.targets.Contrast(),
+    "probability": rc.targets.Probability(),
 }
 
 
 def methods_of(steps: int, grey: float = 0.0) -> dict[str, Any]:
     """Name the methods, path integrals with so many steps from grey."""
     return {
-        "integrated gradients": rc.IntegratedGradients(steps, baseline=grey),
-        "hidden path": rc.IntegratedGradients(steps, path="hidden", baseline=grey),
-        "activation × gradient": rc.ActGrad(),
-        "normalised": rc.ActNormGrad(),
-        "input × gradient": rc.InputGrad(grey),
-        "smooth gradient": rc.SmoothGrad(),
+        "integrated gradients": rc.methods.IntegratedGradients(steps, baseline=grey),
+        "hidden path": rc.methods.IntegratedGradients(steps, path="hidden", baseline=grey),
+        "activation × gradient": rc.methods.ActGrad(),
+        "normalised": rc.methods.ActNormGrad(),
+        "input × gradient": rc.methods.InputGrad(grey),
+        "smooth gradient": rc.methods.SmoothGrad(),
     }
 
 
@@ -121,7 +120,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
             progress=False,
             **chosen,
         ).sel(scope="places", drop=True)
-        channels = contribution_statistics(
+        channels = measure_contributions(
             tree, layers=layers, class_draws=1, seed=options.seed, progress=False
         )
         share = completeness_share(tree, seed=options.seed)
@@ -195,7 +194,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the five panels; return the picture's path."""
-    from retina_codec.figures.methods_and_targets import methods_and_targets
+    from retina_codec.paper.figures.methods import methods_and_targets
 
     tables = [tree[node].to_dataset() for node in ("runs", "agreement")]
     figure = methods_and_targets(*tables, tree.attrs["method"], tree.attrs["target"])

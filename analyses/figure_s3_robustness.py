@@ -65,21 +65,22 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim
-from retina_codec.analysis.class_aggregates import class_aggregates, compare_aggregates
-from retina_codec.analysis.concepts import concept_table, correlate_concepts
-from retina_codec.analysis.contrasts import contrast
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.input_resampling import resampled_means
-from retina_codec.analysis.layer_samples import chosen_layers, input_dim, sample_labels
-from retina_codec.analysis.resampling import percentiles
-from retina_codec.analysis.robustness_claims import BLOCK, METHODS, robustness_claims
-from retina_codec.analysis.sparsity import hoyer
-from retina_codec.analysis.statistics import pearson
-from retina_codec.modes import GatedAutoencoder, decompose
-from retina_codec.modes.stability import cosine, leading, matched, shuffled_modes
+from retina_codec.analysis.concepts.aggregates import class_aggregates, compare_aggregates
+from retina_codec.analysis.concepts.correlate import correlate_concepts
+from retina_codec.analysis.concepts.table import concept_table
+from retina_codec.analysis.layers.sparsity import hoyer
+from retina_codec.analysis.results import chosen_layers, input_dim, sample_labels
+from retina_codec.modes.decompose import decompose
+from retina_codec.modes.decompositions.gated import GatedAutoencoder
+from retina_codec.modes.scores.stability import cosine, leading, matched, shuffled_modes
+from retina_codec.paper.claims import Claim
+from retina_codec.paper.robustness import BLOCK, METHODS, robustness_claims
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
 from retina_codec.progress import progress_bar
+from retina_codec.statistics.correlation import pearson
+from retina_codec.statistics.differences import contrast
+from retina_codec.statistics.resampling import percentiles, resampled_means
 
 NAME = "figure_s3_robustness"
 GATED: dict[str, list[Any]] = {
@@ -160,7 +161,7 @@ def fits_of(
         )
     else:
         own: dict[str, Any] = {"modes": min(64, features), "active": 5} if images else {}
-        base = rc.SparseAutoencoder(epochs=options.sparse_epochs, seed=options.seed, **own)
+        base = rc.modes.SparseAutoencoder(epochs=options.sparse_epochs, seed=options.seed, **own)
     found = [("baseline", np.nan, base)]
     for setting, values in (GATED if kind == "gated" else DEFAULT).items():
         for value in values:
@@ -314,7 +315,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw one column per measure and one row per fit; return the picture's path."""
-    from retina_codec.figures.robustness import robustness
+    from retina_codec.paper.robustness import robustness
 
     picture: Path = options.out / f"{NAME}.png"
     robustness(tree).savefig(picture, dpi=150)

@@ -33,10 +33,9 @@ from pathlib import Path
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import study_arguments, study_of
-from retina_codec.analysis.transformer_claims import transformer_claims
-from retina_codec.analysis.transformer_study import transformer_study
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import study_arguments, study_of
+from retina_codec.paper.transformer import transformer_claims, transformer_study
 
 NAME = "figure_s7_transformer"
 
@@ -84,7 +83,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 # %%
 def draw(options: argparse.Namespace, saved: xr.DataTree) -> Path:
     """Draw four rows of three sites; return the picture's path."""
-    from retina_codec.figures.transformer import transformer
+    from retina_codec.paper.figures.transformer import transformer
 
     picture: Path = options.out / f"{NAME}.png"
     transformer(saved).savefig(picture, dpi=150)

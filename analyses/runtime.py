@@ -62,13 +62,13 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.claims import Claim, judge
-from retina_codec.analysis.figure_run import run_figure, run_script
-from retina_codec.analysis.image_study import ImageStudy, study_arguments, study_of
-from retina_codec.analysis.spatial_sparsity import some_inputs
-from retina_codec.analysis.timing import exponent, growth, over_rounds, slope, time_rounds
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.lending import working_network
+from retina_codec.analysis.layers.units import some_inputs
+from retina_codec.paper.claims import Claim, judge
+from retina_codec.paper.script import run_figure, run_script
+from retina_codec.paper.study import ImageStudy, study_arguments, study_of
+from retina_codec.paper.timing import exponent, growth, over_rounds, slope, time_rounds
+from retina_codec.probing.borrowed import working_network
+from retina_codec.probing.hooks import HookedFunction
 
 NAME = "runtime"
 PAPER = {"IntegratedGradients": 0.293, "ActNormGrad": 0.093}  # s per image, ResNet-50, RTX 6000
@@ -96,7 +96,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 
 def method_of(row: Row) -> Any:
     """Return the method of a setting."""
-    return rc.IntegratedGradients(row["steps"]) if row["method"] == PATH else rc.ActNormGrad()
+    return (
+        rc.methods.IntegratedGradients(row["steps"])
+        if row["method"] == PATH
+        else rc.methods.ActNormGrad()
+    )
 
 
 # %% [markdown]
@@ -151,7 +155,7 @@ def training_work(row: Row, seed: int) -> Work:
     random = np.random.default_rng(seed)
     values = random.gamma(1, 1, (128, row["channels"]))
     values *= random.random(values.shape) < 0.2
-    fit = rc.SparseAutoencoder(
+    fit = rc.modes.SparseAutoencoder(
         modes=64, active=5, seed=seed, restarts=1, epochs=2, patience=2, encoder_epochs=1
     )
     features = torch.tensor(values, dtype=torch.float32)
@@ -208,7 +212,7 @@ def language_work(network: Any, row: Row, seed: int) -> Work:
     layers = every if row["layers"] == "all" else [row["layers"]]
     function, method = HookedFunction(rc.adapt(network, layers)), method_of(row)
     function.look(function.enter(inputs))
-    return lambda: method.explain(function, rc.Entropy(), function.enter(inputs))
+    return lambda: method.explain(function, rc.targets.Entropy(), function.enter(inputs))
 
 
 def compute(options: argparse.Namespace, path: Path) -> None:
@@ -485,7 +489,7 @@ def card_of(table: xr.Dataset) -> dict[str, Any]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Write the card and draw the nine panels; return both paths."""
-    from retina_codec.figures.runtime import runtime
+    from retina_codec.paper.figures.runtime import runtime
 
     table = tree.to_dataset()
     card, picture = (options.out / f"{NAME}{suffix}" for suffix in (".json", ".png"))

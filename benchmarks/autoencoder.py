@@ -28,7 +28,7 @@ from authors import load_autoencoder
 from measure import measure, parser, report
 
 import retina_codec as rc
-from retina_codec.modes.stability import agreement, cosine, matched
+from retina_codec.modes.scores.stability import agreement, cosine, matched
 
 HERE = Path(__file__).resolve()
 HELD_OUT, GAP, MODES, ACTIVE = 0.25, 40, 160, 3
@@ -120,14 +120,14 @@ def ours(
     train = values[: fitted_count(len(values))]
 
     def run(epochs: int) -> Arrays:
-        method = rc.SparseAutoencoder(modes=MODES, active=ACTIVE, seed=seed, epochs=epochs)
+        method = rc.modes.SparseAutoencoder(modes=MODES, active=ACTIVE, seed=seed, epochs=epochs)
         fitted = method.fit(train, progress=False)
         return {
             "loading": fitted.encode(values).numpy(),
             "dictionary": fitted.dictionary.numpy(),
         }
 
-    return lambda: run(1), lambda: run(rc.SparseAutoencoder().epochs)
+    return lambda: run(1), lambda: run(rc.modes.SparseAutoencoder().epochs)
 
 
 def judge(values: np.ndarray, found: Arrays, modes: np.ndarray | None) -> dict[str, Any]:

@@ -18,11 +18,11 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.concepts import activation_tree
-from retina_codec.analysis.control import control_curves
-from retina_codec.analysis.perturbation import open_perturbed
-from retina_codec.contributions.resuming import FromLayer
-from retina_codec.recordings.digit_scenes import digit_scenes
+from retina_codec.analysis.concepts.correlate import activation_tree
+from retina_codec.analysis.control.curves import control_curves
+from retina_codec.images.digits import digit_scenes
+from retina_codec.probing.from_layer import FromLayer
+from retina_codec.probing.interventions import open_perturbed
 
 SITES = ("blocks", "mlp", "attention")
 
@@ -65,9 +65,9 @@ def main() -> None:
     sites = SITES if type(module).__name__ == "SmallViT" else None
     network = rc.adapt(module, layers=options.layers or sites)
     scenes = digit_scenes("train", count=options.explained, seed=options.seed + 5, progress=False)
-    method = rc.IntegratedGradients(10, baseline=module.grey)
-    explained = rc.contribute(network, scenes["image"], target=rc.TopK(1), method=method)
-    method = rc.SparseAutoencoder(modes=32, active=3, restarts=1, seed=options.seed)
+    method = rc.methods.IntegratedGradients(10, baseline=module.grey)
+    explained = rc.contribute(network, scenes["image"], target=rc.targets.TopK(1), method=method)
+    method = rc.modes.SparseAutoencoder(modes=32, active=3, restarts=1, seed=options.seed)
     modes = rc.decompose(explained, method, signs="excitatory", gap=0)
     active = rc.decompose(activation_tree(explained), method, signs="excitatory", gap=0)
     asked = test_scenes(options.each, options.seed + 7)

@@ -48,11 +48,11 @@ from hypothesis_controls import exchanged, network_alone, of_activations, shifte
 from measure import report
 
 import retina_codec as rc
-from retina_codec.analysis.hypotheses import hypothesize
-from retina_codec.analysis.interneuron_matching import match_interneurons
-from retina_codec.analysis.mode_events import in_events
-from retina_codec.analysis.power import detectability
-from retina_codec.recordings.circuit import Circuit
+from retina_codec.analysis.hypotheses.effects import in_events
+from retina_codec.analysis.hypotheses.hypothesize import hypothesize
+from retina_codec.analysis.hypotheses.interneurons import match_interneurons
+from retina_codec.recordings.simulated.circuit import Circuit
+from retina_codec.statistics.power import detectability
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
 LAYERS = ("conv1", "conv2")
@@ -182,8 +182,8 @@ def one_movie(
         lambda: rc.contribute(
             network,
             split,
-            target=rc.Surprisal(),
-            method=rc.IntegratedGradients(steps=20),
+            target=rc.targets.Surprisal(),
+            method=rc.methods.IntegratedGradients(steps=20),
             layers=list(LAYERS),
         ),
     )
@@ -192,7 +192,7 @@ def one_movie(
         f"matches-{movie}",
         lambda: match_interneurons(network, split, recording["interneurons"]),
     )
-    method = rc.SparseAutoencoder(modes=32, active=3, seed=seed)
+    method = rc.modes.SparseAutoencoder(modes=32, active=3, seed=seed)
 
     def fitted(name: str, tree: xr.DataTree) -> xr.DataTree:
         return kept(

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from retina_codec.analysis.interneuron_matching import name_channels
-from retina_codec.analysis.power import detectability
-from retina_codec.analysis.silencing import Silencing, silence_channels
-from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.analysis.hypotheses.interneurons import name_channels
+from retina_codec.analysis.hypotheses.silencing import Silencing, silence_channels
+from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.statistics.power import detectability
 
 
 def of_activations(explained: xr.DataTree, layers: Sequence[str]) -> xr.DataTree:

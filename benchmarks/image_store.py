@@ -42,8 +42,8 @@ from retina_codec.networks.adapter import Adapter
 HERE = Path(__file__).resolve()
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 METHODS: dict[str, Callable[[int], Any]] = {
-    "ActNormGrad": lambda _steps: rc.ActNormGrad(),
-    "IntegratedGradients": rc.IntegratedGradients,
+    "ActNormGrad": lambda _steps: rc.methods.ActNormGrad(),
+    "IntegratedGradients": rc.methods.IntegratedGradients,
 }
 
 
@@ -96,7 +96,7 @@ def explain(
     rc.contribute(
         network,
         Pieces(count, pixels),
-        target=rc.TopK(1),
+        target=rc.targets.TopK(1),
         method=METHODS[method](steps),
         batch_size=batch,
         store=store,
@@ -196,7 +196,7 @@ def _sums(store: Path) -> dict[str, str]:
 def arithmetic(method: str, steps: int) -> dict[str, float]:
     """Count the operations for one more image, and those of one forward pass."""
     network = prepare()
-    how = {"target": rc.TopK(1), "method": METHODS[method](steps)}
+    how = {"target": rc.targets.TopK(1), "method": METHODS[method](steps)}
     counts = []
     for images in (1, 2):  # what is looked up once per run drops out of the difference
         with Operations() as whole:

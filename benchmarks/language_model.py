@@ -29,9 +29,9 @@ from operations import Operations
 from torch import nn
 
 import retina_codec as rc
-from retina_codec.analysis.timing import over_rounds, time_rounds
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.lending import working_network
+from retina_codec.paper.timing import over_rounds, time_rounds
+from retina_codec.probing.borrowed import working_network
+from retina_codec.probing.hooks import HookedFunction
 
 SITES = ("post_attention", "post_mlp")
 Inputs = dict[str, torch.Tensor]
@@ -84,7 +84,7 @@ def explaining(module: nn.Module, layers: Any, method: Any, inputs: Inputs) -> W
     """Return the explanation of some layers; the look at the network is done here."""
     function = HookedFunction(rc.adapt(module, layers))
     function.look(function.enter(inputs))
-    return lambda: method.explain(function, rc.Entropy(), function.enter(inputs))
+    return lambda: method.explain(function, rc.targets.Entropy(), function.enter(inputs))
 
 
 def counted(work: Work) -> float:
@@ -144,8 +144,8 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     network, inputs = prepare(given.size, given.tokens, given.batch)
     methods = {
-        "act_norm_grad": rc.ActNormGrad(),
-        f"integrated_gradients_{given.steps}": rc.IntegratedGradients(given.steps),
+        "act_norm_grad": rc.methods.ActNormGrad(),
+        f"integrated_gradients_{given.steps}": rc.methods.IntegratedGradients(given.steps),
     }
     of_site = {site: rc.adapt(network, site).layers for site in SITES}
     count = len(of_site[SITES[0]])

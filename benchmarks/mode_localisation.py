@@ -14,12 +14,13 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.concepts import concept_table, correlate_concepts
-from retina_codec.analysis.mode_gallery import top_images
-from retina_codec.analysis.mode_images import mode_maps
-from retina_codec.contributions.methods import Method
-from retina_codec.networks.small_networks import load_small_network
-from retina_codec.recordings.digit_scenes import digit_scenes
+from retina_codec.analysis.concepts.correlate import correlate_concepts
+from retina_codec.analysis.concepts.table import concept_table
+from retina_codec.analysis.gallery.gallery import top_images
+from retina_codec.analysis.gallery.maps import mode_maps
+from retina_codec.images.digits import digit_scenes
+from retina_codec.methods.base import Method
+from retina_codec.networks.checkpoints import load_small_network
 
 
 def squares(scenes: xr.Dataset) -> np.ndarray:
@@ -46,20 +47,20 @@ def main() -> None:
     explained = rc.contribute(
         network,
         images,
-        target=rc.TopK(1),
-        method=rc.IntegratedGradients(steps=10),
+        target=rc.targets.TopK(1),
+        method=rc.methods.IntegratedGradients(steps=10),
         layers=options.layers,
     )
-    modes = rc.decompose(explained, rc.NMF(modes=32), signs="excitatory", gap=0)
+    modes = rc.decompose(explained, rc.modes.NMF(modes=32), signs="excitatory", gap=0)
     found = correlate_concepts(
         modes, concept_table(scenes["label"]), of="modes", permutations=1, bootstraps=1
     )
     mean = torch.tensor(images.values.mean((0, 2, 3)))[:, None, None].expand(images.shape[1:])
     methods: dict[str, Method] = {
-        "input_grad": rc.InputGrad(),
-        "input_grad_from_mean": rc.InputGrad(mean),
-        "integrated_gradients_10": rc.IntegratedGradients(10),
-        "integrated_gradients_10_from_mean": rc.IntegratedGradients(10, baseline=mean),
+        "input_grad": rc.methods.InputGrad(),
+        "input_grad_from_mean": rc.methods.InputGrad(mean),
+        "integrated_gradients_10": rc.methods.IntegratedGradients(10),
+        "integrated_gradients_10_from_mean": rc.methods.IntegratedGradients(10, baseline=mean),
     }
     result: dict[str, object] = {"benchmark": "mode_localisation", **vars(options)}
     for layer in options.layers:

@@ -82,12 +82,12 @@ def at_once(size: str, double: bool = False) -> Work:
     picture = picture.to(memory_format=torch.channels_last)
 
     def run() -> Arrays:
-        found = rc.input_map(
+        found = rc.analysis.input_map(
             network,
             picture,
             layer,
-            target=rc.Probability(CLASS),
-            method=rc.InputGrad(),
+            target=rc.targets.Probability(CLASS),
+            method=rc.methods.InputGrad(),
             weights=weights,
             positive_only=True,
             dtype=torch.float64 if double else None,

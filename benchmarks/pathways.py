@@ -27,9 +27,9 @@ import xarray as xr
 from measure import report
 
 import retina_codec as rc
-from retina_codec.analysis.own_contributions import own_contributions
-from retina_codec.analysis.prediction import agreement
-from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.analysis.pathways.own import own_contributions
+from retina_codec.analysis.pathways.prediction import agreement
+from retina_codec.networks.retina.model import RetinaCNN
 
 LAYERS = ("conv1", "conv2")
 DESCRIPTIONS = ("own", "correlation")
@@ -81,13 +81,13 @@ def one_movie(folder: str, movie: int, duration: float, seed: int) -> dict[str, 
     explained = rc.contribute(
         network,
         recording["test"],
-        target=rc.Surprisal(),
-        method=rc.IntegratedGradients(steps=20),
+        target=rc.targets.Surprisal(),
+        method=rc.methods.IntegratedGradients(steps=20),
         layers=list(LAYERS),
     )
     modes = rc.decompose(
         explained,
-        rc.SparseAutoencoder(modes=32, active=3, seed=seed),
+        rc.modes.SparseAutoencoder(modes=32, active=3, seed=seed),
         held_out=0.25,
         gap=max(40, network.history),
     )

@@ -23,7 +23,7 @@ import xarray as xr
 from measure import measure, parser, report
 
 import retina_codec as rc
-from retina_codec.analysis.all_fields import all_fields, whole_frames
+from retina_codec.analysis.fields.all_fields import all_fields, whole_frames
 
 HERE = Path(__file__).resolve()
 MODEL = HERE.parents[1] / "models" / "insilico"

@@ -94,8 +94,8 @@ def ours(
         found = rc.contribute(
             adapter,
             pictures,
-            target=rc.TopK(1, reselect=reselect),
-            method=rc.IntegratedGradients(steps),
+            target=rc.targets.TopK(1, reselect=reselect),
+            method=rc.methods.IntegratedGradients(steps),
             batch_size=part or batch,
             dtype=torch.float64 if double else None,
             progress=False,

@@ -26,7 +26,7 @@ Arrays = dict[str, np.ndarray]
 Work = Callable[[], Arrays]
 
 
-def prepare(network: str, windows: int) -> tuple[rc.RetinaCNN, Any, rc.Surprisal]:
+def prepare(network: str, windows: int) -> tuple[rc.networks.RetinaCNN, Any, rc.targets.Surprisal]:
     """Return network, a split of a simulated recording and a fitted target, always the same."""
     duration = max(8.0, windows / 100 + 1)
     recording, _ = rc.simulate_retina(
@@ -35,17 +35,19 @@ def prepare(network: str, windows: int) -> tuple[rc.RetinaCNN, Any, rc.Surprisal
     split = recording["test"].to_dataset()
     model = random_published(split) if network == "published" else rc.load_network(network)
     model = model.collapse().eval()
-    target = rc.Surprisal().fit(_rates(model, split))
+    target = rc.targets.Surprisal().fit(_rates(model, split))
     start = max(0, split.sizes["time"] // 2 - windows // 2 - model.history)
     return model, split.isel(time=slice(start, start + windows + model.history)), target
 
 
-def random_published(split: Any) -> rc.RetinaCNN:
+def random_published(split: Any) -> rc.networks.RetinaCNN:
     """Return a network of published geometry with random weights, its norms set by the movie."""
     torch.manual_seed(0)
     raw = split["stimulus"].values
-    normal = rc.Normalisation(float(raw.mean()), float(raw.std()))
-    network = rc.RetinaCNN(range(len(PUBLISHED)), PUBLISHED, stacked=True, normalisation=normal)
+    normal = rc.networks.Normalisation(float(raw.mean()), float(raw.std()))
+    network = rc.networks.RetinaCNN(
+        range(len(PUBLISHED)), PUBLISHED, stacked=True, normalisation=normal
+    )
     norms = (network.norm1, network.norm2, network.norm3)
     with torch.no_grad():
         network.norm3.scale.fill_(5.0)  # rates of a few Hz with pauses
@@ -89,13 +91,13 @@ def ours(
 ) -> Work:
     """Prepare `contribute`; with the surprisal fitted beforehand, as the authors' is, or not."""
     model, split, target = prepare(network, windows)
-    method = rc.IntegratedGradients(steps, quadrature=quadrature)  # type: ignore[arg-type]
+    method = rc.methods.IntegratedGradients(steps, quadrature=quadrature)  # type: ignore[arg-type]
 
     def run() -> Arrays:
         found = rc.contribute(
             model,
             split,
-            target=target if fitted else rc.Surprisal(shrinkage="ledoit-wolf"),
+            target=target if fitted else rc.targets.Surprisal(shrinkage="ledoit-wolf"),
             method=method,
             layers=LAYERS,
             batch_size=batch_size,
@@ -247,14 +249,14 @@ def main() -> None:
     report(result)
 
 
-def _windows(model: rc.RetinaCNN, split: Any) -> torch.Tensor:
+def _windows(model: rc.networks.RetinaCNN, split: Any) -> torch.Tensor:
     """Return all windows, ``(b, lag, y, x)``, a view; the first ends before bin ``history``."""
     frames = torch.from_numpy(split["stimulus"].values[:-1].astype(np.float32))
     frames = (frames - model.normalisation.mean) / model.normalisation.std
     return frames.unfold(0, model.history, 1).movedim(-1, 1)
 
 
-def _rates(model: rc.RetinaCNN, split: Any) -> np.ndarray:
+def _rates(model: rc.networks.RetinaCNN, split: Any) -> np.ndarray:
     with torch.no_grad():
         parts = [model(part.contiguous()) for part in _windows(model, split).split(64)]
     rates: np.ndarray = torch.cat(parts).double().numpy()

@@ -29,7 +29,7 @@ from distributed import Client, LocalCluster
 from measure import parser, report
 
 import retina_codec as rc
-from retina_codec.storage import sha256_of
+from retina_codec.storage.trees import sha256_of
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUR = 360_000  # frames of 50 × 50 at 100 Hz
@@ -62,8 +62,10 @@ def explain(
         rc.contribute(
             rc.load_network(options["network"]),
             recording["train"].to_dataset().isel(time=frames),
-            target=rc.Surprisal(),
-            method=rc.IntegratedGradients(options["steps"], quadrature=options["quadrature"]),
+            target=rc.targets.Surprisal(),
+            method=rc.methods.IntegratedGradients(
+                options["steps"], quadrature=options["quadrature"]
+            ),
             store=store,
             client=client,
             progress=options["progress"],

@@ -18,9 +18,9 @@ import torch
 import xarray as xr
 from measure import measure, report
 
-from retina_codec.networks.fourier_training import rates_of_windows
-from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.training import poisson_loss
+from retina_codec.networks.retina.fitting import poisson_loss
+from retina_codec.networks.retina.fourier_fitting import rates_of_windows
+from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.recordings.windows import StimulusWindows
 
 WAYS = {"held": 2**32, "anew": 0, "plain": None}

@@ -17,13 +17,11 @@ from scipy.stats import binomtest
 from torch import nn
 
 import retina_codec as rc
-from retina_codec.networks.small_networks import (
-    SmallResNet,
-    SmallViT,
-    save_small_network,
-)
+from retina_codec.images.digits import DIGIT_CLASSES, digit_scenes
+from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.pictures.small_resnet import SmallResNet
+from retina_codec.networks.pictures.small_vit import SmallViT
 from retina_codec.progress import progress_bar
-from retina_codec.recordings.digit_scenes import DIGIT_CLASSES, digit_scenes
 
 TEST_SEED = 1
 RISE = 0.1  # share of the steps in which the rate rises

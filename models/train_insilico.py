@@ -15,7 +15,7 @@ import sys
 import torch
 
 import retina_codec as rc
-from retina_codec.analysis.prediction import network_card, prediction_quality
+from retina_codec.analysis.pathways.prediction import network_card, prediction_quality
 
 DOUBTS = """
 ## Doubts
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     network = rc.fit_network(
         recording,
         noise=0.0,
-        settings=rc.TrainingSettings(
+        settings=rc.networks.TrainingSettings(
             epochs=chosen.epochs,
             windows_per_epoch=chosen.windows_per_epoch,
             batch_size=chosen.batch_size,

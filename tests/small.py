@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
+from retina_codec.networks.retina.model import Normalisation, RetinaCNN
 from retina_codec.recordings.schema import make_recording
 
 CELLS = ("a", "b", "c", "d", "e", "f")

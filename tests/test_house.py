@@ -169,8 +169,8 @@ def test_imports_run_one_way():
 @pytest.mark.parametrize(
     ("line", "room", "expected"),
     [
-        ("from retina_codec.analysis.pipeline import analyze", "modes", 1),
-        ("def f():\n    import retina_codec.cli", "report", 1),
+        ("from retina_codec.analysis.analyze import analyze", "modes", 1),
+        ("def f():\n    import retina_codec.cli.main", "report", 1),
         ("from retina_codec import figures", "networks", 1),
         ("from .engine import contribute", "contributions", 1),
         ("from retina_codec.errors import RetinaCodecError", "recordings", 0),
@@ -243,7 +243,7 @@ def test_pages_name_only_what_exists(page):
     "command", ["demo", "analyze", "fit", "convert", "report", "look", "export"]
 )
 def test_commands_in_the_readme_parse(command):
-    from retina_codec.cli import commands
+    from retina_codec.cli.main import commands
 
     options = {name for option in commands.commands[command].params for name in option.opts}
     for page in ("README.md", "CHANGELOG.md", "Makefile"):

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.interneurons import read_interneurons
-from retina_codec.recordings.maheswaranathan import read_maheswaranathan
-from retina_codec.storage import sha256_of
+from retina_codec.recordings.maheswaranathan_2023.interneurons import open_interneurons
+from retina_codec.recordings.maheswaranathan_2023.recording import read_maheswaranathan
+from retina_codec.storage.trees import sha256_of
 
 CARD = Path(__file__).with_name("card.md")
 FOLDER = "RETINA_CODEC_DATA"
@@ -106,7 +106,7 @@ def check_hashes(hashes: dict[str, str], known: dict[str, str]) -> list[str]:
 def describe(name: str, path: Path) -> str:
     """Open one file and say in one line what is in it."""
     if name.startswith(INTERNEURONS):
-        tree = read_interneurons(path)
+        tree = open_interneurons(path)
         parts = [
             f"{node.path} {node.sizes['interneuron']} cells, {node.sizes['time']} samples"
             for node in tree.leaves

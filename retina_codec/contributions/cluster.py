@@ -17,17 +17,21 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from retina_codec.contributions.running import Plan, Runner, first_input, open_runner
+from retina_codec.contributions.runner import Plan, Runner, first_input, open_runner
 from retina_codec.contributions.shards import Phase, Work, run_shard
-from retina_codec.contributions.sources import Source
 from retina_codec.contributions.store import ShardWriter, StoreSink
-from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
+from retina_codec.probing.inputs import Source
+from retina_codec.targets.base import Target
 
 __all__ = ["check_client", "open_workers"]
 
 AHEAD = 3  # tasks in flight per worker thread: enough to keep it busy, few enough to hold in memory
+
+
 KEPT = 2  # runs that a worker is prepared for at once; more would fill its memory
+
+
 RETRIES = 2  # of a shard that fails for another reason than a wrong input
 
 
@@ -198,7 +202,11 @@ def _on_cpu(plan: Plan) -> Plan:
 # From here on a worker's side.
 
 _LOCK = threading.Lock()  # hooks and forward-mode derivatives are no threads' own
+
+
 _READY: dict[str, "_Ready"] = {}
+
+
 _OVER: set[str] = set()  # runs whose client is done; a task that still runs must not keep them
 
 

@@ -17,34 +17,22 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.contributions.baselines import resolve_baselines
-from retina_codec.contributions.batches import (
-    Batch,
-    lerp,
-    map_tensors,
-    tensors_of,
-    to_point,
-)
-from retina_codec.contributions.engine import as_adapter, open_device
-from retina_codec.contributions.evaluation import Bound, checked_value
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
-from retina_codec.contributions.lending import reference_parameter, working_network
-from retina_codec.contributions.methods import (
-    ActGrad,
-    ActNormGrad,
-    InputGrad,
-    Method,
-    at_least_float,
-)
-from retina_codec.contributions.quadrature import rule
-from retina_codec.contributions.reduction import SIGNS
-from retina_codec.contributions.running import mean_input
-from retina_codec.contributions.sources import Source, open_inputs
-from retina_codec.contributions.survey import Layer
-from retina_codec.contributions.targets import Target, as_target, bind_at_input
+from retina_codec.contributions.runner import mean_input
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.adapter import Adapter
+from retina_codec.methods.base import Method, at_least_float
+from retina_codec.methods.baselines import resolve_baselines
+from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.methods.quadrature import rule
+from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.probing.batches import Batch, lerp, map_tensors, tensors_of, to_point
+from retina_codec.probing.borrowed import open_device, reference_parameter, working_network
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.probing.inputs import Source, open_inputs
+from retina_codec.probing.points import Bound, checked_value
+from retina_codec.probing.survey import Layer
+from retina_codec.reductions import SIGNS
+from retina_codec.targets.base import Target, as_target, bind_at_input
 
 __all__ = ["input_map"]
 

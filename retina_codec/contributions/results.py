@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retina_codec.contributions.methods import ActNormGrad
-from retina_codec.contributions.running import Runner
-from retina_codec.contributions.sources import Source
-from retina_codec.contributions.surprisal import Surprisal
-from retina_codec.contributions.targets import Target
+from retina_codec.contributions.runner import Runner
 from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.gradients import ActNormGrad
+from retina_codec.probing.inputs import Source
+from retina_codec.targets.base import Target
+from retina_codec.targets.surprisal import Surprisal
 
 __all__ = ["completeness", "label"]
 

@@ -12,18 +12,25 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import xarray as xr
 
-from retina_codec.contributions.running import Runner
-from retina_codec.contributions.sources import Source
-from retina_codec.contributions.targets import Target
+from retina_codec.contributions.runner import Runner
+from retina_codec.probing.inputs import Source
 from retina_codec.progress import progress_bar
+from retina_codec.targets.base import Target
 
 __all__ = ["MemorySink", "Phase", "Sink", "Work", "run_here", "run_shard", "shard_length"]
 
 Phase = Literal["predictions", "contributions"]
+
+
 Labelled = Callable[[dict[str, Any], Target], xr.DataTree]
 
+
 SHARD_BYTES = 2**22  # of results: files of a store worth opening
+
+
 FEWEST, MOST = 256, 2048  # inputs in a shard: what a crash costs, and how many files there are
+
+
 LARGEST_BYTES = 2**28  # of results in memory at once, where one batch does not exceed it
 
 

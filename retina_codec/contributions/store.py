@@ -1,10 +1,8 @@
-"""A Zarr store that a run fills shard by shard, and can continue after any interruption.
+"""Which run a store belongs to, in words and hashes that another process finds again.
 
-Why this file exists: long runs are interrupted. While a run lasts, its results stand in
-``<name>.partial`` beside the place where they belong: the arrays, what run it is, and one mark per
-finished shard, made after the shard's chunks are on the disk. Shards are chunks, so that no two
-writers touch one file. When all is done the arrays are moved to their place in one step. It does
-not know what is in the arrays.
+Why this file exists: a store may only be continued by the very run that began it, and must say
+what differs if it is another. Everything that decides a number is described here, functions by
+their code. It knows nothing of files.
 """
 
 import json
@@ -13,25 +11,84 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
 import xarray as xr
 
-from retina_codec.contributions.identity import check_same, run_identity
-from retina_codec.contributions.locking import FolderLock
-from retina_codec.contributions.running import Runner
+from retina_codec.contributions.runner import Runner
 from retina_codec.contributions.shards import Labelled, Phase, shard_length
-from retina_codec.contributions.sources import Source
-from retina_codec.contributions.targets import Target
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage import open_tree, save_tree
+from retina_codec.probing.inputs import Source
+from retina_codec.storage.provenance import (
+    ADDRESS,
+    _around,
+    _modules_text,
+    check_same,
+    function_text,
+)
+from retina_codec.storage.runs import FolderLock
+from retina_codec.storage.trees import open_tree, save_tree
+from retina_codec.targets.base import Target
 
-__all__ = ["ShardWriter", "StoreSink", "open_store"]
+__all__ = ["ShardWriter", "StoreSink", "open_store", "run_identity"]
+
+FORMAT = "retina-codec run 1"
+
+
+def run_identity(runner: Runner, source: Source, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Describe a run: settings, network, inputs and how they are cut.
+
+    Parameters
+    ----------
+    runner : Runner
+    source : Source
+    settings : mapping
+        What the result says of the run.
+
+    Returns
+    -------
+    dict of str to str
+        The same in every process that runs the same.
+
+    Raises
+    ------
+    RetinaCodecError
+        If something is only known by its place in memory, so that it cannot be recognised.
+    """
+    plan = runner.plan
+    function = getattr(plan.target, "function", None)
+    found = {
+        "format": FORMAT,
+        **{key: str(value) for key, value in settings.items()},
+        "target": plan.target.describe() if function is None else function_text(function),
+        "layers": ", ".join(f"{name} {layer.shape}" for name, layer in runner.layers.items()),
+        "modules": _modules_text(plan.network.module),
+        "inputs": source.text(),
+        "batch_size": str(plan.batch_size),
+        "shard": str(shard_length(runner)),
+        "device_type": plan.device.type,
+        "versions": f"{settings.get('versions', '')}, zarr {version('zarr')}",
+    }
+    for key, value in found.items():
+        if held := ADDRESS.search(value):
+            raise RetinaCodecError(
+                "a store must tell this run from others, so everything must be described by its "
+                f"values; {key} holds {_around(value, held.start())}. "
+                "Give its class a __repr__ that shows its values (a dataclass has one), use a "
+                "plain function, or leave store out."
+            )
+    return found
+
 
 OURS = {"lock", "done", "data.zarr", ".data.zarr.partial", "run.json.new"}  # of a half-made folder
+
+
 AFTER = {"lock", "done", "run.json"}  # what is left when the arrays were moved to their place
+
+
 _LOG = logging.getLogger(__name__)
 
 

@@ -15,18 +15,18 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.contributions.batches import Batch, to_point
-from retina_codec.contributions.engine import as_adapter
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
-from retina_codec.contributions.lending import reference_parameter
-from retina_codec.contributions.methods import ActGrad, InputGrad, Method, SmoothGrad
-from retina_codec.contributions.quadrature import rule
-from retina_codec.contributions.reduction import ChannelSums, Reduction
-from retina_codec.contributions.running import Plan, Runner, first_input, open_runner
-from retina_codec.contributions.sources import open_inputs
-from retina_codec.contributions.targets import Sum
-from retina_codec.networks.adapter import Adapter
+from retina_codec.contributions.runner import Plan, Runner, first_input, open_runner
+from retina_codec.methods.base import Method
+from retina_codec.methods.gradients import ActGrad, InputGrad, SmoothGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.methods.quadrature import rule
+from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.probing.batches import Batch, to_point
+from retina_codec.probing.borrowed import reference_parameter
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.probing.inputs import open_inputs
+from retina_codec.reductions import ChannelSums, Reduction
+from retina_codec.targets.base import Sum
 
 __all__ = ["Summary", "count_passes", "summarize"]
 

@@ -47,16 +47,32 @@ __all__ = [
 ]
 
 Area = Figure | SubFigure
+
+
 P = ParamSpec("P")
 
+
 WIDTH = 10.4  # inches
+
+
 INK, MUTED = "#1f2733", "#66707d"
+
+
 SIGNED = "RdBu_r"  # blue: negative, white: zero, red: positive; safe for the colour-blind
+
+
 LOADING = "Purples"
+
+
 RATE = "Greys"
+
+
 # Okabe and Ito's set, told apart by all kinds of colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8a7500", "#4a3aa7")
+
+
 UNKNOWN = "#9aa3ad"
+
 
 SETTINGS = {
     "font.family": ["DejaVu Sans"],

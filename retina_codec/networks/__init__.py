@@ -1,18 +1,5 @@
-"""The networks being explained: the retina CNN, how it is fitted, saved and matched."""
+"""Networks: the models being explained, how they are fitted, saved and loaded."""
 
-from retina_codec.networks.checkpoints import load_network, save_network
-from retina_codec.networks.locations import estimate_centers
-from retina_codec.networks.maheswaranathan import Normalisation, RetinaCNN
-from retina_codec.networks.matching import check_match
-from retina_codec.networks.training import TrainingSettings, fit_network
+from retina_codec.lazy import attach
 
-__all__ = [
-    "Normalisation",
-    "RetinaCNN",
-    "TrainingSettings",
-    "check_match",
-    "estimate_centers",
-    "fit_network",
-    "load_network",
-    "save_network",
-]
+__getattr__, __dir__ = attach(__name__, __file__)

@@ -15,13 +15,23 @@ import torch
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.blocks import SITES, Hook, Site, Structure, find_structure
 from retina_codec.networks.embeddings import place_embeddings
-from retina_codec.networks.sites import known_sites, known_structure, sites_of_words, words_among
-from retina_codec.networks.structure import Hook, Site, Structure
 
-__all__ = ["Adapter", "adapt", "find_layers"]
+__all__ = [
+    "Adapter",
+    "adapt",
+    "as_adapter",
+    "find_layers",
+    "known_sites",
+    "known_structure",
+    "sites_of_words",
+    "words_among",
+]
 
 Kind = Literal["auto", "cnn", "transformer"]
+
+
 Tokens = Literal["all", "patches"]
 
 
@@ -315,3 +325,77 @@ def place_of_tensor(outcome: Any) -> int | str | None:
 def _list(names: Sequence[str]) -> str:
     """List names in one line, the first fifty of them."""
     return ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+
+
+def known_structure(module: nn.Module) -> Structure | None:
+    """Return what repeats in a network; None where nothing does."""
+    try:
+        return find_structure(module)
+    except RetinaCodecError:
+        return None
+
+
+def words_among(
+    module: nn.Module, layers: str | Sequence[str] | None, structure: Structure | None
+) -> tuple[str, ...]:
+    """Return which of the layers asked for are words for sites.
+
+    A word that is also the name of a submodule is a word where blocks are found, else the name.
+    """
+    chosen = (layers,) if isinstance(layers, str) else layers
+    if chosen is None or isinstance(chosen, nn.Module):
+        return ()
+    words = [word for word in chosen if word in SITES]
+    if structure is None and words:
+        names = {name for name, _ in module.named_modules(remove_duplicate=False)}
+        words = [word for word in words if word not in names]
+    return tuple(words)
+
+
+def sites_of_words(module: nn.Module, words: Sequence[str]) -> dict[str, Site]:
+    """Return the sites that words stand for, by the names of their modules.
+
+    Raises
+    ------
+    RetinaCodecError
+        If no blocks are found, none has such a site, or two words mean both sides of one module.
+    """
+    found: dict[str, Site] = {}
+    if not words:
+        return found
+    structure = find_structure(module)
+    for word in words:
+        for site in structure.sites(word):
+            other = found.setdefault(site.layer, site)
+            if other.hook != site.hook:
+                raise RetinaCodecError(
+                    f"{other.site!r} and {word!r} are the two sides of the same module "
+                    f"{site.layer!r} in this network; explain one at a time."
+                )
+    return found
+
+
+def known_sites(structure: Structure | None, hooks: Mapping[str, Hook]) -> dict[str, Site]:
+    """Return what a structure tells of layers that were named and lie in its blocks."""
+    if structure is None:
+        return {}
+    known = {name: structure.site_of(name, hook) for name, hook in hooks.items()}
+    return {name: site for name, site in known.items() if site is not None}
+
+
+def as_adapter(network: nn.Module | Adapter, layers: str | Sequence[str] | None) -> Adapter:
+    """Return an adapter; ``layers`` replace those that it names."""
+    if not isinstance(network, Adapter):
+        return adapt(network, layers)
+    if layers is None:
+        return network
+    return adapt(
+        network.module,
+        layers,
+        kind=network.kind,
+        hook=network.hook,
+        channel_axis=network.channel_axis,
+        element=network.element,
+        output=network.output,
+        tokens=network.tokens,
+    )

@@ -7,23 +7,41 @@ is noticed. It is not the reader of the published .pt files.
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.maheswaranathan import RetinaCNN
-from retina_codec.networks.published import read_published
-from retina_codec.networks.published_layers import LayeredNetwork
-from retina_codec.networks.small_networks import SmallResNet, SmallViT, small_from_config
-from retina_codec.storage import new_output, sha256_of
+from retina_codec.networks.pictures.small_resnet import PictureNorm, SmallResNet
+from retina_codec.networks.pictures.small_vit import SmallViT
+from retina_codec.networks.published.layers import LayeredNetwork
+from retina_codec.networks.published.reader import read_published
+from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.storage.trees import new_output, sha256_of
 
-__all__ = ["load_network", "save_network"]
+__all__ = [
+    "PictureNorm",
+    "SmallResNet",
+    "SmallViT",
+    "load_network",
+    "load_small_network",
+    "save_network",
+    "save_small_network",
+    "small_from_config",
+]
 
 FORMAT = "retina-codec network 1"
+
+
 LARGEST_CONFIG = 10_000_000  # bytes
+
+
 PUBLISHED = (".pt", ".pth")
 
+
 Network = RetinaCNN | LayeredNetwork | SmallResNet | SmallViT
+
+
 """What a folder can hold."""
 
 
@@ -91,7 +109,7 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     RetinaCodecError
         If the folder or a file is missing, the weights are not those that the config names, or
         the two do not fit together; for a published file see
-        `retina_codec.networks.published.read_published`.
+        `retina_codec.networks.published.reader.read_published`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -169,3 +187,76 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing:
         raise RetinaCodecError(f"{file} lacks {sorted(missing)}. Copy the folder again, whole.")
     return config
+
+
+def save_small_network(
+    network: SmallResNet | SmallViT,
+    folder: str | os.PathLike[str],
+    card: str | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a small network to a folder: config.json, weights.safetensors, card.md.
+
+    Parameters
+    ----------
+    network : SmallResNet or SmallViT
+        Not modified.
+    folder : path
+        Written beside and renamed, so that it is whole or absent.
+    card : str, optional
+        Markdown: how trained, on what, how well it does.
+    overwrite : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    RetinaCodecError
+        If it is another network, the folder exists and ``overwrite`` is false, or writing fails.
+    """
+    from retina_codec.networks.checkpoints import save_network
+
+    if not isinstance(network, SmallResNet | SmallViT):
+        raise RetinaCodecError(
+            f"network must be a SmallResNet or a SmallViT; got {type(network).__name__}. Use "
+            "save_network for networks of the retina."
+        )
+    save_network(network, folder, card=card, overwrite=overwrite)
+
+
+def load_small_network(folder: str | os.PathLike[str]) -> SmallResNet | SmallViT:
+    """Load a small network on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : path
+        What `save_small_network` wrote, such as ``models/digits_cnn``.
+
+    Returns
+    -------
+    SmallResNet or SmallViT
+        With ``classes``, ``layers`` and ``training_record``.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the folder or a file is missing, the weights are not those that config.json names, the
+        two do not fit together, or it is a network of another kind.
+    """
+    from retina_codec.networks.checkpoints import load_network
+
+    network = load_network(folder)
+    if not isinstance(network, SmallResNet | SmallViT):
+        raise RetinaCodecError(
+            f"{folder} must hold a SmallResNet or a SmallViT; it holds a "
+            f"{type(network).__name__}. Use load_network for it."
+        )
+    return network
+
+
+def small_from_config(config: Mapping[str, Any]) -> SmallResNet | SmallViT:
+    """Build a small network, its weights still to come, from what ``config()`` returned."""
+    kinds = {kind.kind: kind for kind in (SmallResNet, SmallViT)}
+    rest = {str(key): value for key, value in config.items() if key != "kind"}
+    made: SmallResNet | SmallViT = kinds[config["kind"]](**rest)
+    return made

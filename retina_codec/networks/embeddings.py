@@ -18,7 +18,10 @@ from torch import nn
 __all__ = ["PREFIX", "embedded", "find_embedding", "place_embeddings"]
 
 PREFIX = "embedding of "  # then the name of the module; no argument of a function is called so
+
+
 UNNAMED = ""  # a single tensor, among inputs by name
+
 
 Inputs = torch.Tensor | dict[str, torch.Tensor]
 

@@ -17,11 +17,13 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import find_layers
-from retina_codec.networks.maheswaranathan import Normalisation
+from retina_codec.networks.retina.model import Normalisation
 
-__all__ = ["CoreReadoutNetwork", "from_openretina"]
+__all__ = ["CoreReadoutNetwork", "load_openretina"]
 
 FIRST_PROBE = 64  # frames
+
+
 LONGEST_PROBE = 512
 
 
@@ -76,7 +78,7 @@ class CoreReadoutNetwork(nn.Module):
         return self.movie(windows)[:, -1]
 
 
-def from_openretina(
+def load_openretina(
     model: nn.Module,
     *,
     frame_rate: float,

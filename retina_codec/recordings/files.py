@@ -9,13 +9,18 @@ from typing import Any
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.hdf5_input import is_address
-from retina_codec.recordings.maheswaranathan import SUFFIXES as PUBLISHED
-from retina_codec.recordings.maheswaranathan import read_maheswaranathan
-from retina_codec.recordings.nwb import read_nwb, write_nwb
-from retina_codec.recordings.nwb_tree import is_nwb_zarr
+from retina_codec.recordings.maheswaranathan_2023.recording import (
+    SUFFIXES as PUBLISHED,
+)
+from retina_codec.recordings.maheswaranathan_2023.recording import (
+    read_maheswaranathan,
+)
+from retina_codec.recordings.nwb.open import is_nwb_zarr
+from retina_codec.recordings.nwb.reader import read_nwb
+from retina_codec.recordings.nwb.writer import write_nwb
 from retina_codec.recordings.schema import validate_recording
-from retina_codec.storage import open_tree, save_tree
+from retina_codec.storage.hdf5 import is_address
+from retina_codec.storage.trees import open_tree, save_tree
 
 __all__ = ["convert", "open_recording", "save_recording"]
 
@@ -33,8 +38,8 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
         experiment, as published by Maheswaranathan et al. 2023.
     **options
         What the file leaves open: keyword options of the format's reader,
-        `retina_codec.recordings.nwb.read_nwb` or
-        `retina_codec.recordings.maheswaranathan.read_maheswaranathan`; none for our own formats.
+        `retina_codec.recordings.nwb.writer.read_nwb` or
+        `retina_codec.recordings.maheswaranathan_2023.recording.read_maheswaranathan`; none for our own formats.
 
     Returns
     -------
@@ -95,7 +100,7 @@ def save_recording(
     recording : xr.DataTree
         A valid recording; not modified.
     path : path
-        ``.nwb`` (keeps what `retina_codec.recordings.nwb.write_nwb` says), ``.nc`` or ``.zarr``
+        ``.nwb`` (keeps what `retina_codec.recordings.nwb.writer.write_nwb` says), ``.nc`` or ``.zarr``
         (keep everything).
     overwrite : bool
         Replace what is at ``path``.

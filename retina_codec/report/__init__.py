@@ -1,7 +1,5 @@
-"""The report: results as one page to read."""
+"""The report: results as one HTML page, and results written back to NWB."""
 
-from retina_codec.report.numbers import summarize
-from retina_codec.report.nwb_results import export_results, import_results
-from retina_codec.report.writing import write_report
+from retina_codec.lazy import attach
 
-__all__ = ["export_results", "import_results", "summarize", "write_report"]
+__getattr__, __dir__ = attach(__name__, __file__)

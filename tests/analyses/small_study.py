@@ -10,7 +10,9 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_small_network
+from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.pictures.small_resnet import SmallResNet
+from retina_codec.networks.pictures.small_vit import SmallViT
 
 ANALYSES = Path(__file__).parents[2] / "analyses"
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from retina_codec.analysis.claims import judge, save_claims
 from retina_codec.errors import RetinaCodecError
+from retina_codec.paper.claims import judge, save_claims
 from tests.analyses.small_study import load_script, save_networks
 
 

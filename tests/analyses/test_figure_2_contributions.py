@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.image_study import open_study
-from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
+from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import (
     draws_without_computing,
     holds,
@@ -35,7 +35,7 @@ def run(script, tmp_path_factory):
 def test_numbers_are_those_of_the_public_functions(run):
     folder, _, saved = run
     study = open_study(folder, model=str(folder / "cnn"), count=12, progress=False)
-    shared = {"target": rc.TopK(1), "method": study.path_integral(2), "progress": False}
+    shared = {"target": rc.targets.TopK(1), "method": study.path_integral(2), "progress": False}
     some = some_inputs(study.images, [0, 2, 4, 7, 9, 11])
     direct = spatial_sparsity(study.network, some, **shared)
     for name, values in direct.data_vars.items():

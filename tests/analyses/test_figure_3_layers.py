@@ -4,10 +4,10 @@ import pytest
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.channel_matrix import channel_matrix
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.depth_trends import depth_trends
-from retina_codec.analysis.image_study import open_study
+from retina_codec.analysis.layers.matrix import channel_matrix
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.analysis.layers.trends import depth_trends
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import holds, load_script, save_networks, shifted
 
 NAME = "figure_3_layers"
@@ -34,7 +34,7 @@ def test_numbers_are_those_of_the_public_functions(run):
     tree = study.contributions(method=study.path_integral(1))
     shared = {"layers": study.layers_of("blocks"), "bootstraps": 50, "seed": 0, "progress": False}
     for node, direct in (
-        ("statistics", contribution_statistics(tree, **shared)),
+        ("statistics", measure_contributions(tree, **shared)),
         ("trends", depth_trends(tree, **shared)),
         ("matrix/late", channel_matrix(tree, "stage4.0")),
     ):

@@ -3,8 +3,9 @@
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.concepts import concept_table, correlate_concepts
-from retina_codec.analysis.image_study import open_study
+from retina_codec.analysis.concepts.correlate import correlate_concepts
+from retina_codec.analysis.concepts.table import concept_table
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
 
 NAME = "figure_5_classes"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.control import control_curves
-from retina_codec.analysis.image_study import DIGIT_GROUPS, open_study
+from retina_codec.analysis.control.curves import control_curves
+from retina_codec.paper.study import DIGIT_GROUPS, open_study
 from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
 
 NAMES = ("figure_6_control", "figure_s10_superclasses")

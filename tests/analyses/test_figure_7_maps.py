@@ -7,10 +7,11 @@ import xarray as xr
 from PIL import Image
 
 import retina_codec as rc
-from retina_codec.analysis.image_study import open_study
-from retina_codec.analysis.map_features import digit_squares, object_gain
-from retina_codec.analysis.mode_images import mode_maps
-from retina_codec.networks.small_networks import SmallResNet, save_small_network
+from retina_codec.analysis.gallery.features import digit_squares, object_gain
+from retina_codec.analysis.gallery.maps import mode_maps
+from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.pictures.small_resnet import SmallResNet
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import load_script
 
 NAME = "figure_7_maps"
@@ -46,7 +47,13 @@ def test_gain_and_pictures_are_those_of_the_public_functions(run):
         np.testing.assert_array_equal(shown["image"].values, some.values)
         assert shown["label"].values.tolist() == study.labels[shown["position"].values].tolist()
         maps = mode_maps(
-            study.network, some, modes, layer, mode, method=rc.InputGrad(study.grey), progress=False
+            study.network,
+            some,
+            modes,
+            layer,
+            mode,
+            method=rc.methods.InputGrad(study.grey),
+            progress=False,
         )["map"]
         gain = np.nanmean(object_gain(maps, digit_squares(some)))
         assert float(numbers["gain"].sel(mode=mode, kind="mode")) == pytest.approx(gain, rel=1e-4)

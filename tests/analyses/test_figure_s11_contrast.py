@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.image_study import open_study
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import (
     draws_without_computing,
     holds,
@@ -35,9 +35,9 @@ def test_numbers_are_those_of_the_public_functions(script, run):
     study = open_study(folder, model=str(folder / "cnn"), count=40, progress=False)
     method = study.path_integral(1)
     means = []
-    for name, target in (("standard", rc.TopK(1)), ("contrast", rc.Contrast())):
+    for name, target in (("standard", rc.targets.TopK(1)), ("contrast", rc.targets.Contrast())):
         tree = study.contributions(target, method)
-        direct = contribution_statistics(tree, bootstraps=10, progress=False)["sparsity"]
+        direct = measure_contributions(tree, bootstraps=10, progress=False)["sparsity"]
         here = saved["sparsity"]["sparsity"]
         means.append(direct.sel(quantity="contribution").values)
         np.testing.assert_allclose(here.sel(quantity=name), means[-1])

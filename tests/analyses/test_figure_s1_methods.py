@@ -5,10 +5,10 @@ import pytest
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.image_study import open_study
-from retina_codec.analysis.method_agreement import method_agreement
-from retina_codec.analysis.spatial_sparsity import some_inputs, spatial_sparsity
+from retina_codec.analysis.layers.agreement import method_agreement
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import (
     draws_without_computing,
     holds,
@@ -45,8 +45,8 @@ def test_numbers_are_those_of_the_public_functions(run):
     trees = {}
     some = some_inputs(study.images, [0, 4, 7, 11])
     for name, method, target in (
-        ("integrated gradients, top logit", study.path_integral(1), rc.TopK(1)),
-        ("normalised, entropy", rc.ActNormGrad(), rc.Entropy()),
+        ("integrated gradients, top logit", study.path_integral(1), rc.targets.TopK(1)),
+        ("normalised, entropy", rc.methods.ActNormGrad(), rc.targets.Entropy()),
     ):
         shared = {"target": target, "method": method, "progress": False}
         trees[name] = rc.contribute(study.network, study.images, **shared)
@@ -54,7 +54,7 @@ def test_numbers_are_those_of_the_public_functions(run):
         spatial = spatial_sparsity(study.network, some, **shared).sel(scope="places")
         for key in ("sparsity", "difference", "difference_interval"):
             np.testing.assert_allclose(here[f"map_{key}"], spatial[key], rtol=1e-4, atol=1e-5)
-        channels = contribution_statistics(trees[name], progress=False).sel(quantity="contribution")
+        channels = measure_contributions(trees[name], progress=False).sel(quantity="contribution")
         for key in ("sparsity", "sparsity_interval"):
             own = here[f"channel_{key}"].sel(quantity="contribution")
             np.testing.assert_allclose(own, channels[key], rtol=1e-4)

@@ -9,10 +9,12 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis import transformer_study
-from retina_codec.analysis.contribution_statistics import contribution_statistics
-from retina_codec.analysis.image_study import open_study
-from retina_codec.networks.small_networks import SmallResNet, SmallViT, save_small_network
+from retina_codec.analysis.layers.statistics import measure_contributions
+from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.pictures.small_resnet import SmallResNet
+from retina_codec.networks.pictures.small_vit import SmallViT
+from retina_codec.paper import transformer as transformer_study
+from retina_codec.paper.study import open_study
 
 SCRIPT = Path(__file__).parents[2] / "analyses" / "figure_s7_transformer.py"
 SITES = ("blocks", "mlp", "attention")
@@ -44,7 +46,7 @@ def test_numbers_are_those_of_the_public_functions(run):
     study = open_study(folder, model=str(folder / "vit"), count=60, progress=False)
     found = study.contributions()
     statistics = saved["statistics"].to_dataset()
-    xr.testing.assert_allclose(statistics, contribution_statistics(found, seed=0))
+    xr.testing.assert_allclose(statistics, measure_contributions(found, seed=0))
     images = saved["images"].to_dataset()["sparsity"].mean("sample")
     expected = statistics["sparsity"].sel(quantity=["contribution", "activation"])
     np.testing.assert_allclose(images, expected.sel(layer=images["layer"].values), rtol=1e-5)

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.image_study import open_study
-from retina_codec.analysis.sparsity import head_sparsity
+from retina_codec.analysis.layers.sparsity import head_sparsity
+from retina_codec.paper.study import open_study
 from tests.analyses.small_study import load_script, save_networks
 
 NAME = "figure_s8_heads"

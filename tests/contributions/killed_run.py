@@ -28,14 +28,12 @@ import zarr
 import zarr.storage._local as local_store
 from torch import nn
 
-from retina_codec.contributions import (
-    AllUnits,
-    IntegratedGradients,
-    Sum,
-    Surprisal,
-    contribute,
-    shards,
-)
+from retina_codec.contributions import shards
+from retina_codec.contributions.contribute import contribute
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.reductions import AllUnits
+from retina_codec.targets.base import Sum
+from retina_codec.targets.surprisal import Surprisal
 from tests.contributions.tiny import tiny_retina
 
 COUNT = 120

@@ -15,19 +15,19 @@ from tests.reference.authors import FILE, LAYERS, METHODS, STEPS, network, stati
 RECORDED = json.loads(FILE.read_text(encoding="utf-8"))["values"]
 
 OURS = {
-    "int_grad": rc.IntegratedGradients(STEPS),
-    "act_grad": rc.ActGrad(),
-    "act_normgrad": rc.ActNormGrad(),
+    "int_grad": rc.methods.IntegratedGradients(STEPS),
+    "act_grad": rc.methods.ActGrad(),
+    "act_normgrad": rc.methods.ActNormGrad(),
 }
 
 
 def target(name: str) -> Any:
     if name == "Surprisal":
-        return rc.Surprisal(*statistics())
+        return rc.targets.Surprisal(*statistics())
     return {
-        "Sum": rc.Sum(),
-        "TopK": rc.TopK(2, reselect=True),
-        "Contrast": rc.Contrast(reselect=True),
+        "Sum": rc.targets.Sum(),
+        "TopK": rc.targets.TopK(2, reselect=True),
+        "Contrast": rc.targets.Contrast(reselect=True),
     }[name]
 
 

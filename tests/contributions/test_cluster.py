@@ -20,16 +20,13 @@ from distributed import Client, LocalCluster
 from torch import nn
 from torch.utils.data import Dataset
 
-from retina_codec.contributions import (
-    IntegratedGradients,
-    Sum,
-    Surprisal,
-    cluster,
-    contribute,
-    shards,
-)
+from retina_codec.contributions import cluster, shards
+from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.targets.base import Sum
+from retina_codec.targets.surprisal import Surprisal
 from tests.contributions.killed_run import contents
 from tests.contributions.tiny import tiny_retina, tiny_split
 

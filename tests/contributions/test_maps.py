@@ -10,21 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from retina_codec.contributions.classification import Probability, TopK
-from retina_codec.contributions.engine import contribute
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
+from retina_codec.contributions.contribute import contribute
 from retina_codec.contributions.maps import input_map
-from retina_codec.contributions.methods import (
-    ActGrad,
-    ActNormGrad,
-    InputGrad,
-    Method,
-    SmoothGrad,
-)
-from retina_codec.contributions.reduction import AllUnits
-from retina_codec.contributions.targets import Sum, as_target
 from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.base import Method
+from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad, SmoothGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.reductions import AllUnits
+from retina_codec.targets.base import Sum, as_target
+from retina_codec.targets.classification import Probability, TopK
 from tests.contributions.tiny import HISTORY, tiny_retina, tiny_split, tiny_windows
 from tests.reference import maps as slow
 

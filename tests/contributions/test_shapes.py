@@ -13,15 +13,16 @@ import torch
 import transformers
 from torch import nn
 
-from retina_codec.contributions.baselines import resolve_baselines
-from retina_codec.contributions.classification import Entropy, Probability, TopK
-from retina_codec.contributions.engine import as_adapter, contribute
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
+from retina_codec.contributions.contribute import contribute
 from retina_codec.contributions.maps import input_map
-from retina_codec.contributions.methods import ActGrad, ActNormGrad, InputGrad, Method, SmoothGrad
-from retina_codec.contributions.reduction import AllUnits, HeadSums
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.adapter import adapt
+from retina_codec.methods.base import Method
+from retina_codec.methods.baselines import resolve_baselines
+from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad, SmoothGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.networks.adapter import adapt, as_adapter
+from retina_codec.reductions import AllUnits, HeadSums
+from retina_codec.targets.classification import Entropy, Probability, TopK
 from tests.networks.families import IMAGE, LANGUAGE, TorchViT, plain_cnn
 
 IDS = torch.randint(1, 20, (3, 7), generator=torch.Generator().manual_seed(0))

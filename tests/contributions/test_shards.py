@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from retina_codec.contributions import AllUnits, ChannelSums, IntegratedGradients, Sum, shards
-from retina_codec.contributions.running import Plan, Runner, open_runner
+from retina_codec.contributions import shards
+from retina_codec.contributions.runner import Plan, Runner, open_runner
 from retina_codec.contributions.shards import MemorySink, Work, run_here, run_shard, shard_length
-from retina_codec.contributions.sources import open_inputs
+from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.probing.inputs import open_inputs
+from retina_codec.reductions import AllUnits, ChannelSums
+from retina_codec.targets.base import Sum
 
 NETWORK = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 2))
 INPUTS = torch.randn(21, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -20,19 +20,16 @@ import xarray as xr
 import zarr.storage._local as local_store
 from torch import nn
 
-from retina_codec.contributions import (
-    ActGrad,
-    IntegratedGradients,
-    Sum,
-    Surprisal,
-    Target,
-    contribute,
-    engine,
-    identity,
-    shards,
-)
+from retina_codec.contributions import contribute as engine
+from retina_codec.contributions import shards
+from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage import open_tree, save_tree
+from retina_codec.methods.gradients import ActGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.storage import provenance as identity
+from retina_codec.storage.trees import open_tree, save_tree
+from retina_codec.targets.base import Sum, Target
+from retina_codec.targets.surprisal import Surprisal
 from tests.contributions.killed_run import contents, small_network
 from tests.contributions.tiny import tiny_retina, tiny_split
 

@@ -7,20 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from retina_codec.contributions.engine import contribute
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
-from retina_codec.contributions.methods import (
-    ActGrad,
-    ActNormGrad,
-    InputGrad,
-    Method,
-    SmoothGrad,
-)
-from retina_codec.contributions.reduction import AllUnits, ChannelSums, HeadSums, Reduction
+from retina_codec.contributions.contribute import contribute
 from retina_codec.contributions.summary import count_passes, summarize
-from retina_codec.contributions.targets import Sum, as_target
+from retina_codec.methods.base import Method
+from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad, SmoothGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.reductions import AllUnits, ChannelSums, HeadSums, Reduction
+from retina_codec.targets.base import Sum, as_target
 from tests.networks.families import IMAGE, LANGUAGE, TorchViT, plain_cnn
 
 PICTURES = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))

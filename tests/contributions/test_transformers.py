@@ -22,14 +22,15 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from retina_codec.contributions.classification import Entropy, Probability, TopK
-from retina_codec.contributions.engine import contribute
-from retina_codec.contributions.hooked import HookedFunction
-from retina_codec.contributions.integrated_gradients import IntegratedGradients
-from retina_codec.contributions.methods import ActGrad, ActNormGrad, InputGrad, Method
-from retina_codec.contributions.reduction import AllUnits, HeadSums
-from retina_codec.contributions.targets import Unit
+from retina_codec.contributions.contribute import contribute
+from retina_codec.methods.base import Method
+from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad
+from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.reductions import AllUnits, HeadSums
+from retina_codec.targets.base import Unit
+from retina_codec.targets.classification import Entropy, Probability, TopK
 
 
 def randomise(network: nn.Module) -> nn.Module:

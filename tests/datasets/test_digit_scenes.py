@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from retina_codec.recordings.digit_scenes import (
+from retina_codec.images.digits import (
     BRIGHTEST,
     DARKEST,
     HIGHEST_CONTRAST,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.maheswaranathan_tables import PUBLISHED_CELLS
+from retina_codec.recordings.maheswaranathan_2023.constants import PUBLISHED_CELLS
 from tests.recordings.published_files import write_interneurons, write_published
 
 FOLDER = Path(__file__).parents[2] / "datasets" / "maheswaranathan_2023"

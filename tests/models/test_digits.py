@@ -11,8 +11,8 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from retina_codec.networks.small_networks import load_small_network
-from retina_codec.recordings.digit_scenes import digit_scenes
+from retina_codec.images.digits import digit_scenes
+from retina_codec.networks.checkpoints import load_small_network
 
 MODELS = Path(__file__).parents[2] / "models"
 KINDS = ["cnn", "vit"]

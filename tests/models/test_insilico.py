@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import retina_codec as rc
-from retina_codec.analysis.prediction import prediction_quality
+from retina_codec.analysis.pathways.prediction import prediction_quality
 
 FOLDER = Path(__file__).parents[2] / "models" / "insilico"
 DEMO_MOVIE, OTHER_MOVIES = 1, (2, 3)

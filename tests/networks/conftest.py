@@ -11,7 +11,7 @@ import retina_codec as rc
 @pytest.fixture
 def small_network():
     torch.manual_seed(0)
-    network = rc.RetinaCNN(
+    network = rc.networks.RetinaCNN(
         [3, 7, 9],
         [[0, 1], [2, 3], [4, 4]],
         cell_types=["a", "b", "a"],
@@ -19,7 +19,7 @@ def small_network():
         frame_shape=(13, 14),
         channels=(3, 2),
         kernel_sizes=(5, 3, 3),
-        normalisation=rc.Normalisation(100.0, 50.0),
+        normalisation=rc.networks.Normalisation(100.0, 50.0),
         stacked=True,
     )
     for norm in (network.norm1, network.norm2, network.norm3):
@@ -57,7 +57,7 @@ def noise_recording():
     )
     test = split.isel(time=slice(0, 500)).assign_coords(time=time[:500] + 60)
     test["time"].attrs["units"] = "s"
-    return rc.make_recording(
+    return rc.recordings.make_recording(
         train=split,
         test=test,
         frame_rate=100.0,

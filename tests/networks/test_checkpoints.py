@@ -90,7 +90,8 @@ def test_cells_and_types_from_arrays_can_be_saved(tmp_path):
     sizes = dict(history=5, frame_shape=(13, 14), channels=(2, 2), kernel_sizes=(5, 3, 3))
     types = np.array(["ON", "OFF"])
     rc.save_network(
-        rc.RetinaCNN(np.array([4, 8]), [[1, 1], [0, 2]], cell_types=types, **sizes), tmp_path / "n"
+        rc.networks.RetinaCNN(np.array([4, 8]), [[1, 1], [0, 2]], cell_types=types, **sizes),
+        tmp_path / "n",
     )
     again = rc.load_network(tmp_path / "n")
     assert (again.cells, again.cell_types) == ((4, 8), ("ON", "OFF"))

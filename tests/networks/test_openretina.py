@@ -7,7 +7,7 @@ import xarray as xr
 from torch import nn
 
 import retina_codec as rc
-from retina_codec.networks.openretina import from_openretina
+from retina_codec.networks.openretina import load_openretina
 
 TIME, SPACE = (5, 3), (3, 3)  # kernels of the two layers
 
@@ -86,30 +86,30 @@ SETTINGS = dict(frame_rate=30.0, session="second")
 )
 def test_history_and_rates(padding, cut, history):
     model = CoreReadout(padding=padding, cut=cut).eval()
-    network = from_openretina(model, **SETTINGS)
+    network = load_openretina(model, **SETTINGS)
     assert network.history == history
     movie = torch.randn(2, 30, 9, 9)
     expected = model(movie[:, None], data_key="second")[:, -1]
     torch.testing.assert_close(network(movie[:, -history:]), expected, rtol=1e-5, atol=1e-6)
     if padding != "same" or cut == 0:
         with pytest.raises(rc.RetinaCodecError, match="history must hold"):
-            from_openretina(model, history=history - 1, **SETTINGS)
-    longer = from_openretina(model, history=history + 3, **SETTINGS)
+            load_openretina(model, history=history - 1, **SETTINGS)
+    longer = load_openretina(model, history=history + 3, **SETTINGS)
     torch.testing.assert_close(longer(movie[:, -history - 3 :]), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_facts_come_from_the_model():
     model = CoreReadout()
     model.train()
-    network = from_openretina(model, **SETTINGS)
+    network = load_openretina(model, **SETTINGS)
     assert network.cells == (7, 4)
     assert network.cell_types == ("unknown", "unknown")
-    assert network.normalisation == rc.Normalisation(40.0, 20.0)
+    assert network.normalisation == rc.networks.Normalisation(40.0, 20.0)
     assert (network.frame_shape, network.frame_rate) == ((9, 9), 30.0)
     assert network.layers == (
         *("model.core.features.layer0.conv", "model.core.features.layer1.conv"),
     )
-    assert from_openretina(model, frame_rate=30, session="first").cells == (0, 1, 2)
+    assert load_openretina(model, frame_rate=30, session="first").cells == (0, 1, 2)
     assert model.training  # the model itself was not changed
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not network.training
@@ -118,7 +118,7 @@ def test_facts_come_from_the_model():
 @pytest.mark.parametrize("color", [0, 1])
 def test_one_of_two_colors(color):
     model = CoreReadout(colors=2).eval()
-    network = from_openretina(model, color=color, **SETTINGS)
+    network = load_openretina(model, color=color, **SETTINGS)
     windows = torch.randn(2, 7, 9, 9)
     movie = torch.zeros(2, 2, 7, 9, 9)
     movie[:, color] = windows
@@ -128,18 +128,22 @@ def test_one_of_two_colors(color):
 
 def test_a_recording_is_explained():
     model = CoreReadout().eval()
-    network = from_openretina(model, **SETTINGS)
+    network = load_openretina(model, **SETTINGS)
     random = np.random.default_rng(0)
     split = xr.Dataset(
         {"stimulus": (("time", "y", "x"), random.integers(0, 80, (30, 9, 9)))},
         coords={"time": np.arange(30) / 30},
     )
-    rates = rc.predict_rates(network, split, progress=False)
+    rates = rc.networks.predict_rates(network, split, progress=False)
     movie = torch.tensor((split["stimulus"].values - 40) / 20, dtype=torch.float32)
     whole = model(movie[None, None], data_key="second")[0].detach()  # bin t + 6 of frames t..t+6
     np.testing.assert_allclose(rates, whole[: len(rates)], rtol=1e-4, atol=1e-5)
     explained = rc.contribute(
-        network, split, target=rc.Unit(4), method=rc.IntegratedGradients(100), progress=False
+        network,
+        split,
+        target=rc.targets.Unit(4),
+        method=rc.methods.IntegratedGradients(100),
+        progress=False,
     )
     with torch.no_grad():
         grey = network(torch.zeros(1, 7, 9, 9))[0, 1].item()
@@ -173,7 +177,7 @@ class Integrator(nn.Module):
 )
 def test_what_is_missing_is_asked_for(make, options, message):
     with pytest.raises(rc.RetinaCodecError, match=message):
-        from_openretina(make(), **SETTINGS | options)
+        load_openretina(make(), **SETTINGS | options)
 
 
 def test_a_core_that_sees_the_whole_past_cannot_be_cut_into_windows():
@@ -181,14 +185,14 @@ def test_a_core_that_sees_the_whole_past_cannot_be_cut_into_windows():
     model.core = Integrator()
     model.readout = Readouts({"second": Readout(2, 1, 1, 1)})
     with pytest.raises(rc.RetinaCodecError, match="recurrent"):
-        from_openretina(model, **SETTINGS)
+        load_openretina(model, **SETTINGS)
 
 
 def test_given_facts_stand_in_for_missing_ones():
-    network = from_openretina(
+    network = load_openretina(
         CoreReadout(info=False),
         input_shape=(1, 9, 9),
-        normalisation=rc.Normalisation(1.0, 2.0),
+        normalisation=rc.networks.Normalisation(1.0, 2.0),
         cells=["a", "b"],
         cell_types=["ON", "OFF"],
         layers="*layer1.conv",
@@ -216,7 +220,7 @@ def test_the_package_itself():
     )
     info = {"input_shape": (1, 9, 9), "stim_mean": 0.0, "stim_std": 1.0}
     model = BaseCoreReadout(core, readout, 0.01, data_info=info).eval()
-    network = from_openretina(model, **SETTINGS)
+    network = load_openretina(model, **SETTINGS)
     movie = torch.randn(2, 20, 9, 9)
     expected = model(movie[:, None], data_key="second")[:, -1]
     torch.testing.assert_close(network(movie[:, -network.history :]), expected)

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.maheswaranathan import read_maheswaranathan
-from retina_codec.recordings.nwb_reading import read_nwb
+from retina_codec.recordings.maheswaranathan_2023.recording import read_maheswaranathan
+from retina_codec.recordings.nwb.reader import read_nwb
 
 
 def read_session(path):

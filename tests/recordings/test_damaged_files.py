@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.maheswaranathan import read_maheswaranathan
+from retina_codec.recordings.maheswaranathan_2023.recording import read_maheswaranathan
 from tests.recordings.nwb_files import RATE, movie, write
 from tests.recordings.published_files import write_published
 from tests.recordings.watchdog import outcomes

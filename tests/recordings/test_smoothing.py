@@ -6,13 +6,13 @@ import xarray as xr
 from scipy.ndimage import uniform_filter1d
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.nwb_reading import read_nwb
-from retina_codec.recordings.quality import measure_quality
+from retina_codec.recordings.nwb.reader import read_nwb
+from retina_codec.recordings.quality.cells import measure_quality
 from retina_codec.recordings.schema import make_recording, validate_recording
 from retina_codec.recordings.smoothing import smooth_rates
 from tests.recordings.nwb_files import movie, write
+from tests.recordings.quality.test_cells import changed_repeats, with_spikes
 from tests.recordings.small_recording import CELLS, RATE, make_parts
-from tests.recordings.test_quality import changed_repeats, with_spikes
 from tests.reference.quality import smoothed_rate
 
 KERNELS = ("gaussian", "boxcar", "exponential")

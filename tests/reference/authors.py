@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retina_codec.networks.maheswaranathan import RetinaCNN
+from retina_codec.networks.retina.model import RetinaCNN
 
 FILE = Path(__file__).with_name("authors.json")
 LAYERS = ("conv1", "conv2", "conv3")

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from nwbinspector import Importance, inspect_nwbfile
 
-from retina_codec.recordings.nwb import write_nwb
+from retina_codec.recordings.nwb.writer import write_nwb
 from retina_codec.recordings.schema import make_recording
 
 

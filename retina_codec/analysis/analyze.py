@@ -1,0 +1,261 @@
+"""The whole road in one call: recording and network in, one tree of results out.
+
+Why this file exists: the command line, the scripts and a notebook must all run the same steps with
+the same settings and leave the same record of them. It is not a place for methods: each step is a
+public function of its own room and can be called alone.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.retina.model import RetinaCNN
+
+__all__ = ["analyze"]
+
+log = logging.getLogger(__name__)
+
+
+def analyze(
+    recording: xr.DataTree,
+    network: RetinaCNN,
+    *,
+    split: str = "test",
+    layers: Sequence[str] | None = None,
+    steps: int = 20,
+    modes: int = 32,
+    active: int = 3,
+    held_out: float = 0.25,
+    clusters: Sequence[int] = range(2, 9),
+    own_windows: int = 240,
+    hypotheses: bool = True,
+    scores: bool = False,
+    shrinkage: Literal["ledoit-wolf"] | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool | None = None,
+    provenance: Mapping[str, str | int | float] | None = None,
+) -> xr.DataTree:
+    """Explain a network's responses to a recording, from contributions to hypotheses.
+
+    The target is the surprisal of the population response, ``½ (y−μ)ᵀ Σ⁻¹ (y−μ) + const`` in
+    nats, with μ and Σ of the network's own responses to this split; contributions are integrated
+    gradients along the input path from mean grey.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+        A recording (see ``validate_recording``) with the stimulus and the network's cells.
+    network : RetinaCNN
+        The network fitted to these cells.
+    split : str
+        The part of the recording to explain: ``"test"`` or ``"train"``.
+    layers : sequence of str, optional
+        Layers to explain; None takes all of ``network.layers``.
+    steps : int
+        Steps of the path integral (20 as published for the retina).
+    modes, active : int
+        Modes to look for in each layer, and how many may act at one time.
+    held_out : float
+        Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
+    clusters : sequence of int
+        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`).
+    own_windows : int
+        Times at which each cell is described by the modes that drive its own rate
+        (`own_contributions`); 0 describes cells by correlations with the modes.
+    hypotheses : bool
+        Predict what silencing interneurons does (`hypothesize`), where conv1 or conv2 is explained
+        and the network is a `RetinaCNN`. Interneurons are named if the recording has
+        ``/interneurons`` on the clock of the split.
+    scores : bool
+        Score the modes by other seeds, by controls and by the network (`score_modes`); minutes.
+    shrinkage : {"ledoit-wolf"}, optional
+        It regularises Σ when cells are silent or nearly alike.
+    seed : int
+        Start of the decomposition and of k-means.
+    device : str, optional
+        ``"cpu"`` or ``"cuda"``; None keeps the network where it is.
+    progress : bool, optional
+        None shows bars for work over 2 s, False never, True at once.
+    provenance : mapping of str to scalar, optional
+        Added to the attributes of the root: file names, hashes, the command.
+
+    Returns
+    -------
+    xr.DataTree
+        ``/responses`` (recorded rate and prediction in Hz, target in nats, and per cell
+        ``pearson`` between the two and ``noise_ceiling`` where repeats exist),
+        ``/layers/<name>`` (contribution in nats, activation, completeness error),
+        ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
+        ``/pathways``, ``/receptive_fields``; ``/hypotheses`` (hypothesis, cell) and ``/channels``
+        (what each channel sees); ``/layers/<name>/score`` if asked for. The attributes of the root
+        say what was done with what; ``no_hypotheses`` says why there are none.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the recording lacks the split, does not fit the network or holds bad values.
+
+    Notes
+    -----
+    What hypotheses need beyond the rest (seconds of movie, for one) and do not find is no error
+    here: the reason is logged and kept, and the other results are whole.
+
+    References
+    ----------
+    Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
+    """
+    from retina_codec.analysis.fields.fields import receptive_fields
+    from retina_codec.analysis.pathways.own import own_contributions
+    from retina_codec.analysis.pathways.pathways import find_pathways
+    from retina_codec.analysis.pathways.prediction import agreement
+    from retina_codec.contributions.contribute import contribute
+    from retina_codec.methods.integrated_gradients import IntegratedGradients
+    from retina_codec.modes.decompose import decompose
+    from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
+    from retina_codec.modes.scores.score import score_modes
+    from retina_codec.networks.retina.prediction import check_match
+    from retina_codec.targets.surprisal import Surprisal
+
+    if split not in recording.children:
+        raise RetinaCodecError(
+            f"split must be a part of the recording; got {split=}. "
+            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
+        )
+    if getattr(network, "cells", None) is None:
+        raise RetinaCodecError(
+            "network must put out the rates of cells and name them (network.cells); got "
+            f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "
+            "for other networks."
+        )
+    if not any(2 <= k < len(network.cells) for k in clusters):
+        raise RetinaCodecError(
+            f"clusters must hold a number from 2 to cells − 1; got {list(clusters)} for "
+            f"{len(network.cells)} cells. Record more cells, or try fewer pathways."
+        )
+    part = recording.children[split]
+    inputs = check_match(network, part)
+    layers = list(network.layers) if layers is None else list(layers)
+
+    log.info("contributions of %s, %d steps", ", ".join(layers), steps)
+    explained = contribute(
+        network,
+        inputs,
+        target=Surprisal(shrinkage=shrinkage),
+        method=IntegratedGradients(steps=steps),
+        layers=layers,
+        device=device,
+        progress=progress,
+    )
+    log.info("modes: at most %d per layer, %d at a time", modes, active)
+    autoencoder = SparseAutoencoder(modes=modes, active=active, seed=seed)
+    decomposed = decompose(
+        explained,
+        autoencoder,
+        layers=layers,
+        held_out=held_out,
+        gap=max(40, network.history),  # what is fitted and what is held out share no frame
+        device=device,
+        progress=progress,
+    )
+    described = False
+    if own_windows:
+        log.info("contributions to every cell's own rate at %d times", own_windows)
+        with_own = own_contributions(
+            network,
+            inputs,
+            decomposed,
+            layers=layers,
+            windows=own_windows,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+        shares = [with_own[f"layers/{name}/own/share"] for name in layers]
+        described = all(bool(np.isfinite(share).all()) for share in shares)
+        if not described:
+            log.info("some cells have no share in any mode: all are described by correlations")
+        decomposed = with_own
+    log.info("pathways")
+    results = find_pathways(
+        decomposed,
+        layers=layers,
+        clusters=clusters,
+        description="own" if described else "correlation",
+        seed=seed,
+        progress=progress,
+    )
+
+    grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
+    log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)
+    results["receptive_fields"] = xr.DataTree(
+        receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
+    )
+    responses = results["responses"].to_dataset()
+    results["responses"] = xr.DataTree(
+        responses.assign(agreement(responses["prediction"], part).data_vars)
+    )
+    if scores:
+        log.info("scores of the modes: other seeds, controls, the network")
+        results = score_modes(
+            results, network=network, inputs=inputs, seed=seed, device=device, progress=progress
+        )
+    reason = "they were not asked for"
+    if hypotheses:
+        log.info("hypotheses: what silencing interneurons does")
+        reason = _add_hypotheses(results, network, recording, split, seed, device, progress)
+    results.attrs |= {
+        **({"no_hypotheses": reason} if reason else {}),
+        **{name: recording.attrs[name] for name in _RECORDING_ATTRS if name in recording.attrs},
+        "split": split,
+        "seed": seed,
+        **(provenance or {}),
+    }
+    return results
+
+
+def _add_hypotheses(
+    results: xr.DataTree,
+    network: RetinaCNN,
+    recording: xr.DataTree,
+    split: str,
+    seed: int,
+    device: str | None,
+    progress: bool | None,
+) -> str:
+    """Put hypotheses and what the channels see into the results; say why if there are none."""
+    from retina_codec.analysis.hypotheses.hypothesize import hypothesize
+    from retina_codec.analysis.hypotheses.kernels import separable_kernels
+    from retina_codec.analysis.hypotheses.silencing import LAYERS
+
+    if not isinstance(network, RetinaCNN):
+        return (
+            f"they need a RetinaCNN, whose channels can be silenced; got {type(network).__name__}"
+        )
+    if not set(LAYERS) & set(results["layers"].children):
+        return f"they need {' or '.join(LAYERS)} among the layers explained"
+    try:
+        found = hypothesize(
+            network,
+            recording,
+            results,
+            results,
+            split=split,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    except RetinaCodecError as error:
+        log.warning("no hypotheses: %s", error)
+        return str(error)
+    results["hypotheses"] = xr.DataTree(found)
+    kernels = separable_kernels(network, recording.children[split], device=device)
+    results["channels"] = xr.DataTree(kernels)
+    return ""
+
+
+_RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")

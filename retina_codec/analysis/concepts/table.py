@@ -1,0 +1,138 @@
+"""Which samples belong to which classes and superclasses, as a table of yes and no.
+
+Why this file exists: classes, superclasses and any other concept are the same to everything that
+follows, a column of a table. Labels may be numbers here, and the table is checked against results.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.results import input_dim, layer_dataset, read, sample_labels
+from retina_codec.errors import RetinaCodecError
+from retina_codec.images.hierarchy import membership
+
+__all__ = ["KINDS", "checked_table", "chunks_of", "concept_table", "features_of", "kinds_of"]
+
+
+def concept_table(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
+    """Say which samples belong to which classes, and to which groups of classes.
+
+    Parameters
+    ----------
+    labels : array-like of str or numbers, (sample,)
+        Class of every sample; "", None or NaN for no class.
+    hierarchy : Hierarchy or mapping, optional
+        From `read_hierarchy`, or class to superclass, or to several. Classes that it does not
+        name belong to none.
+
+    Returns
+    -------
+    xr.DataArray of bool, dims (sample, concept)
+        See `recordings.hierarchy.membership`: classes first, then superclasses; coordinate
+        ``level`` along concept.
+
+    Raises
+    ------
+    RetinaCodecError
+        If there are no labels, or a superclass has the name of a class.
+    """
+    given = np.asarray(getattr(labels, "values", labels), dtype=object)
+    if given.ndim != 1:
+        raise RetinaCodecError(f"labels must be one per sample, (sample,); got {given.shape}.")
+    text = np.array(["" if one is None or one != one else str(one) for one in given], dtype=str)
+    coords = labels.coords if isinstance(labels, xr.DataArray) else None
+    named = xr.DataArray(text, dims=getattr(labels, "dims", ("sample",)), coords=coords)
+    return membership(named, hierarchy)
+
+
+def checked_table(
+    tree: xr.DataTree, concepts: xr.DataArray | None, name: str, first: xr.DataArray
+) -> xr.DataArray:
+    """Return the table of concepts, checked against the samples."""
+    dim = input_dim(first)
+    count = int(first.sizes[dim])
+    if concepts is None:
+        labels = sample_labels(tree, None, name, count)
+        if labels is None:
+            raise RetinaCodecError(
+                "the results carry no labels; give concepts=concept_table(labels)."
+            )
+        return concept_table(labels)
+    if set(concepts.dims) != {"sample", "concept"} or concepts.dtype != bool:
+        raise RetinaCodecError(
+            f"concepts must be bool (sample, concept); got {concepts.dtype} {concepts.dims}. Use "
+            "concept_table(labels)."
+        )
+    same = "sample" not in concepts.coords or dim not in first.coords
+    if concepts.sizes["sample"] != count or not (
+        same or np.array_equal(concepts["sample"].values, first[dim].values)
+    ):
+        raise RetinaCodecError(
+            f"concepts must be of the same samples as the results; got {concepts.sizes['sample']} "
+            f"for {count}, or other labels. Select common samples."
+        )
+    if "concept" not in concepts.coords:
+        concepts = concepts.assign_coords(concept=np.arange(concepts.sizes["concept"]))
+    return concepts
+
+
+Floats = npt.NDArray[np.float64]
+
+
+KINDS = ("modes", "contributions", "activations", "activation_modes")
+
+
+def kinds_of(of: str | Sequence[str], activation_modes: xr.DataTree | None) -> list[str]:
+    """Return the kinds that are asked for, in their usual order."""
+    kinds = [of] if isinstance(of, str) else list(of)
+    if activation_modes is not None and "activation_modes" not in kinds:
+        kinds.append("activation_modes")
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise RetinaCodecError(f"of must name some of {', '.join(KINDS)}; got {kinds}.")
+    if "activation_modes" in kinds and activation_modes is None:
+        raise RetinaCodecError(
+            "activation modes must be given: activation_modes=decompose(activation_tree(tree), "
+            "method)."
+        )
+    return [kind for kind in KINDS if kind in kinds]
+
+
+def features_of(
+    tree: xr.DataTree, other: xr.DataTree | None, name: str, kind: str, sign: str
+) -> xr.DataArray:
+    """Return one kind of features of a layer, not read yet."""
+    if kind in ("modes", "activation_modes"):
+        source = tree if kind == "modes" or other is None else other
+        layer = source["layers"].children.get(name)
+        node = None if layer is None else layer.children.get("modes")
+        if node is None or "loading" not in node.data_vars:
+            raise RetinaCodecError(
+                f"layer {name!r} has no modes to correlate ({kind}); run decompose() first, or "
+                "leave them out of of=."
+            )
+        return node.to_dataset()["loading"]
+    dataset = layer_dataset(tree, name)
+    if kind == "activations":
+        return dataset["activation"]
+    both = dataset["contribution"]
+    return both if sign == "net" else both.sel(sign=sign)
+
+
+def chunks_of(array: xr.DataArray, count: int) -> Callable[[], Iterator[tuple[slice, Floats]]]:
+    """Return a way to go through (slice, features); signs are added up."""
+    dim = input_dim(array)
+    if array.sizes[dim] != count:
+        raise RetinaCodecError(
+            f"all features must be of the same samples; got {array.sizes[dim]} and {count}."
+        )
+
+    def chunks() -> Iterator[tuple[slice, Floats]]:
+        for part, values in read({"v": array}, dim):
+            one = values["v"]
+            yield part, one.sum(axis=1) if one.ndim == 3 else one
+
+    return chunks

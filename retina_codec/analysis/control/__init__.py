@@ -1,0 +1,1 @@
+"""Control of classes by channels held back."""

@@ -1,0 +1,294 @@
+"""Labels of images and of modes, as numbers that belong together.
+
+Why this file exists: the same class has a name, the number of an output and a column in a table of
+concepts, for the images that are asked and for the samples that modes were found in. They are
+matched here, once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.concepts.table import concept_table
+from retina_codec.analysis.results import sample_labels
+from retina_codec.errors import RetinaCodecError
+from retina_codec.probing.inputs import Source
+
+__all__ = [
+    "Choice",
+    "Concepts",
+    "best_modes",
+    "channel_counts",
+    "channel_weights",
+    "concepts_of",
+    "draw_orders",
+    "keep_sets",
+    "samples_of",
+]
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """N images with their classes, and the concepts that are asked for."""
+
+    classes: list[str]  # those that images have
+    code: npt.NDArray[np.intp]  # (N,), number along ``classes``
+    output: npt.NDArray[np.intp]  # (N,), number of the network's output
+    concepts: list[str]
+    member: npt.NDArray[np.bool_]  # (concept, class)
+    hierarchy: Mapping[str, str | Sequence[str]] | None
+    outputs: Sequence[str] | None
+
+
+def concepts_of(
+    source: Source,
+    labels: Any,
+    outputs: Sequence[str] | None,
+    superclasses: Mapping[str, str | Sequence[str]] | None,
+    concepts: Sequence[str] | None,
+    off_classes: int | None,
+) -> Concepts:
+    """Match the labels of images with outputs and concepts.
+
+    Raises
+    ------
+    RetinaCodecError
+        If there is not one label per image, one names no output, or a concept has no image, or
+        leaves no class off target.
+    """
+    given = source.coords.get("label") if labels is None else labels
+    if given is None:
+        raise RetinaCodecError(
+            "labels must name the class of every image; got none, and the images carry no "
+            "coordinate 'label'. Give labels=."
+        )
+    given = given[1] if isinstance(given, tuple) else given
+    names = _names(given, outputs)
+    if names.shape != (len(source),):
+        raise RetinaCodecError(
+            f"there must be one label per image, ({len(source)},); got shape {names.shape}."
+        )
+    table = concept_table(names, superclasses)
+    wanted = "class" if superclasses is None else "superclass"
+    table = table.isel(concept=table["level"].values == wanted)
+    known = [str(name) for name in table["concept"].values]
+    chosen = known if concepts is None else [str(name) for name in concepts]
+    if not chosen or not set(chosen) <= set(known):
+        raise RetinaCodecError(
+            f"concepts must name {wanted}es of the images; got {chosen or 'none'}, there are "
+            f"{known or 'none'}."
+        )
+    classes, code = np.unique(names, return_inverse=True)
+    rows = table.sel(concept=chosen).transpose("concept", "sample").values
+    first = [int(np.flatnonzero(code == number)[0]) for number in range(len(classes))]
+    member = rows[:, first]
+    lonely = [name for name, row in zip(chosen, member, strict=True) if row.all()]
+    if lonely:
+        raise RetinaCodecError(
+            f"every concept needs classes outside it, to be off target; {lonely[0]!r} holds all "
+            f"{len(classes)} classes of the images. Give images of other classes too."
+        )
+    if off_classes is not None and not 1 <= off_classes <= int((~member).sum(1).min()):
+        raise RetinaCodecError(
+            f"off_classes must be between 1 and {int((~member).sum(1).min())}, the classes "
+            f"outside a concept; got {off_classes}."
+        )
+    order = [str(name) for name in outputs] if outputs is not None else None
+    number = {name: order.index(name) if order else int(name) for name in classes.tolist()}
+    output = np.array([number[name] for name in names.tolist()], dtype=np.intp)
+    return Concepts(
+        classes.tolist(), code.astype(np.intp), output, chosen, member, superclasses, outputs
+    )
+
+
+def samples_of(
+    tree: xr.DataTree, name: str, labels: Any, count: int, asked: Concepts
+) -> npt.NDArray[np.bool_]:
+    """Say which samples of the modes belong to which concept, (sample, concept).
+
+    Raises
+    ------
+    RetinaCodecError
+        If the results carry no labels, or none of a concept.
+    """
+    if labels is not None:
+        labels = _names(labels, asked.outputs)
+    given = sample_labels(tree, labels, name, count)
+    if given is None:
+        raise RetinaCodecError(
+            "the results carry no labels, so no mode can be matched with a class. Give "
+            "mode_labels=, the class of every sample that was explained."
+        )
+    _names(given[given != ""], asked.outputs)
+    table = concept_table(given, asked.hierarchy)
+    missing = [name for name in asked.concepts if name not in table["concept"].values]
+    if missing:
+        raise RetinaCodecError(
+            f"the samples of the modes must hold every concept; they hold none of {missing}. "
+            "Explain images of these, or choose concepts=."
+        )
+    found: npt.NDArray[np.bool_] = (
+        table.sel(concept=asked.concepts).transpose("sample", "concept").values
+    )
+    return found
+
+
+def _names(labels: Any, outputs: Sequence[str] | None) -> npt.NDArray[np.str_]:
+    """Return labels as names: of outputs by name or number, else numbers as text."""
+    given = np.asarray(getattr(labels, "values", labels))
+    names = given.astype(str)
+    if outputs is None:
+        wrong = sorted({name for name in names.ravel().tolist() if not name.isdigit()})
+        if wrong:
+            raise RetinaCodecError(
+                f"labels must be numbers of outputs where the network does not name its classes; "
+                f"got {wrong[:5]}. Give classes=, the names of the outputs in order."
+            )
+        return names
+    known = [str(name) for name in outputs]
+    if given.dtype.kind in "iu":
+        if given.size and not 0 <= given.min() <= given.max() < len(known):
+            raise RetinaCodecError(
+                f"labels that are numbers must lie in 0..{len(known) - 1}, the outputs; got "
+                f"{given.min()} to {given.max()}."
+            )
+        numbered: npt.NDArray[np.str_] = np.array(known)[given]
+        return numbered
+    wrong = sorted(set(names.ravel().tolist()) - set(known))
+    if wrong:
+        raise RetinaCodecError(
+            f"labels must be classes of the network; got {wrong[:5]}, it has {known[:20]}"
+            f"{' ...' if len(known) > 20 else ''}."
+        )
+    return names
+
+
+Floats = npt.NDArray[np.float64]
+
+
+Integers = npt.NDArray[np.int64]
+
+
+Masks = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Channels of one layer in the order in which they are taken, and why."""
+
+    order: Integers  # (concept or draw, group)
+    mode: Integers | None = None  # (concept, rank), numbers along the dim mode
+    correlation: Floats | None = None  # (concept, rank), Pearson r
+
+
+def best_modes(
+    loading: Floats, member: npt.NDArray[np.bool_], count: int
+) -> tuple[Integers, Floats]:
+    """Find the modes whose loadings correlate most with each concept.
+
+    Pearson r of every loading with the binary mask of the concept, over samples.
+
+    Parameters
+    ----------
+    loading : array (sample, mode)
+    member : array of bool (sample, concept)
+    count : int
+        How many modes of each concept.
+
+    Returns
+    -------
+    mode : array of int (concept, rank)
+        Largest r first. A loading that does not vary comes last.
+    correlation : array (concept, rank)
+        r; NaN for such a loading.
+    """
+    z = loading - loading.mean(0)
+    y = member - member.mean(0)
+    scale = np.sqrt((z**2).sum(0)[:, None] * (y**2).sum(0))  # (m, k)
+    varies = (np.ptp(loading, axis=0) > 0)[:, None] & (scale > 0)
+    r = np.divide(z.T @ y, scale, out=np.full_like(scale, -np.inf), where=varies).T  # (k, m)
+    mode = np.argsort(-r, axis=1, kind="stable")[:, :count]
+    found = np.take_along_axis(r, mode, 1)
+    return mode, np.where(np.isfinite(found), found, np.nan)
+
+
+def channel_weights(dictionary: xr.DataArray, mode: Integers, sign: str) -> Floats:
+    """Sum the weights of some modes for every channel, of one sign or of both (net).
+
+    Parameters
+    ----------
+    dictionary : xr.DataArray (mode, sign, channel)
+    mode : array of int (concept, rank)
+    sign : {"excitatory", "inhibitory", "net"}
+
+    Returns
+    -------
+    array (concept, channel)
+        Inhibitory weights are <= 0: of "inhibitory", the size.
+    """
+    ordered = dictionary.transpose("mode", "sign", "channel")
+    if sign == "net":
+        weight = ordered.sum("sign").values
+    else:
+        weight = np.abs(ordered.sel(sign=sign).values)
+    found: Floats = weight.astype(np.float64)[mode].sum(1)
+    return found
+
+
+def draw_orders(weight: Floats, random: np.random.Generator) -> Integers:
+    """Order channels by weight, the largest first, equal ones (those without) by chance.
+
+    Parameters
+    ----------
+    weight : array (row, channel)
+        All equal: a random order.
+    """
+    ties = random.permuted(np.tile(np.arange(weight.shape[1]), (len(weight), 1)), axis=1)
+    found: Integers = np.lexsort((ties, -weight), axis=1)
+    return found
+
+
+def channel_counts(percentages: npt.ArrayLike, channels: int) -> Integers:
+    """Return how many channels stand for each percentage: the nearest, at least 1, never all."""
+    share = np.asarray(percentages, np.float64) / 100
+    found: Integers = np.clip(np.floor(share * channels + 0.5), 1, max(1, channels - 1)).astype(int)
+    return found
+
+
+def keep_sets(order: Integers, counts: Integers, style: str, channels: int) -> Masks:
+    """Say what is kept when the first of an order are ablated, or preserved.
+
+    Parameters
+    ----------
+    order : array of int (row, group)
+        Groups are equal runs of neighbouring channels (attention heads), or single channels.
+    counts : array of int (percentage,)
+        Of groups.
+    style : {"ablate", "preserve"}
+    channels : int
+        Of the layer.
+
+    Returns
+    -------
+    array (row, percentage, channel)
+        1: kept, 0: held back.
+
+    Raises
+    ------
+    RetinaCodecError
+        If groups cannot share the channels evenly.
+    """
+    groups = order.shape[1]
+    if channels % groups:
+        raise RetinaCodecError(
+            f"the modes have {groups} channels (or heads), which cannot share the layer's "
+            f"{channels} evenly. Give modes of this layer, or the number of its heads."
+        )
+    place = np.argsort(order, axis=1)  # (row, group): when its turn comes
+    taken = place[:, None] < counts[None, :, None]
+    kept = taken if style == "preserve" else ~taken
+    return np.repeat(kept, channels // groups, axis=2).astype(np.float32)

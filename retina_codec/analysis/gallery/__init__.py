@@ -1,0 +1,1 @@
+"""What a mode looks at in images."""

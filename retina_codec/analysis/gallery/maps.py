@@ -1,0 +1,242 @@
+"""What a mode looks at: maps of its channels in images.
+
+Why this file exists: a mode names channels, and a map is of channels; which ones, and which of
+their units, is decided here. Maps themselves are those of `input_map`; nothing is drawn.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from torch import nn
+
+from retina_codec.analysis.results import input_dim
+from retina_codec.contributions.maps import input_map
+from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.base import Method
+from retina_codec.methods.gradients import InputGrad
+from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.probing.inputs import open_inputs
+from retina_codec.progress import progress_bar
+from retina_codec.targets.base import Target
+from retina_codec.targets.classification import Probability
+
+__all__ = ["few", "mode_channels", "mode_maps", "modes_at"]
+
+BLOCK = 8  # batches between two steps of the progress bar
+
+
+def mode_channels(
+    modes: xr.DataTree,
+    layer: str,
+    mode: Any,
+    *,
+    share: float | None = 0.1,
+    top: int | None = None,
+    sign: str = "excitatory",
+) -> xr.DataArray:
+    """Select the channels of a mode: those with the largest weights.
+
+    Parameters
+    ----------
+    modes : xr.DataTree
+        Results of `decompose`.
+    layer : str
+    mode : label of a mode
+    share : float, optional
+        Share of the layer's channels, rounded up, at least one.
+    top : int, optional
+        Their number, instead of a share.
+    sign : {"excitatory", "inhibitory", "both"}
+        Of the weights, whose size counts; "both" adds the two signs.
+
+    Returns
+    -------
+    xr.DataArray, dims (channel,)
+        Size of the weight of the selected channels, 0 for all others (and for those that the mode
+        does not use, even if fewer are left then).
+
+    Raises
+    ------
+    RetinaCodecError
+        If there is no such mode, or the number of channels is not between 1 and all.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, section 6 (CODEC-selected salient channels).
+    """
+    dictionary = modes_at(modes, layer)["dictionary"]
+    if mode not in dictionary["mode"].values.tolist():
+        raise RetinaCodecError(
+            f"layer {layer!r} has the modes {few(dictionary['mode'].values)}; got {mode!r}."
+        )
+    known = dictionary["sign"].values.tolist()
+    if sign not in (*known, "both"):
+        raise RetinaCodecError(f"sign must be one of {', '.join([*known, 'both'])}; got {sign!r}.")
+    one = abs(dictionary.sel(mode=mode, drop=True))
+    weight = one.sum("sign") if sign == "both" else one.sel(sign=sign, drop=True)
+    count = weight.sizes["channel"]
+    number = top if top is not None else 0 if share is None else int(np.ceil(share * count))
+    if isinstance(number, bool) or not 1 <= number <= count:
+        raise RetinaCodecError(
+            f"between 1 and {count} channels must be selected; got {share=}, {top=}. share=0.1 is "
+            "usual."
+        )
+    kept = np.argsort(-weight.values, kind="stable")[:number]
+    selected = np.isin(np.arange(count), kept)
+    return weight.where(selected, 0.0).rename("weight").assign_attrs(units="1")
+
+
+def mode_maps(
+    network: nn.Module | Adapter,
+    images: Any,
+    modes: xr.DataTree,
+    layer: str,
+    mode: Any,
+    *,
+    target: Target | None = None,
+    share: float | None = 0.1,
+    top: int | None = None,
+    sign: str = "excitatory",
+    weighted: bool = False,
+    positive_only: bool = True,
+    method: Method | None = None,
+    samples: Sequence[int] | npt.NDArray[np.integer] | None = None,
+    batch_size: int = 8,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Map what a mode's channels contribute to a class probability back to the images.
+
+    ``M_i = Σ_j m_j [C_j > 0] C_ij``, j over all units of the selected channels; for `InputGrad`
+    ``C_ij = x_i J_ji ∂F/∂h_j`` and ``C_j = Σ_i C_ij``. One backward pass for all units.
+
+    Parameters
+    ----------
+    network : torch.nn.Module or Adapter
+    images : xr.DataArray, tensor, array or torch Dataset
+        (sample, color, y, x), as the network takes them.
+    modes : xr.DataTree
+        Results of `decompose`.
+    layer, mode
+        Which mode.
+    target : Target, optional
+        `Probability`, of the class predicted for each image, when left out.
+    share, top, sign
+        Which channels, see `mode_channels`.
+    weighted : bool
+        Multiply channels by the mode's weights; all alike otherwise, as in the paper.
+    positive_only : bool
+        Only units with C_j > 0.
+    method : Method, optional
+        `InputGrad` when left out; others as in `input_map`. A baseline "mean" is that of all
+        images, mapped or not.
+    samples : sequence of int, optional
+        Positions of the images to map; all when left out. The result is as large as they are.
+    batch_size, device, dtype
+        As in `input_map`.
+    progress : bool, optional
+        None shows a bar after 2 s, False never, True at once.
+
+    Returns
+    -------
+    xr.Dataset
+        ``map`` with the dims of the images, ``total`` and ``completeness_error`` (sample), see
+        `input_map`; ``sample`` counts positions where images have no labels of their own. The
+        selected channels in the attributes.
+
+    Raises
+    ------
+    RetinaCodecError
+        If mode, channels, images or samples do not fit.
+
+    Notes
+    -----
+    Gradients at one point are noisy; `IntegratedGradients` costs a pass per step and keeps closer
+    to the object, see ``benchmarks/mode_localisation.py``. The paper's images are centered, so that
+    x = 0 is grey; where a network centers them itself, 0 is black.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, sections 6, 10.7 and 10.8.
+    """
+    weight = mode_channels(modes, layer, mode, share=share, top=top, sign=sign)
+    chosen = weight.values > 0
+    if not chosen.any():
+        raise RetinaCodecError(
+            f"mode {mode!r} of layer {layer!r} has no {sign} weight at all; choose another sign."
+        )
+    total = len(images)
+    positions = np.arange(total) if samples is None else np.asarray(samples, dtype=np.int64)
+    if positions.ndim != 1 or not len(positions) or positions.min() < 0 or positions.max() >= total:
+        raise RetinaCodecError(
+            f"samples must be positions from 0 to {total - 1}, at least one; got "
+            f"{few(positions.ravel())}."
+        )
+    weights = weight.values if weighted else chosen.astype(np.float64)
+    method = InputGrad() if method is None else method
+    adapter = as_adapter(network, [layer.partition("@")[0]])
+    method = method.prepare(lambda: open_inputs(adapter, images).mean())
+    parts = []
+    size = BLOCK * batch_size
+    starts = range(0, len(positions), size)
+    for start in progress_bar(starts, description="maps", progress=progress):
+        some = positions[start : start + size]
+        found = input_map(
+            network,
+            _take(images, some),
+            layer,
+            target=Probability() if target is None else target,
+            method=method,
+            weights=weights,
+            positive_only=positive_only,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+        )
+        if not (isinstance(images, xr.DataArray) and "sample" in images.coords):
+            found = found.assign_coords(sample=some)
+        parts.append(found)
+    result = parts[0] if len(parts) == 1 else xr.concat(parts, "sample", join="exact")
+    return result.assign_attrs(
+        mode=mode if isinstance(mode, int | float | str) else str(mode),
+        channels=np.flatnonzero(chosen).tolist(),
+        weighted=int(weighted),
+        sign=sign,
+    )
+
+
+def modes_at(modes: xr.DataTree, layer: str) -> xr.Dataset:
+    """Return the modes of a layer."""
+    layers = modes["layers"].children if "layers" in modes.children else {}
+    node = layers[layer].children.get("modes") if layer in layers else None
+    if node is None:
+        found = [name for name in layers if "modes" in layers[name].children]
+        raise RetinaCodecError(
+            f"layer {layer!r} must have modes; layers with modes: {found or 'none'}. Run "
+            "decompose() first."
+        )
+    dataset = node.to_dataset()
+    input_dim(dataset["loading"])
+    return dataset
+
+
+def _take(images: Any, positions: npt.NDArray[np.int64]) -> Any:
+    """Return some of the images."""
+    if isinstance(images, xr.DataArray):
+        return images.isel({images.dims[0]: positions})
+    if isinstance(images, torch.Tensor):
+        return images[torch.from_numpy(positions)]
+    if isinstance(images, np.ndarray):
+        return images[positions]
+    return torch.utils.data.Subset(images, positions.tolist())
+
+
+def few(values: Any) -> str:
+    """Name the first eight of some values, for messages."""
+    some = [str(value) for value in list(values)[:8]]
+    return ", ".join(some) + (", ..." if len(values) > 8 else "")

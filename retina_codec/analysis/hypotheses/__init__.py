@@ -1,0 +1,1 @@
+"""What silencing an interneuron would do."""

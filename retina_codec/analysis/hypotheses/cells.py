@@ -1,0 +1,143 @@
+"""Which cells a hypothesis claims, how much it tells, and how well an experiment would see it.
+
+Why this file exists: the rules by which a predicted change becomes a claim must stand in one place,
+apart from how it was predicted. All arrays are (row, cell) unless said.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from retina_codec.analysis.hypotheses.effects import EventEffects
+from retina_codec.statistics.power import detectability
+
+__all__ = ["ClaimedCells", "claim_cells", "detectabilities", "information_of_cells"]
+
+Floats = npt.NDArray[np.floating]
+
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ClaimedCells:
+    """What a row says of each cell."""
+
+    affected: Mask
+    undecided: Mask
+    timed: Mask
+    match_error: Floats  # (row,) Hz
+
+    def rows(self, chosen: npt.NDArray[np.integer]) -> "ClaimedCells":
+        """Take some rows, in this order."""
+        return ClaimedCells(*(getattr(self, part.name)[chosen] for part in fields(self)))
+
+
+def claim_cells(
+    effects: EventEffects, rate: Floats, match: Floats, threshold: float
+) -> ClaimedCells:
+    """Tell affected, undecided and timed cells.
+
+    With Δ the change in the events, Δ' that elsewhere, C = Δ − Δ', λ̄ the larger of the cell's rate
+    in the events and over the split, and ``m = (1 − r²) · max over cells |Δ|``: affected is
+    ``|Δ| > max(threshold λ̄, m)`` with an interval without 0; undecided is ``|Δ| > threshold λ̄``
+    without being affected; timed is affected, ``|C| > threshold λ̄`` with an interval without 0,
+    and ``|Δ| > |Δ'|``.
+
+    Parameters
+    ----------
+    effects : EventEffects
+        An unknown interval (NaN) excludes nothing.
+    rate : array (cell,), Hz
+        Over the split.
+    match : array (row,)
+        r, of silenced channels and interneuron.
+    threshold : float
+
+    Returns
+    -------
+    ClaimedCells
+    """
+    error = (1 - match**2) * np.abs(effects.change).max(axis=1)
+    least = threshold * np.fmax(effects.rate, rate)
+    large = np.abs(effects.change) > least
+    sure = (effects.low > 0) | (effects.high < 0)
+    affected = large & sure & (np.abs(effects.change) > error[:, None])
+    apart = (effects.contrast_low > 0) | (effects.contrast_high < 0)
+    more = np.abs(effects.change) > np.abs(effects.elsewhere)
+    timed = affected & apart & more & (np.abs(effects.contrast) > least)
+    return ClaimedCells(affected, large & ~affected, timed, error)
+
+
+def information_of_cells(
+    effects: EventEffects, claimed: ClaimedCells, variability: Floats, *, active: bool
+) -> Floats:
+    """Compute what one presentation with and one without silencing tell of each cell, in nats.
+
+    ``½ ln(1 + C² / (s² + m² + v))`` for timed cells, else 0; C and its standard error s,
+    ``v = F (λ + λ₁) / T`` in the events and elsewhere. Without events Δ takes the place of C, and
+    all cells count.
+
+    Parameters
+    ----------
+    effects : EventEffects
+    claimed : ClaimedCells
+    variability : array (cell,)
+        F.
+    active : bool
+        Whether there are events.
+
+    Returns
+    -------
+    array (row, cell)
+    """
+    noise = _noise(effects.rate, effects.change, effects.seconds, variability)
+    value, error = effects.change, effects.error
+    if active:
+        elsewhere = effects.rate_elsewhere, effects.elsewhere, effects.seconds_elsewhere
+        noise = noise + _noise(*elsewhere, variability)
+        value, error = effects.contrast, effects.contrast_error
+    width = error**2 + claimed.match_error[:, None] ** 2 + noise
+    ratio = np.divide(value**2, width, out=np.zeros_like(value), where=width > 0)
+    gain = 0.5 * np.log1p(ratio)
+    return np.where(claimed.timed, gain, 0.0) if active else gain
+
+
+def detectabilities(
+    effects: EventEffects, affected: Mask, variability: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Compute d² of every cell in the events, and Σ d² per second over affected cells.
+
+    Parameters
+    ----------
+    effects : EventEffects
+    affected : array of bool (row, cell)
+        In a row without any, all cells count.
+    variability : array (cell,)
+
+    Returns
+    -------
+    array (row, cell)
+        For one presentation of the split; see `detectability`.
+    array (row,), 1/s
+    array (row,), 1/s
+        NaN without other times.
+    """
+    counted = np.where(affected.any(axis=1, keepdims=True), affected, True)
+    parts = []
+    for rate, change in (
+        (effects.rate, effects.change),
+        (effects.rate_elsewhere, effects.elsewhere),
+    ):
+        after = np.maximum(rate + change, 0.0)  # a rate; rounding may leave −1e-8
+        parts.append(detectability(rate, after, 1.0, variability))  # in one second
+    inside, outside = ((part * counted).sum(axis=1) for part in parts)
+    return parts[0] * effects.seconds[:, None], inside, outside
+
+
+def _noise(rate: Floats, change: Floats, seconds: Floats, variability: Floats) -> Floats:
+    """Variance of a measured change, F (λ + λ₁) / T."""
+    time = seconds[:, None]
+    total = variability * (2 * rate + change)
+    return np.divide(total, time, out=np.full_like(total, np.nan), where=time > 0)

@@ -1,0 +1,301 @@
+"""Which recorded interneurons a network's hidden channels resemble, against a null.
+
+Why this file exists: a channel becomes a statement about a neuron only through a recording of
+that neuron which the network was never fitted to. Resemblance is not identity: two neurons with
+the same input have the same potential, and the best of many places correlates by chance, too. The
+null has the same choice of places.
+
+Notation: T windows, u units (channel × row × column), k interneurons, s shifts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+
+from retina_codec.analysis.hypotheses.silencing import LAYERS, evaluating
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.networks.retina.prediction import open_windows
+from retina_codec.probing.retina.hidden import HiddenLayers
+from retina_codec.progress import progress_bar
+
+__all__ = ["match_interneurons", "name_channels"]
+
+Floats = npt.NDArray[np.floating]
+
+
+FEWEST_BINS = 50
+
+
+def match_interneurons(
+    network: RetinaCNN,
+    split: xr.Dataset | xr.DataTree,
+    interneurons: xr.Dataset | xr.DataTree,
+    *,
+    shifts: int = 24,
+    largest_shift: float = 0.25,
+    batch_size: int = 128,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Correlate every hidden channel with every interneuron's potential, at the best place.
+
+    ``r[c, k] = max over places of Pearson r over time (activation[c, place], potential[k])``,
+    with the activation before the rectifier, so that hyperpolarisation counts as well. A channel
+    of the opposite polarity has a negative r and does not match.
+
+    Null: the linear shift. Potentials are moved by ``shifts`` equal steps to either side, up to
+    ``largest_shift`` of the recording, against the same activations (the middle of the
+    recording), and the best place is chosen anew for each shift: ``p = min(1, m / (shifts + 1))``,
+    m the number of shifts, 0 included, whose r reaches that of shift 0. This p is valid if either
+    series is stationary, however slow.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+    split : xr.Dataset or node of a recording
+        With the ``stimulus`` (time, y, x) that the interneurons saw, raw intensities.
+    interneurons : xr.Dataset or node of a recording
+        ``potential`` (time, interneuron), finite, any unit, on the clock of ``split`` (matched to
+        a quarter of a bin); ``type`` along interneuron.
+    shifts : int
+        To either side; the smallest p is 1 / (shifts + 1).
+    largest_shift : float
+        Part of the recording, in (0, 0.5).
+    batch_size, device, progress
+        See `retina_codec.analysis.hypotheses.silencing.silence_channels`.
+
+    Returns
+    -------
+    xr.Dataset
+        Along ``channel`` ("conv1/0", with ``layer`` and ``number``) and ``interneuron``:
+        ``correlation``, ``p_value``, ``null_mean`` (of the shifts), ``place_y`` and ``place_x``
+        (px, centre of the best unit's field). Along ``channel`` and ``interneuron_type``:
+        ``type_correlation``, the mean over the interneurons of a type, and ``type_p_value``. NaN
+        for a channel whose units never change.
+
+    Raises
+    ------
+    RetinaCodecError
+        If potentials are missing, not finite or constant, share too few times with the split, or
+        the split does not fit the network.
+
+    References
+    ----------
+    Maheswaranathan et al. 2023, Neuron 111:2742 (best unit per channel). Harris 2020,
+    doi:10.1101/2020.11.29.402719 (linear shift).
+    """
+    if shifts < 1 or not 0 < largest_shift < 0.5:
+        raise RetinaCodecError(
+            "shifts must be at least 1 and largest_shift between 0 and 0.5; "
+            f"got {shifts=}, {largest_shift=}."
+        )
+    _, windows = open_windows(network, split)
+    time = windows.time.values
+    potential, names, types = _potentials(interneurons, time, 1 / network.frame_rate)
+    reach = int(largest_shift * len(time))
+    if reach < shifts or len(time) - 2 * reach < FEWEST_BINS:
+        raise RetinaCodecError(
+            f"the null needs {shifts} different shifts and {FEWEST_BINS} bins between them; got "
+            f"{len(time)} bins. Use fewer shifts or a longer recording."
+        )
+    offsets = np.round(np.linspace(-reach, reach, 2 * shifts + 1)).astype(int)
+    middle = np.arange(reach, len(time) - reach)
+    columns = potential[middle[:, None] + offsets].reshape(len(middle), -1)  # (T, s · k)
+    columns -= columns.mean(axis=0)
+    spread = columns.std(axis=0)
+    if (spread == 0).any():
+        still = sorted({names[column % len(names)] for column in np.flatnonzero(spread == 0)})
+        raise RetinaCodecError(f"potentials must vary in time; those of {still} do not.")
+    shifted = torch.from_numpy((columns / spread).astype(np.float32))
+    sums = {name: _Sums() for name in LAYERS}
+    with evaluating(network, device) as place, torch.no_grad():
+        layers, shifted = HiddenLayers(network), shifted.to(place)
+        steps = progress_bar(
+            windows.batches(batch_size, place),
+            description="interneurons",
+            total=-(-len(windows) // batch_size),
+            progress=progress,
+        )
+        for part, batch in steps:
+            start, stop = max(part.start, reach), min(part.stop, reach + len(middle))
+            if stop <= start:
+                continue
+            kept = batch[start - part.start : stop - part.start]
+            first = layers.first(kept)
+            second = layers.second(torch.relu(first))
+            for name, values in zip(LAYERS, (first, second), strict=True):
+                sums[name].add(values, shifted[start - reach : stop - reach])
+    return _table(network, sums, len(names), names, types, offsets)
+
+
+def name_channels(matches: xr.Dataset, significance: float = 0.05) -> dict[str, str]:
+    """Name the type of interneuron that each channel resembles most.
+
+    Parameters
+    ----------
+    matches : xr.Dataset
+        From `match_interneurons`.
+    significance : float
+        Largest p of a match.
+
+    Returns
+    -------
+    dict of str to str
+        Type by channel; "" where the best type has r ≤ 0, a larger p, or there is no r.
+    """
+    kinds = matches["interneuron_type"].values
+    named = {}
+    for channel in matches["channel"].values:
+        row = matches.sel(channel=channel)
+        score = row["type_correlation"].values
+        named[str(channel)] = ""
+        if np.isfinite(score).any():
+            best = int(np.nanargmax(score))
+            if score[best] > 0 and row["type_p_value"].values[best] <= significance:
+                named[str(channel)] = str(kinds[best])
+    return named
+
+
+@dataclass
+class _Sums:
+    """Running sums from which the correlations of all units of a layer follow."""
+
+    number: int = 0
+    shape: tuple[int, ...] = ()
+    total: Any = 0.0
+    square: Any = 0.0
+    product: Any = 0.0
+
+    def add(self, values: torch.Tensor, columns: torch.Tensor) -> None:
+        """Add a batch: values (b, c, y, x), columns (b, s · k)."""
+        self.number += len(values)
+        self.shape = tuple(values.shape[1:])
+        flat = values.flatten(1).float()  # (b, u)
+        self.total = self.total + flat.double().sum(0)
+        self.square = self.square + flat.double().square().sum(0)
+        self.product = self.product + flat.T @ columns  # (u, s · k)
+
+    def correlation(self, interneurons: int) -> tuple[Floats, npt.NDArray[np.integer]]:
+        """Best over places, (c, s, k), and the best unit's place in the flattened map."""
+        mean = self.total / self.number
+        variance = (self.square / self.number - mean.square()).clamp_min(0)
+        constant = variance <= 1e-10 * (self.square / self.number)
+        scale = torch.where(constant, torch.nan, variance.sqrt() * self.number)
+        r = (self.product.double() / scale[:, None]).cpu().numpy()
+        r = r.reshape(self.shape[0], self.shape[1] * self.shape[2], -1, interneurons)
+        filled = np.where(np.isnan(r), -np.inf, r)
+        best = filled.max(axis=1)
+        return np.where(np.isinf(best), np.nan, best), filled.argmax(axis=1)
+
+
+def _table(
+    network: RetinaCNN,
+    sums: dict[str, _Sums],
+    count: int,
+    names: list[str],
+    types: list[str],
+    offsets: npt.NDArray[np.integer],
+) -> xr.Dataset:
+    """Join both layers into one labelled table."""
+    middle = len(offsets) // 2
+    kinds = sorted(set(types))
+    rows: dict[str, list[Floats]] = {}
+    labels: list[str] = []
+    layers: list[str] = []
+    numbers: list[int] = []
+    margin = 0
+    for layer, size in zip(LAYERS, network.kernel_sizes, strict=False):
+        margin += size // 2
+        best, place = sums[layer].correlation(count)  # (c, s, k)
+        of_type = np.stack(
+            [best[:, :, [t == kind for t in types]].mean(axis=2) for kind in kinds], axis=2
+        )
+        row, column = np.divmod(place[:, middle], sums[layer].shape[2])
+        silent = np.isnan(best[:, middle])
+        parts = {
+            "correlation": best[:, middle],
+            "p_value": _p_value(best),
+            "null_mean": np.delete(best, middle, axis=1).mean(axis=1),
+            "y": np.where(silent, np.nan, row + margin),
+            "x": np.where(silent, np.nan, column + margin),
+            "type_correlation": of_type[:, middle],
+            "type_p_value": _p_value(of_type),
+        }
+        for name, values in parts.items():
+            rows.setdefault(name, []).append(np.asarray(values, dtype=np.float64))
+        labels += [f"{layer}/{channel}" for channel in range(len(best))]
+        layers += [layer] * len(best)
+        numbers += range(len(best))
+    units = {"y": "px", "x": "px"}
+    data = {
+        name: (
+            ("channel", "interneuron_type" if name.startswith("type_") else "interneuron"),
+            np.concatenate(values),
+            {"units": units.get(name, "1")},
+        )
+        for name, values in rows.items()
+    }
+    return xr.Dataset(
+        {f"place_{k}" if k in units else k: v for k, v in data.items()},
+        coords={
+            "channel": labels,
+            "layer": ("channel", layers),
+            "number": ("channel", numbers),
+            "interneuron": names,
+            "type": ("interneuron", types),
+            "interneuron_type": kinds,
+        },
+        attrs={
+            "method": "Pearson r at the best place; linear shift null with the same choice",
+            "shifts": middle,
+            "largest_shift": float(offsets[-1] / network.frame_rate),
+        },
+    )
+
+
+def _p_value(best: Floats) -> Floats:
+    """Return p per channel and column from correlations (c, s, column), shift 0 in the middle."""
+    middle = best.shape[1] // 2
+    reached = (best >= best[:, middle : middle + 1]).sum(axis=1)
+    p = np.minimum(1.0, reached / (middle + 1))
+    return np.where(np.isnan(best[:, middle]), np.nan, p)
+
+
+def _potentials(
+    interneurons: xr.Dataset | xr.DataTree, time: Floats, step: float
+) -> tuple[Floats, list[str], list[str]]:
+    """Potentials at these times (s), (T, k), names and types."""
+    data = interneurons.to_dataset() if isinstance(interneurons, xr.DataTree) else interneurons
+    if "potential" not in data or set(data["potential"].dims) != {"time", "interneuron"}:
+        raise RetinaCodecError(
+            "interneurons must hold potential (time, interneuron); it holds "
+            f"{list(data.data_vars) or 'nothing'}. Pass recording['interneurons']."
+        )
+    values = data["potential"].transpose("time", "interneuron")
+    clock = values["time"].values
+    nearest = np.clip(np.searchsorted(clock, time - step / 2), 0, len(clock) - 1)
+    missing = np.abs(clock[nearest] - time) > step / 4
+    if missing.any():
+        raise RetinaCodecError(
+            f"potentials must cover the times of the split; {int(missing.sum())} of {len(time)} "
+            f"bins have none (first at {time[missing][0]:.6g} s). Cut the split to common times."
+        )
+    potential = values.values[nearest].astype(np.float64)
+    names = [str(name) for name in values["interneuron"].values]
+    finite = np.isfinite(potential).all(axis=0)
+    if not finite.all():
+        raise RetinaCodecError(
+            "potentials must be finite; those of "
+            f"{[names[k] for k in np.flatnonzero(~finite)]} are not. Leave them out."
+        )
+    types = data["type"].values if "type" in data.coords else ["unknown"] * len(names)
+    kinds = [
+        name if str(kind) == "unknown" else str(kind)
+        for name, kind in zip(names, types, strict=True)
+    ]
+    return potential, names, kinds

@@ -1,0 +1,256 @@
+"""From modes and pathways to channels that can be silenced together.
+
+Why this file exists: a mode is a list of weights; an experiment needs to know which channels to
+cut. Modes of one layer that name the same channels make the same statement and are joined.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.hypotheses.silencing import LAYERS, Silencing
+from retina_codec.errors import RetinaCodecError
+
+__all__ = [
+    "Statement",
+    "gather_statements",
+    "join_statements",
+    "named_channels",
+    "whole_interneuron",
+]
+
+Floats = npt.NDArray[np.floating]
+
+
+Key = tuple[str, tuple[int, ...], str]
+
+
+@dataclass
+class Statement:
+    """Channels of one layer, how much each counts, and the modes and pathways that name them."""
+
+    silencing: Silencing
+    weight: Floats  # (channel named,), sums to 1
+    modes: list[int] = field(default_factory=list)
+    pathways: list[int] = field(default_factory=list)
+    loading: xr.DataArray | None = None  # (time,), where a mode or pathway stands alone
+    support: str = ""  # every mode and pathway that names the same experiment
+
+    @property
+    def labels(self) -> list[str]:
+        """Return the channels as "conv1/3"."""
+        return [f"{self.silencing.layer}/{channel}" for channel in self.silencing.channels]
+
+    @property
+    def source(self) -> str:
+        """Return the first mode, or else pathway, as "conv1 mode 3"."""
+        word, numbers = ("mode", self.modes) if self.modes else ("pathway", self.pathways)
+        return f"{self.silencing.layer} {word} {numbers[0]}"
+
+
+def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
+    """Channels that a mode names, and the weight of each.
+
+    ``n_c = √(Σ_sign D[sign, c]²)``; named are the channels with ``n_c ≥ share · max n``, weighted
+    by n over the sum of n of those named.
+
+    Parameters
+    ----------
+    dictionary : array (sign, channel)
+    share : float
+        In (0, 1].
+
+    Returns
+    -------
+    tuple of int
+        In rising order; empty for a mode of zeros.
+    array (channel named,)
+    """
+    norm = np.sqrt((np.asarray(dictionary, dtype=np.float64) ** 2).sum(axis=0))
+    if not norm.max() > 0:
+        return (), np.zeros(0)
+    chosen = np.flatnonzero(norm >= share * norm.max())
+    return tuple(int(channel) for channel in chosen), norm[chosen] / norm[chosen].sum()
+
+
+def gather_statements(
+    modes: xr.DataTree,
+    pathways: xr.DataTree | None,
+    *,
+    share: float,
+    kinds: Mapping[str, str] | None = None,
+    apart: bool = False,
+) -> list[Statement]:
+    """Collect the distinct sets of channels that modes and pathways name.
+
+    A pathway names channels as a mode does, with the dictionary
+    ``Σ_mode w_mode · D_mode / ‖D_mode‖``, w_mode = max(0, mean over its cells of r[cell, mode]),
+    and has the loading ``Σ_mode w_mode · ‖D_mode‖ · z_mode(t)``.
+
+    Parameters
+    ----------
+    modes : xr.DataTree
+        With ``/layers/<name>/modes``; layers other than the first two convolutions are left out.
+    pathways : xr.DataTree, optional
+        With ``/layers/<name>/pathways`` (`find_pathways`).
+    share : float
+        See `named_channels`.
+    kinds : mapping of str to str, optional
+        Interneuron of each channel ("conv1/3"). An experiment silences one kind at a time, so
+        channels of different kinds that one mode names become one statement each.
+    apart : bool
+        Every mode and pathway keeps statements of its own, with its loading.
+
+    Returns
+    -------
+    list of Statement
+        In order of layer and first mode.
+
+    Raises
+    ------
+    RetinaCodecError
+        If share lies outside (0, 1], no layer has modes, or loadings are missing that are needed.
+    """
+    if not 0 < share <= 1:
+        raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")
+    nodes = modes["layers"].children if "layers" in modes.children else {}
+    chosen = [name for name in LAYERS if name in nodes and "modes" in nodes[name].children]
+    if not chosen:
+        raise RetinaCodecError(
+            f"hypotheses need modes of {' or '.join(LAYERS)}; found layers "
+            f"{list(nodes) or 'none'} without. Run decompose() first."
+        )
+    found: dict[Key, Statement] = {}
+    for layer in chosen:
+        node = nodes[layer]["modes"].to_dataset()
+        loading = _loading(node, layer) if apart else None
+        named = [("mode", *mode) for mode in _modes(node["dictionary"])]
+        paths = _pathways(node["dictionary"], _table(pathways, layer))
+        for word, number, values, weight in [*named, *(("pathway", *path) for path in paths)]:
+            owner = f"{word} {number}" if apart else ""
+            for statement in _add(found, layer, values, share, kinds, owner):
+                (statement.modes if word == "mode" else statement.pathways).append(number)
+                if loading is not None:
+                    statement.loading = loading.dot(weight, dim="mode")
+    if not found:
+        raise RetinaCodecError("every mode is zero; there is nothing to silence. Fit them again.")
+    return list(found.values())
+
+
+def whole_interneuron(
+    statement: Statement, matches: xr.Dataset, kinds: Mapping[str, str]
+) -> Silencing:
+    """All channels that resemble the interneuron of a statement, where the resemblance is largest.
+
+    Parameters
+    ----------
+    statement : Statement
+    matches : xr.Dataset
+        From `match_interneurons`.
+    kinds : mapping of str to str
+        From `name_channels`.
+
+    Returns
+    -------
+    Silencing
+        In the layer of the channel with the largest r among those of the same kind; that of the
+        statement itself if its channels resemble no interneuron.
+    """
+    kind = kinds.get(statement.labels[0], "")
+    if not kind:
+        return statement.silencing
+    alike = [channel for channel, name in kinds.items() if name == kind]
+    r = matches["type_correlation"].sel(channel=alike, interneuron_type=kind)
+    layer = str(r["layer"].values[int(r.values.argmax())])
+    number = r["number"].values[r["layer"].values == layer]
+    return Silencing(layer, tuple(sorted(int(channel) for channel in number)))
+
+
+def join_statements(group: Sequence[Statement]) -> Statement:
+    """Make one statement of several that ask for the same experiment.
+
+    Parameters
+    ----------
+    group : sequence of Statement
+        The leading one first: its channels, weights and loading stay.
+
+    Returns
+    -------
+    Statement
+        ``modes`` and ``pathways`` are those of its layer, ``support`` names those of all layers.
+    """
+    lead = group[0]
+    words, own = [], {"modes": lead.modes, "pathways": lead.pathways}
+    for layer in LAYERS:
+        here = [statement for statement in group if statement.silencing.layer == layer]
+        for word in ("modes", "pathways"):
+            numbers = sorted({number for statement in here for number in getattr(statement, word)})
+            if numbers:
+                words.append(f"{layer} {word} {', '.join(map(str, numbers))}")
+            if layer == lead.silencing.layer:
+                own[word] = numbers
+    return replace(lead, modes=own["modes"], pathways=own["pathways"], support="; ".join(words))
+
+
+def _add(
+    found: dict[Key, Statement],
+    layer: str,
+    values: Floats,
+    share: float,
+    kinds: Mapping[str, str] | None,
+    owner: str,
+) -> Iterable[Statement]:
+    """Return the statements of these weights, new or known."""
+    channels, weight = named_channels(values, share)
+    of_channel = [kinds.get(f"{layer}/{channel}", "") if kinds else "" for channel in channels]
+    for kind in dict.fromkeys(of_channel):
+        kept = [i for i, name in enumerate(of_channel) if name == kind]
+        group = tuple(channels[i] for i in kept)
+        part = weight[kept] / weight[kept].sum()
+        yield found.setdefault((layer, group, owner), Statement(Silencing(layer, group), part))
+
+
+def _modes(dictionary: xr.DataArray) -> Iterable[tuple[int, Floats, xr.DataArray]]:
+    """Yield number, weights (sign, channel), and the share of every loading (mode,)."""
+    values = dictionary.transpose("mode", "sign", "channel")
+    labels = values["mode"].values
+    for number, weights in zip(labels.tolist(), values.values, strict=True):
+        yield number, weights, xr.DataArray((labels == number).astype(float), {"mode": labels})
+
+
+def _loading(node: xr.Dataset, layer: str) -> xr.DataArray:
+    """Return loadings (time, mode) of a layer."""
+    if "loading" not in node or set(node["loading"].dims) != {"time", "mode"}:
+        raise RetinaCodecError(
+            f"the events of modes need loadings (time, mode); those of {layer} are "
+            f"{node['loading'].dims if 'loading' in node else 'missing'}. Use when='always'."
+        )
+    return node["loading"].astype(np.float64)
+
+
+def _table(pathways: xr.DataTree | None, layer: str) -> xr.Dataset:
+    """Correlations and groups of a layer, empty where there are none."""
+    node = pathways
+    for name in ("layers", layer, "pathways"):
+        node = None if node is None else node.children.get(name)
+    return xr.Dataset() if node is None else node.to_dataset()
+
+
+def _pathways(
+    dictionary: xr.DataArray, table: xr.Dataset
+) -> Iterable[tuple[int, Floats, xr.DataArray]]:
+    """Yield number, weights (sign, channel) and share of every loading of each pathway."""
+    if "pathway" not in table:
+        return
+    correlation = table["correlation"].sel(mode=dictionary["mode"].values)
+    values = dictionary.transpose("mode", "sign", "channel").values.astype(np.float64)
+    norm = np.sqrt((values**2).sum(axis=(1, 2), keepdims=True))
+    scaled = values / np.where(norm > 0, norm, 1.0)
+    for number in np.unique(table["pathway"].values):
+        r = correlation.transpose("cell", "mode").values[table["pathway"].values == number]
+        weight = np.maximum(r.mean(axis=0), 0.0)
+        share = xr.DataArray(weight * norm[:, 0, 0], {"mode": dictionary["mode"].values})
+        yield int(number), np.einsum("m,msc->sc", weight, scaled), share

@@ -1,0 +1,1 @@
+"""Layers compared: sparsity, dimensionality, agreement."""

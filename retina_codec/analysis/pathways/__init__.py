@@ -1,0 +1,1 @@
+"""Cells grouped by the modes that drive them."""

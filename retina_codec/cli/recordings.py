@@ -1,0 +1,88 @@
+"""Commands on recordings alone: ``convert``, ``look`` and ``export``.
+
+Why this file exists: getting a file in, seeing what came in, and giving results back to the file
+need no network. It is part of the command line in cli.py and no place for science.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from retina_codec.cli.options import opening_options, out_option
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["convert", "export", "look"]
+
+log = logging.getLogger(__name__)
+
+
+@click.command(epilog="Example: retina-codec convert session.nwb session.zarr")
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace the destination if it exists.")
+@opening_options
+def convert(source: str, destination: Path, overwrite: bool, opening: dict[str, Any]) -> None:
+    """Convert a recording to .nwb, .nc or .zarr, by suffix.
+
+    SOURCE may be .nwb (HDF5, a Zarr folder, an address), .nc, .zarr, or a published .h5 or folder.
+    To .nwb, exact spike times are written where the recording has them; otherwise spikes are placed
+    evenly in their bins. Smoothed rates are kept beside them; without counts they only fit .nc or
+    .zarr.
+    """
+    from retina_codec.recordings.files import convert as run
+
+    log.info("convert %s to %s", Path(source).name, destination.name)
+    run(source, destination, overwrite=overwrite, **opening)
+    log.info("done: %s", destination)
+
+
+@click.command(epilog="Example: retina-codec look session.nwb --out overview.png")
+@click.argument("recording")
+@out_option("The picture to write (.png, .pdf or .svg).")
+@opening_options
+def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) -> None:
+    """Say how RECORDING was read, measure its quality, and draw one page of it."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from retina_codec.figures.retina.recording import plot_recording
+    from retina_codec.recordings.files import open_recording
+    from retina_codec.recordings.quality.cells import measure_quality
+    from retina_codec.storage.trees import new_output
+
+    suffixes = (".png", ".pdf", ".svg")
+    if out.suffix.lower() not in suffixes:
+        raise RetinaCodecError(f"the picture must end in {', '.join(suffixes)}; got {out.name}")
+    session = open_recording(recording, **opening)
+    for line in str(session.attrs.get("reading", "")).splitlines():
+        log.info("%s", line)
+    session = measure_quality(session)
+    figure = plot_recording(session)
+    with new_output(out, overwrite=overwrite) as partial:
+        figure.savefig(partial, dpi=150, format=out.suffix[1:].lower())
+    log.info("done: open %s", out)
+
+
+@click.command(
+    epilog="Example: retina-codec export results/results.nc session.nwb --out session_modes.nwb"
+)
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("session", type=click.Path(path_type=Path))
+@out_option("The NWB file to write: a copy of SESSION with the results in it.")
+@click.option(
+    "--other-session",
+    is_flag=True,
+    help="Also where the results were made from another file.",
+)
+def export(results: Path, session: Path, out: Path, overwrite: bool, other_session: bool) -> None:
+    """Write modes, loadings, pathways and hypotheses of RESULTS into a copy of SESSION (.nwb)."""
+    from retina_codec.report.nwb.export import save_results_to_nwb
+    from retina_codec.storage.trees import open_tree
+
+    log.info("write %s", out.name)
+    save_results_to_nwb(
+        open_tree(results), session, out, overwrite=overwrite, other_session=other_session
+    )
+    log.info("done: %s", out)

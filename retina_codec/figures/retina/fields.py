@@ -1,0 +1,405 @@
+"""Panel D: which pattern drove each cell, by the set of modes that were active.
+
+Why this file exists: the same cell looks for different patterns when other modes act on it.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.figures.style import (
+    MUTED,
+    SIGNED,
+    Area,
+    draw_title,
+    grid,
+    layer_name,
+    new_figure,
+    size_of,
+    styled,
+    table,
+    type_colors,
+)
+
+__all__ = [
+    "crop_around",
+    "draw_field",
+    "draw_field_parts",
+    "draw_irf_combinations",
+    "has_parts",
+    "irf_combinations",
+    "parts_height",
+    "shown_cells",
+    "shown_parts",
+]
+
+CROP = 20  # px, side of the square that is shown
+
+
+COLUMNS = 6
+
+
+ROWS = 8
+
+
+@styled
+def irf_combinations(results: xr.DataTree) -> Figure:
+    """Draw receptive fields of several cells for each set of active modes.
+
+    Parameters
+    ----------
+    results : xr.DataTree
+        Results with ``/receptive_fields``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One row per combination, at its event with the highest population rate: the scene,
+        spatial fields of up to six cells (20 × 20 px around the cell's peak, each scaled to its
+        own largest value, predicted rate in Hz), and their time courses (ms before the response).
+        Where fields are split by mode, a few of them below, part by part.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the results hold no receptive fields.
+    """
+    fields, height = _fields(results), height_needed(results)
+    if not has_parts(fields):
+        figure = new_figure(height)
+        draw_irf_combinations(figure, results)
+        return figure
+    heights = [height, parts_height(fields)]
+    figure = new_figure(sum(heights))
+    parts = figure.subfigures(2, 1, height_ratios=heights, hspace=0, squeeze=False)
+    top, bottom = parts[:, 0]
+    draw_irf_combinations(top, results)
+    windows = {
+        cell: crop_around(abs(fields["spatial"].isel(cell=cell)).mean("event").values)
+        for _, cell in shown_parts(fields)
+    }
+    draw_field_parts(bottom, fields, windows)
+    return figure
+
+
+def height_needed(results: xr.DataTree) -> float:
+    """Inches that the panel needs for its rows."""
+    return 1.32 + 1.12 * len(first_events(_fields(results)))
+
+
+def _fields(results: xr.DataTree) -> xr.Dataset:
+    if "receptive_fields" not in results.children:
+        raise RetinaCodecError(
+            "this figure needs /receptive_fields; these results have "
+            f"{sorted(results.children)}. Run analyze, or receptive_fields."
+        )
+    return table(results, "receptive_fields")
+
+
+def first_events(fields: xr.Dataset) -> list[int]:
+    """Return the first event of each combination, at most eight, in the order they stand."""
+    labels = [str(label) for label in fields["combination"].values]
+    return [labels.index(label) for label in dict.fromkeys(labels)][:ROWS]
+
+
+def shown_cells(fields: xr.Dataset, events: list[int]) -> list[int]:
+    """Choose up to six cells: types in turn, in each the cells that answer most events."""
+    here = fields.isel(event=events)
+    score = (here["responding"].sum("event") + here["prediction"].mean("event") / 1e4).values
+    types = fields["type"].values.astype(str)
+    by_type = [
+        sorted(np.flatnonzero(types == name), key=lambda i: -score[i]) for name in np.unique(types)
+    ]
+    turns = [cells[i] for i in range(len(types)) for cells in by_type if i < len(cells)]
+    return sorted((int(i) for i in turns[:COLUMNS]), key=lambda i: (types[i], i))
+
+
+def crop_around(size: npt.NDArray[Any], side: int = CROP) -> tuple[slice, slice]:
+    """Return the square of ``side`` px around the largest value of an image (y, x)."""
+    peak = np.unravel_index(int(size.argmax()), size.shape)
+    starts = [
+        int(np.clip(p - side // 2, 0, max(0, n - side)))
+        for p, n in zip(peak, size.shape, strict=True)
+    ]
+    return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
+
+
+def draw_field(axes: Axes, field: npt.NDArray[Any]) -> None:
+    """Draw one spatial field, scaled to its own largest size, zero white."""
+    limit = float(np.abs(field).max()) or 1.0
+    axes.imshow(field, cmap=SIGNED, vmin=-limit, vmax=limit)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#b9c0c8")
+
+
+def draw_irf_combinations(area: Area, results: xr.DataTree, letter: str = "") -> None:
+    """Draw panel D into a figure or a part of one."""
+    fields = _fields(results)
+    events = first_events(fields)
+    cells = shown_cells(fields, events)
+    layer = layer_name(str(fields.attrs.get("layer", "")))
+    draw_title(area, letter, f"What drove each cell, by the active modes of {layer}")
+    spec = grid(
+        area,
+        [1] * len(events),
+        [1.05, *[1.0] * len(cells), 1.9],
+        left=1.25,
+        right=0.2,
+        top=0.78,
+        bottom=0.52,
+        gap_y=0.12,
+        gap_x=0.2,
+    )
+    types = fields["type"].values.astype(str)
+    colors = type_colors(types)
+    windows = {
+        cell: crop_around(abs(fields["spatial"].isel(cell=cell)).mean("event").values)
+        for cell in cells
+    }
+    course_limit = 1.1 * float(np.nanmax(np.abs(fields["temporal"].isel(event=events, cell=cells))))
+    scene_limit = float(np.abs(fields["scene"].isel(event=events)).max()) or 1.0
+    for row, event in enumerate(events):
+        here = fields.isel(event=event)
+        scene = area.add_subplot(spec[row, 0])
+        scene.imshow(here["scene"], cmap="gray", vmin=-scene_limit, vmax=scene_limit)
+        scene.set_xticks([])
+        scene.set_yticks([])
+        label = str(here["combination"].item())
+        word = "modes" if "+" in label else "mode"
+        scene.set_ylabel(
+            f"{word} {label}\n{here['time'].item():.2f} s",
+            rotation=0,
+            ha="right",
+            va="center",
+            labelpad=6,
+            size=8.5,
+        )
+        courses = area.add_subplot(spec[row, -1])
+        for column, cell in enumerate(cells, start=1):
+            one = here.isel(cell=cell)
+            axes = area.add_subplot(spec[row, column])
+            _tile(axes, one, windows[cell], float(fields.attrs.get("minimum_rate", 0.0)))
+            color = colors[types[cell]]
+            if bool(one["responding"]):
+                courses.plot(-1000 * fields["lag"], one["temporal"], color=color, lw=1.1)
+            if row == 0:
+                words = f"cell {one['cell'].item()}\n{types[cell].replace(' ', chr(10), 1)}"
+                axes.set_title(words, size=8, color=color, weight="bold", pad=4)
+            scene.add_patch(_outline(windows[cell], color))
+        courses.axhline(0, color=MUTED, lw=0.5)
+        courses.set_ylim(-course_limit, course_limit)
+        courses.set_xlim(-1000 * float(fields["lag"].max()), 0)
+        courses.set_yticks([0])
+        courses.tick_params(labelbottom=row == len(events) - 1)
+        if row == 0:
+            scene.set_title("scene", size=8.5, pad=4)
+            courses.set_title("time courses (unit length)", size=8.5, pad=4)
+    courses.set_xlabel("time before the response (ms)")
+    _scale_bar(area, fields, results.attrs.get("pixel_size"))
+
+
+def _outline(window: tuple[slice, slice], color: Any) -> Rectangle:
+    """Where in the scene a field is shown."""
+    rows, columns = window
+    return Rectangle(
+        (columns.start - 0.5, rows.start - 0.5),
+        columns.stop - columns.start,
+        rows.stop - rows.start,
+        fill=False,
+        ec=color,
+        lw=0.7,
+    )
+
+
+def _tile(axes: Axes, one: xr.Dataset, window: tuple[slice, slice], minimum: float) -> None:
+    """Draw one cell's field at one event; grey with a word where the cell is silent."""
+    rate = one["prediction"].item()
+    if bool(one["responding"]):
+        draw_field(axes, one["spatial"].values[window])
+        axes.text(
+            0.96,
+            0.04,
+            f"{rate:.0f} Hz",
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            size=7,
+            color="#333b45",
+        )
+        return
+    axes.imshow(np.full((CROP, CROP, 3), 0.945))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("#d5dade")
+    axes.text(
+        0.5,
+        0.5,
+        f"below\n{minimum:g} Hz",
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        size=7.5,
+        color=MUTED,
+    )
+
+
+def _scale_bar(area: Area, fields: xr.Dataset, pixel_size: Any) -> None:
+    """Say the size of a tile and what its colours mean, under the panel."""
+    width, height = size_of(area)
+    side = min(CROP, fields.sizes["y"], fields.sizes["x"])
+    size = f" = {side * float(pixel_size):.0f} µm" if pixel_size else ""
+    area.text(
+        1.25 / width,
+        0.06 / height,
+        f"Tiles: {side} px{size} wide, each scaled to its own largest value.\n"
+        "Red: more light at the peak of the time course raises the rate; blue: lowers it.",
+        size=8,
+        color=MUTED,
+        va="bottom",
+    )
+
+
+MOST_MODES = 3
+
+
+ROWS_OF_FIELD_PARTS = 4
+
+
+Floats = npt.NDArray[Any]
+
+
+def has_parts(fields: xr.Dataset) -> bool:
+    """Whether the fields are split by mode."""
+    return "part" in fields and bool(shown_parts(fields))
+
+
+def parts_height(fields: xr.Dataset) -> float:
+    """Inches that the panel needs."""
+    return 1.15 + 1.15 * len(shown_parts(fields))
+
+
+def shown_parts(fields: xr.Dataset) -> list[tuple[int, int]]:
+    """Choose up to four pairs of event and cell, each of another combination.
+
+    Combinations of most modes first (at most three); of each the cell and event at which the
+    second largest mode has most of the field, so that several modes are seen at work.
+    """
+    share = np.sort(np.abs(fields["part_share"].transpose("event", "cell", "mode").values), -1)
+    second = share[..., -2] if share.shape[-1] > 1 else share[..., -1]
+    responding = fields["responding"].transpose("event", "cell").values.astype(bool)
+    second = np.where(responding & np.isfinite(second), second, -1.0)
+    labels = fields["combination"].values.astype(str)
+    numbers = {label: len(label.split("+")) for label in dict.fromkeys(labels) if label}
+    order = sorted(numbers, key=lambda label: -numbers[label])
+    chosen = []
+    for label in (label for label in order if numbers[label] <= MOST_MODES):
+        events = np.flatnonzero(labels == label)
+        event, cell = np.unravel_index(int(second[events].argmax()), second[events].shape)
+        if second[events[event], cell] >= 0:
+            chosen.append((int(events[event]), int(cell)))
+    return chosen[:ROWS_OF_FIELD_PARTS]
+
+
+def draw_field_parts(
+    area: Area, fields: xr.Dataset, windows: dict[int, tuple[slice, slice]], letter: str = ""
+) -> None:
+    """Draw rows of ``part + part + remainder = field``, all tiles of a row on one scale.
+
+    Parameters
+    ----------
+    area : Figure or SubFigure
+    fields : xr.Dataset
+        ``/receptive_fields`` with parts.
+    windows : dict of int to (slice, slice)
+        The square of the frame that is shown, by cell.
+    letter : str
+        Of the panel.
+    """
+    pairs = shown_parts(fields)
+    layer = layer_name(str(fields.attrs.get("layer", "")))
+    draw_title(area, letter, f"Each field is the sum of its modes' parts and a remainder ({layer})")
+    columns = MOST_MODES + 2
+    spec = grid(
+        area,
+        [1] * len(pairs),
+        [1] * columns,
+        left=1.9,
+        right=1.9,
+        top=0.6,
+        bottom=0.5,
+        gap_y=0.2,
+        gap_x=0.5,
+    )
+    for row, (event, cell) in enumerate(pairs):
+        one = fields.isel(event=event, cell=cell)
+        tiles = _tiles(one)
+        limit = max(float(np.abs(image[windows[cell]]).max()) for _, image, _ in tiles) or 1.0
+        places = [*range(len(tiles) - 2), columns - 2, columns - 1]
+        for number, (place, (name, image, share)) in enumerate(zip(places, tiles, strict=True)):
+            axes = area.add_subplot(spec[row, place])
+            _draw(axes, image[windows[cell]], limit)
+            axes.set_title(name if share is None else f"{name}  {share:.0%}", size=8, pad=3)
+            if number:
+                _sign(axes, "=" if place == columns - 1 else "+")
+            if number == 0:
+                axes.set_ylabel(
+                    f"cell {one['cell'].item()}\n{one['type'].item()}\n"
+                    f"{one['time'].item():.2f} s, {one['prediction'].item():.0f} Hz",
+                    rotation=0,
+                    ha="right",
+                    va="center",
+                    labelpad=8,
+                    size=8.5,
+                )
+    width, height = size_of(area)
+    error = float(fields["identity_error"].max())
+    area.text(
+        1.25 / width,
+        0.06 / height,
+        "All tiles of a row have one scale. Percent: share of the field (its projection; parts of "
+        f"opposite sign can exceed 100 %).\nLargest gap between a field and the sum of its parts, "
+        f"over all events and cells: {error:.0e} of the field's largest value.",
+        size=8,
+        color=MUTED,
+        va="bottom",
+    )
+
+
+def _tiles(one: xr.Dataset) -> list[tuple[str, Floats, float | None]]:
+    """Name, image and share of the active modes, the remainder and the whole field."""
+    active = {name for name in str(one["combination"].item()).split("+") if name}
+    found: list[tuple[str, Floats, float | None]] = [
+        (
+            f"mode {name}",
+            one["part"].sel(mode=name).values,
+            float(one["part_share"].sel(mode=name)),
+        )
+        for name in one["mode"].values
+        if str(name) in active
+    ]
+    found.append(("remainder", one["remainder"].values, float(one["remainder_share"])))
+    found.append(("field", one["spatial"].values, None))
+    return found
+
+
+def _draw(axes: Axes, image: Floats, limit: float) -> None:
+    axes.imshow(image, cmap=SIGNED, vmin=-limit, vmax=limit)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color("#b9c0c8")
+
+
+def _sign(axes: Axes, text: str) -> None:
+    """Write + or = to the left of a tile."""
+    axes.text(
+        -0.27, 0.5, text, transform=axes.transAxes, ha="center", va="center", size=13, color=MUTED
+    )

@@ -1,0 +1,5 @@
+"""Contribution methods: how much each hidden unit acted to make the target what it is."""
+
+from retina_codec.lazy import attach
+
+__getattr__, __dir__ = attach(__name__, __file__)

@@ -1,0 +1,132 @@
+"""Baselines: the input without a signal, x′, where paths begin.
+
+Why this file exists: a baseline may be a number, an input, the mean of the inputs or several of
+these, and each method must read it alike. It computes no contributions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.probing.batches import Batch, map_tensors, tensors_of
+
+__all__ = ["Baseline", "check_baseline", "prepare_baseline", "resolve_baselines"]
+
+Baseline = Any
+
+
+"""A number, one input ``(...)`` as tensor, array or DataArray (or a dict of these by name), the
+word "mean" (mean of the inputs explained), or a list of several of these, over which contributions
+are averaged."""
+
+
+def check_baseline(baseline: Baseline) -> None:
+    """Check what can be checked before the inputs are known."""
+    for one in _several(baseline):
+        if isinstance(one, str):
+            if one != "mean":
+                raise RetinaCodecError(
+                    f"a baseline is a number, one input, 'mean', or a list of these; got {one!r}."
+                )
+            continue
+        for part in one.values() if isinstance(one, Mapping) else [one]:
+            if not bool(torch.isfinite(_tensor(part)).all()):
+                raise RetinaCodecError("the baseline must be finite.")
+
+
+def prepare_baseline(baseline: Baseline, mean: Callable[[], Batch]) -> Baseline:
+    """Put the mean of the inputs in place of the word "mean"."""
+    several = _several(baseline)
+    if not any(isinstance(one, str) for one in several):
+        return baseline
+    found = mean()
+    return [found if isinstance(one, str) else one for one in several]
+
+
+def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
+    """Return every baseline as a batch of one input, which all inputs share.
+
+    Where some inputs are whole numbers (tokens, masks), each input goes with its own: then a
+    baseline is a batch like ``inputs``.
+
+    Parameters
+    ----------
+    baseline : Baseline
+        Prepared: without the word "mean".
+    inputs : Batch
+        ``(b, ...)``.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a baseline has another shape than one input.
+    """
+    if not any(values.is_floating_point() for values in tensors_of(inputs)):
+        raise RetinaCodecError(
+            "a baseline needs inputs on a scale; all of these are whole numbers, and the network "
+            "has no embedding (torch.nn.Embedding) that takes them. Pass embeddings as inputs, or "
+            "use ActGrad()."
+        )
+    found: list[Batch] = []
+    for one in _several(baseline):
+        if isinstance(one, str):
+            raise RetinaCodecError("the baseline 'mean' is only known within contribute().")
+        if isinstance(inputs, torch.Tensor):
+            found.append(_like(one, inputs, ""))
+            continue
+        by_name = dict.fromkeys(inputs, one) if not isinstance(one, Mapping) else one
+        unknown = set(by_name) - set(inputs)
+        if unknown:
+            raise RetinaCodecError(
+                f"the baseline names inputs {sorted(unknown)}; the network takes {list(inputs)}."
+            )
+        found.append(
+            {name: _like(by_name.get(name, 0.0), part, name) for name, part in inputs.items()}
+        )
+    if all(values.is_floating_point() for values in tensors_of(inputs)):
+        return found
+    return [map_tensors(_with_each, one, inputs) for one in found]
+
+
+def _with_each(baseline: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Give every input its own whole numbers, and the shared baseline."""
+    return baseline.expand_as(inputs) if inputs.is_floating_point() else inputs
+
+
+def _several(baseline: Baseline) -> list[Any]:
+    if isinstance(baseline, list | tuple):
+        if not baseline:
+            raise RetinaCodecError("a list of baselines must hold at least one.")
+        return list(baseline)
+    return [baseline]
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, xr.DataArray):
+        value = value.values
+    try:
+        return torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise RetinaCodecError(
+            "a baseline is a number, one input, 'mean', or a list of these; got "
+            f"{type(value).__name__}."
+        ) from None
+
+
+def _like(value: Any, inputs: torch.Tensor, name: str) -> torch.Tensor:
+    """Return one input ``(1, ...)`` in the dtype and on the device of ``inputs``."""
+    if not inputs.is_floating_point():
+        return inputs[:1]
+    if isinstance(value, int | float):  # never through another precision
+        return inputs.new_full(inputs.shape[1:], value).unsqueeze(0)
+    baseline = _tensor(value).to(dtype=inputs.dtype).to(inputs.device)
+    if baseline.ndim and baseline.shape != inputs.shape[1:]:
+        raise RetinaCodecError(
+            f"the baseline{' of ' + name if name else ''} must be a number or one input of shape "
+            f"{tuple(inputs.shape[1:])}; got {tuple(baseline.shape)}."
+        )
+    return baseline.expand(inputs.shape[1:]).unsqueeze(0)

@@ -1,0 +1,13 @@
+from .decompose import decompose as decompose
+from .decompositions.gated import GatedAutoencoder as GatedAutoencoder
+from .decompositions.kmeans import KMeans as KMeans
+from .decompositions.linear import PCA as PCA
+from .decompositions.linear import RawChannels as RawChannels
+from .decompositions.nmf import NMF as NMF
+from .decompositions.nmf import SemiNMF as SemiNMF
+from .decompositions.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
+from .decompositions.topk import BatchTopKAutoencoder as BatchTopKAutoencoder
+from .decompositions.topk import TopKAutoencoder as TopKAutoencoder
+from .registry import method_of as method_of
+from .scores.score import score_modes as score_modes
+from .scores.score import score_table as score_table

@@ -1,0 +1,1 @@
+"""Decompositions: ways to find modes."""

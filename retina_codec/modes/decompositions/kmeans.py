@@ -1,0 +1,88 @@
+"""k-means as a decomposition: one mode at a time, always with the same amplitude.
+
+Why this file exists: it is the extreme of sparsity, and a common first look at data. It groups
+samples, not cells: pathways are another matter (``analysis``).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.modes.base import at_least
+
+__all__ = ["FittedClusters", "KMeans"]
+
+
+class FittedClusters(NamedTuple):
+    """Cluster centres: what ``KMeans.fit`` returns."""
+
+    dictionary: Tensor
+    """(mode, feature), rows of unit length."""
+    length: Tensor
+    """(mode,): distance of each centre from zero."""
+    epochs: int
+    """Iterations that were run."""
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode): the length of the nearest centre, 0 for the others."""
+        centre = self.dictionary * self.length[:, None]
+        nearest = torch.cdist(features, centre).argmin(1)
+        loading = features.new_zeros((len(features), len(centre)))
+        return loading.scatter_(1, nearest[:, None], self.length[nearest][:, None])
+
+    def encode_unpolished(self, features: Tensor) -> Tensor:
+        """Return the same as ``encode``: nothing is polished here."""
+        return self.encode(features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeans:
+    """k-means: every sample is rebuilt as the centre of its cluster.
+
+    min Σ_t ‖x_t − c_{k(t)}‖². A mode is a centre at unit length; its loading is that length for
+    the samples of its cluster, and 0 for all others.
+
+    Parameters
+    ----------
+    modes : int
+        Number of clusters.
+    seed : int
+    restarts : int
+        Independent starts; the best is kept.
+
+    References
+    ----------
+    Lloyd 1982; Arthur, Vassilvitskii 2007 (the start). By scikit-learn.
+    """
+
+    modes: int = 32
+    seed: int = 0
+    restarts: int = 4
+    sign_consistent: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers once, at the door."""
+        at_least(self, 1, "modes", "restarts")
+
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedClusters:
+        """Find centres of features (sample, feature)."""
+        from sklearn.cluster import KMeans as Clustering
+
+        del progress  # scikit-learn shows none
+        points = features.cpu().numpy()
+        different = len(np.unique(points, axis=0))
+        if different < self.modes:
+            raise RetinaCodecError(
+                f"KMeans needs at least as many different samples as modes; got {different} for "
+                f"modes={self.modes}. Ask for fewer modes."
+            )
+        model = Clustering(self.modes, n_init=self.restarts, random_state=self.seed).fit(points)
+        centre = torch.as_tensor(model.cluster_centers_, dtype=features.dtype)
+        centre = centre.to(features.device)
+        length = centre.norm(dim=1)
+        unit = centre / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
+        return FittedClusters(unit, length, int(model.n_iter_))

@@ -1,0 +1,1 @@
+"""Scores: can modes be trusted."""

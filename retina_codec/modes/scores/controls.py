@@ -1,0 +1,145 @@
+"""What a decomposition must beat: parts left at random, and data without relations.
+
+Why this file exists: a large share of the variance can be rebuilt with modes that nobody learned.
+These are methods like the others, but for controls, not for use.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retina_codec.modes.base import at_least
+from retina_codec.modes.decompositions.linear import keep_largest
+from retina_codec.modes.decompositions.nmf import FittedFactors
+
+__all__ = ["FrozenDecoder", "FrozenEncoder", "shuffle_features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frozen:
+    """The settings of both controls."""
+
+    modes: int = 32
+    active: int | None = 3
+    seed: int = 0
+    sign_consistent: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers once, at the door."""
+        at_least(self, 1, "modes", "active")
+
+    def directions(self, features: Tensor) -> Tensor:
+        """Draw directions (mode, feature) of unit length, all entries >= 0 if sign consistent."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = torch.randn((self.modes, features.shape[1]), generator=generator)
+        unit: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
+        unit = unit.abs() if self.sign_consistent else unit
+        return unit.to(features.device, features.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenDecoder(_Frozen):
+    """Random modes, best loadings: the dictionary is never learned.
+
+    Rows of D are random directions (of positive entries, if ``sign_consistent``); loadings are
+    least squares >= 0, at most ``active`` of them.
+
+    Parameters
+    ----------
+    modes : int
+    active : int, optional
+    seed : int
+    sign_consistent : bool
+
+    References
+    ----------
+    Sanity checks for sparse autoencoders, arXiv 2602.14111, 2026 (frozen decoder).
+    """
+
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
+        """Draw the modes; of the features (sample, feature) only their number is used."""
+        del progress
+        return FittedFactors(self.directions(features), self.active, 0)
+
+
+@dataclass(frozen=True)
+class FittedRandomEncoder:
+    """A random encoder and the dictionary fitted to it: what ``FrozenEncoder.fit`` returns."""
+
+    dictionary: Tensor
+    """(mode, feature), rows of unit length."""
+    length: Tensor
+    """(mode,): length of each row as fitted."""
+    weight: Tensor
+    """(feature, mode)."""
+    active: int | None
+    epochs: int = 0
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) >= 0: the largest of ReLU(x W), times the lengths."""
+        return keep_largest(torch.relu(features @ self.weight), self.active) * self.length
+
+    def encode_unpolished(self, features: Tensor) -> Tensor:
+        """Return the same as ``encode``."""
+        return self.encode(features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenEncoder(_Frozen):
+    """Random encoder, best modes: who is active is never learned.
+
+    z = the ``active`` largest of ReLU(x W) with random W; D by least squares of x on z.
+
+    Parameters
+    ----------
+    modes : int
+    active : int, optional
+    seed : int
+    sign_consistent : bool
+        Of the random encoder: W >= 0. The modes are free.
+
+    References
+    ----------
+    Sanity checks for sparse autoencoders, arXiv 2602.14111, 2026 (frozen encoder).
+    """
+
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedRandomEncoder:
+        """Fit the modes to features (sample, feature)."""
+        del progress
+        weight = self.directions(features).T
+        loading = keep_largest(torch.relu(features @ weight), self.active).double()
+        gram = loading.T @ loading
+        ridge = 1e-6 * gram.diagonal().mean().clamp(min=1e-12)
+        identity = torch.eye(self.modes, dtype=gram.dtype, device=gram.device)
+        rows = torch.linalg.solve(gram + ridge * identity, loading.T @ features.double())
+        rows = rows.to(features.dtype)
+        length = rows.norm(dim=1)
+        unit = rows / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
+        return FittedRandomEncoder(unit, length, weight, self.active)
+
+
+def shuffle_features(
+    values: np.ndarray, parts: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Deal every feature out over the samples anew, on its own, within each part.
+
+    Each feature keeps its values; relations between features are gone.
+
+    Parameters
+    ----------
+    values : array (sample, ...)
+    parts : array (sample,)
+        Labels; samples change places only with others of the same label.
+    generator : np.random.Generator
+
+    Returns
+    -------
+    array, same shape
+    """
+    flat = values.reshape(len(values), -1).copy()
+    for label in np.unique(parts):
+        own = np.flatnonzero(parts == label)
+        flat[own] = generator.permuted(flat[own], axis=0)
+    return flat.reshape(values.shape)

@@ -1,0 +1,12 @@
+from .adapter import adapt as adapt
+from .checkpoints import load_network as load_network
+from .checkpoints import save_network as save_network
+from .openretina import load_openretina as load_openretina
+from .pictures.load import load_image_network as load_image_network
+from .pictures.small_resnet import SmallResNet as SmallResNet
+from .pictures.small_vit import SmallViT as SmallViT
+from .retina.fitting import TrainingSettings as TrainingSettings
+from .retina.fitting import fit_network as fit_network
+from .retina.model import Normalisation as Normalisation
+from .retina.model import RetinaCNN as RetinaCNN
+from .retina.prediction import predict_rates as predict_rates

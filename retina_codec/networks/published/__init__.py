@@ -1,0 +1,1 @@
+"""Published retina networks, read without running them."""

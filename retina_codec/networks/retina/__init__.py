@@ -1,0 +1,1 @@
+"""The three-layer network of the retina."""

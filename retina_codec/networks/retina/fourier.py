@@ -1,0 +1,188 @@
+"""Convolutions of the retina network through the Fourier domain, differentiable in their kernels.
+
+Why this file exists: a kernel of 15 × 15 costs 225 products per place and channel pair in space and
+a few at every frequency. The maps are so small (50 × 50) that the transforms are fastest as
+products with matrices of cosines and sines, which autograd turns round for free. It knows nothing
+of networks or losses.
+
+Notation: b windows, y x places, i channels in, o channels out, fy fx frequencies (fy only the half
+that a real map needs). Maps lie as (y, x, channel, b); a complex number is one more axis of length
+2, (re, im).
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["FourierConvolution", "FourierGrid", "KernelSpectrum"]
+
+
+class FourierGrid:
+    """Transforms of maps of one size, to all frequencies and back to the first places.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Rows and columns of the maps; the transforms have as many points.
+    shape_out : sequence of int
+        Rows and columns that are wanted back; for a convolution without padding those that
+        nothing wraps around to, ``shape - kernel + 1``.
+    like : torch.Tensor
+        Gives type and device.
+    """
+
+    def __init__(self, shape: Sequence[int], shape_out: Sequence[int], like: torch.Tensor) -> None:
+        rows, columns = shape
+        self.shape, self.shape_out = (rows, columns), (shape_out[0], shape_out[1])
+        self.half = rows // 2 + 1
+        along_y, along_x = (_transform(n) for n in shape)  # in double precision, once
+        twice = torch.full((self.half,), 2.0 / rows, dtype=torch.float64)
+        twice[0] = 1.0 / rows
+        if rows % 2 == 0:
+            twice[-1] = 1.0 / rows
+        back_y = along_y[: self.half, : shape_out[0]] * twice[:, None]  # Re(z·e^{ia}), by (re, im)
+        back_x = along_x[:, : shape_out[1]].mH / columns  # (x, fx)
+        matrices = (
+            torch.stack((along_y[: self.half].real, along_y[: self.half].imag), 1).flatten(0, 1),
+            _pairs(along_x).permute(1, 0, 2, 3).flatten(2).flatten(0, 1),  # (fx, 2) by (2, x)
+            _pairs(back_x).permute(0, 1, 3, 2).flatten(2).flatten(0, 1),  # (2, x) by (fx, 2)
+            torch.stack((back_y.real, back_y.imag), 1).flatten(0, 1).T,
+        )
+        self._into_y, self._into_x, self._from_x, self._from_y = (
+            m.to(like.dtype).contiguous().to(like.device) for m in matrices
+        )
+
+    @property
+    def matrices(self) -> tuple[torch.Tensor, ...]:
+        """To frequencies along y and x, and from them along x and y.
+
+        (fy·2, y), (fx·2, 2·x), (2·x, fx·2), (y, fy·2).
+        """
+        return self._into_y, self._into_x, self._from_x, self._from_y
+
+    def into(self, maps: torch.Tensor) -> torch.Tensor:
+        """Transform ``(y, x, channel, b)`` to ``(frequency, 2·channel, b)``, (re, im) outermost."""
+        values = self._into_y @ maps.flatten(1)  # (fy·2, x·channel·b)
+        values = torch.matmul(self._into_x, values.view(self.half, 2 * self.shape[1], -1))
+        return values.view(self.half * self.shape[1], -1, maps.shape[-1])
+
+    def back(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Transform ``(frequency, 2·channel, b)`` back to ``(y, x, channel, b)``."""
+        values = torch.matmul(self._from_x, spectrum.view(self.half, 2 * self.shape[1], -1))
+        values = self._from_y @ values.view(2 * self.half, -1)  # (y, x·channel·b)
+        return values.view(*self.shape_out, -1, spectrum.shape[-1])
+
+
+class KernelSpectrum:
+    """What a kernel does at every frequency, differentiable in the kernel.
+
+    K(fy, fx) = Σ w(u, v) e^{2πi(fy·u/rows + fx·v/columns)}; the output's transform is Σ_i K X. As a
+    real matrix: ``(re, o), (im, o)`` by ``(re, i), (im, i)``.
+
+    Parameters
+    ----------
+    grid : FourierGrid
+        Of what comes in.
+    size : int
+        Of the kernel.
+    like : torch.Tensor
+        Gives type and device.
+    """
+
+    def __init__(self, grid: FourierGrid, size: int, like: torch.Tensor) -> None:
+        along_y, along_x = (_transform(n)[:, :size].conj() for n in grid.shape)
+        rows = (
+            torch.stack((along_y.real, -along_y.imag), -1),
+            torch.stack((along_y.imag, along_y.real), -1),
+        )
+        along_y = torch.stack(rows)[:, : grid.half].flatten(2).flatten(0, 1)  # (2, fy) by (u, 2)
+        along_x = torch.cat((along_x.real, along_x.imag))  # (2, fx) by v
+        self._along_y = along_y.to(like.dtype).to(like.device)
+        self._along_x = along_x.to(like.dtype).to(like.device)
+
+    def __call__(self, weight: torch.Tensor, *, paired: bool = False) -> torch.Tensor:
+        """Return the matrices of a kernel.
+
+        Parameters
+        ----------
+        weight : torch.Tensor, (o, i, size, size)
+        paired : bool
+            Whether the input has (re, im) side by side, ``(i, 2)``, and not outermost.
+
+        Returns
+        -------
+        torch.Tensor, (frequency, 2·o, 2·i)
+        """
+        channels, size = weight.shape[:2], weight.shape[-1]
+        values = weight.permute(2, 3, 0, 1).flatten(2)  # (u, v, o·i)
+        values = torch.matmul(self._along_x, values).view(2 * size, -1)  # (u·2, fx·o·i)
+        real, imaginary = (self._along_y @ values).view(2, -1, *channels)  # (2, f, o, i)
+        axis = -1 if paired else -2
+        upper = torch.stack((real, -imaginary), axis).flatten(2)
+        lower = torch.stack((imaginary, real), axis).flatten(2)
+        return torch.cat((upper, lower), 1)
+
+
+def _transform(size: int) -> torch.Tensor:
+    """Return the matrix of the discrete Fourier transform, (frequency, place), complex."""
+    places = torch.arange(size, dtype=torch.float64)
+    angle = -2 * torch.pi / size * torch.outer(places, places)
+    return torch.complex(angle.cos(), angle.sin())
+
+
+def _pairs(matrix: torch.Tensor) -> torch.Tensor:
+    """Write complex ``(..., i, j)`` as the real ``(..., 2, i, 2, j)`` that acts on (re, im)."""
+    real, imaginary = matrix.real, matrix.imag
+    upper = torch.stack((real, -imaginary), -2)
+    return torch.stack((upper, torch.stack((imaginary, real), -2)), -4)
+
+
+class FourierConvolution:
+    """A convolution without padding and its transpose, by products with cosines and sines.
+
+    ``K ∗ r = I_y I_x K̂ F_x F_y r``: F transform y, then x, K̂ mixes channels at every frequency, I
+    transform back to the places that nothing wraps around to. All are real matrices; real and
+    imaginary part are one more axis of length 2.
+
+    Parameters
+    ----------
+    weight : torch.Tensor, (channel out, channel in, k, k)
+    shape : sequence of int
+        Rows and columns of what comes in.
+    """
+
+    def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
+        rows, columns = shape
+        size = weight.shape[-1]
+        self.shape_in = (rows, columns)
+        self.shape_out = (rows - size + 1, columns - size + 1)
+        exact = weight.cpu().double()  # once, on the CPU; some devices have no double precision
+        grid = FourierGrid(shape, self.shape_out, exact)
+        self._frequencies = (grid.half, columns)
+        into_y, into_x, from_x, from_y = grid.matrices
+        mix = KernelSpectrum(grid, size, exact)(exact)  # (frequency, 2·o, 2·i)
+        self._forward = [
+            m.to(weight.dtype).contiguous().to(weight.device)
+            for m in (into_y, into_x, mix, from_x, from_y)
+        ]
+        self._backward = [m.transpose(-1, -2).contiguous() for m in self._forward[::-1]]
+
+    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
+        """Convolve ``(y, x, c, b)``."""
+        return self._apply(self._forward, maps, self.shape_out)
+
+    def transposed(self, maps: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose: from gradients of the output to gradients of the input."""
+        return self._apply(self._backward, maps, self.shape_in)
+
+    def _apply(
+        self, matrices: list[torch.Tensor], maps: torch.Tensor, shape: tuple[int, int]
+    ) -> torch.Tensor:
+        into_y, into_x, mix, from_x, from_y = matrices
+        windows, (half, columns) = maps.shape[-1], self._frequencies
+        values = into_y @ maps.flatten(1)  # (fy·2, x·c·b)
+        values = torch.matmul(into_x, values.view(half, into_x.shape[1], -1))  # (fy, fx·2, c·b)
+        values = torch.bmm(mix, values.view(half * columns, -1, windows))  # (fy·fx, 2·c, b)
+        values = torch.matmul(from_x, values.view(half, 2 * columns, -1))  # (fy, 2·x, c·b)
+        values = from_y @ values.view(2 * half, -1)  # (y, x·c·b)
+        return values.view(*shape, -1, windows)

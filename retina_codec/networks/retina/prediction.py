@@ -1,0 +1,213 @@
+"""Does this recording fit this network? One check, one message, before any long work."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.retina.model import Normalisation
+from retina_codec.progress import progress_bar
+from retina_codec.recordings.windows import StimulusWindows
+
+__all__ = ["RecordingNetwork", "check_match", "open_windows", "predict_rates"]
+
+
+@runtime_checkable
+class RecordingNetwork(Protocol):
+    """What a network must know of itself to be run on a recording: `RetinaCNN` and its like."""
+
+    @property
+    def history(self) -> int:
+        """Frames in one window."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """Pixels in y and x."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Hz."""
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """How raw intensities become the input."""
+
+    @property
+    def cells(self) -> Sequence[Any]:
+        """Ids of the modelled cells, in the order of the output."""
+
+
+def check_match(network: RecordingNetwork, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
+    """Check that a split of a recording fits the network and select the network's cells.
+
+    Parameters
+    ----------
+    network : RecordingNetwork
+        A `RetinaCNN`, or another that knows its history, frames, normalisation and cells.
+    split : xr.Dataset or node of a recording, with ``stimulus`` (time, y, x)
+        Responses may be missing; then only the stimulus is checked.
+
+    Returns
+    -------
+    xr.Dataset
+        The split with the network's cells in the network's order (cells that the network does
+        not model are left out); the stimulus stays lazy.
+
+    Raises
+    ------
+    RetinaCodecError
+        If there is no stimulus, or frame size, frame rate, length or cells do not fit; every
+        reason in one message.
+    """
+    dataset = split.to_dataset() if isinstance(split, xr.DataTree) else split
+    problems = []
+    found = dataset["stimulus"].dims if "stimulus" in dataset else None
+    if found is None or set(found) != {"time", "y", "x"}:
+        raise RetinaCodecError(
+            "a split of a recording must have a stimulus with the dims time, y and x; it has "
+            f"{'none' if found is None else found}. Pass recording['train'] or recording['test']."
+        )
+    stimulus = dataset["stimulus"]
+    frame = (stimulus.sizes["y"], stimulus.sizes["x"])
+    if frame != network.frame_shape:
+        problems.append(
+            f"the network takes frames of {network.frame_shape[0]} × {network.frame_shape[1]} px "
+            f"(y × x), the recording has {frame[0]} × {frame[1]}"
+        )
+    if stimulus.sizes["time"] <= network.history:
+        problems.append(
+            f"the network looks back {network.history} frames, the recording has only "
+            f"{stimulus.sizes['time']}"
+        )
+    elif "time" in stimulus.coords:
+        period = float(np.median(np.diff(stimulus["time"].values[:1000])))
+        if abs(period * network.frame_rate - 1) > 1e-3:
+            problems.append(
+                f"the network takes {network.frame_rate:g} Hz, the recording has {1 / period:g} Hz"
+            )
+    if "cell" in dataset.coords:
+        present = set(dataset["cell"].values.tolist())
+        missing = [cell for cell in network.cells if cell not in present]
+        if missing:
+            problems.append(
+                f"the network models cells {missing} that the recording lacks "
+                f"(it has {sorted(present, key=str)})"
+            )
+    if problems:
+        raise RetinaCodecError(
+            "recording and network do not fit: "
+            + "; ".join(problems)
+            + ". Use the network fitted to this recording, or fit one (`retina-codec fit`)."
+        )
+    return dataset.sel(cell=list(network.cells)) if "cell" in dataset.coords else dataset
+
+
+def open_windows(
+    network: nn.Module, split: xr.Dataset | xr.DataTree, dtype: torch.dtype = torch.float32
+) -> tuple[xr.Dataset, StimulusWindows]:
+    """Open a split of a recording as windows of the history that the network takes.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A `RecordingNetwork`: it knows history, frames, normalisation and cells.
+    split : xr.Dataset or node of a recording
+    dtype : torch.dtype
+        Of the windows.
+
+    Returns
+    -------
+    xr.Dataset
+        The split with the network's cells, see `check_match`.
+    StimulusWindows
+        Normalised as the network asks, read when needed.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the network knows less, or the split does not fit it.
+    """
+    if not isinstance(network, RecordingNetwork):
+        raise RetinaCodecError(
+            "a recording can only be cut into windows for a network that knows its history, "
+            "frame_shape, frame_rate, normalisation and cells, as a RetinaCNN does; got "
+            f"{type(network).__name__}. Pass windows (time, lag, y, x)."
+        )
+    matched = check_match(network, split)
+    scale = network.normalisation
+    windows = StimulusWindows(
+        matched["stimulus"], network.history, mean=scale.mean, std=scale.std, dtype=dtype
+    )
+    return matched, windows
+
+
+def predict_rates(
+    network: nn.Module,
+    split: xr.Dataset | xr.DataTree,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+) -> xr.DataArray:
+    """Predict the rate of every cell at every time that has a whole history before it.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A `RetinaCNN`, or another `RecordingNetwork`. Used in evaluation mode, left in the mode
+        and on the device it had.
+    split : xr.Dataset or node of a recording
+        With ``stimulus`` (time, y, x), read in chunks.
+    batch_size : int
+        Windows at a time.
+    device : str or torch.device, optional
+        Where to compute; where the network lies when left out.
+    progress : bool, optional
+        See `retina_codec.progress.progress_bar`.
+
+    Returns
+    -------
+    xr.DataArray, dims (time, cell), Hz
+        ``time`` starts ``network.history`` bins after the split.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the split does not fit the network or holds NaN.
+    """
+    _, windows = open_windows(network, split)
+    cells: Any = network.cells
+    types: Any = getattr(network, "cell_types", None) or ("unknown",) * len(cells)
+    first = next(network.parameters(), None)
+    home = torch.device("cpu") if first is None else first.device
+    training = network.training
+    place = torch.device(device) if device is not None else home
+    rates = np.empty((len(windows), len(cells)), dtype=np.float32)
+    steps = progress_bar(
+        windows.batches(batch_size, place),
+        description="predictions",
+        total=-(-len(windows) // batch_size),
+        progress=progress,
+    )
+    try:
+        network.to(place).eval()
+        with torch.no_grad():
+            for part, batch in steps:
+                rates[part] = network(batch).cpu().numpy()
+    finally:
+        network.to(home).train(training)
+    return xr.DataArray(
+        rates,
+        dims=("time", "cell"),
+        coords={
+            "time": windows.time,
+            "cell": list(cells),
+            "type": ("cell", list(types)),
+        },
+        name="prediction",
+        attrs={"units": "Hz", "long_name": "predicted rate"},
+    )

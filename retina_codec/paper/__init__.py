@@ -1,0 +1,1 @@
+"""The paper's figures and claims: what the scripts in analyses/ share."""

@@ -1,0 +1,338 @@
+"""One network, the labelled images shown to it, and a folder in which results are kept.
+
+Why this file exists: every figure about image networks begins with the same steps (open network
+and images, compute contributions, decompose them), which take longest and are the same for all
+figures. They are done once here, under names that say with what settings, and found again by the
+next figure. It draws nothing and measures nothing.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.analysis.concepts.correlate import activation_tree
+from retina_codec.contributions.contribute import contribute
+from retina_codec.errors import RetinaCodecError
+from retina_codec.images.digits import digit_scenes
+from retina_codec.images.folders import open_images
+from retina_codec.methods.base import Method
+from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.modes.decompose import decompose
+from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
+from retina_codec.networks.adapter import Adapter, adapt
+from retina_codec.networks.blocks import find_structure
+from retina_codec.networks.pictures.load import load_image_network
+from retina_codec.storage.provenance import array_text
+from retina_codec.storage.trees import open_tree, save_tree
+from retina_codec.targets.base import Target
+from retina_codec.targets.classification import Probability, TopK
+
+__all__ = ["DIGIT_GROUPS", "ImageStudy", "open_study", "study_arguments", "study_of"]
+
+DIGIT_GROUPS = {
+    **dict.fromkeys("0689", "with a loop"),
+    **dict.fromkeys("123457", "without a loop"),
+}
+
+
+"""Superclasses of digits by their shape; 4 is written open in most of the collection."""
+
+
+Quantity = Literal["contributions", "activations"]
+
+
+@dataclass(frozen=True)
+class ImageStudy:
+    """What `open_study` opened; contributions and modes are computed when first asked for."""
+
+    network: Adapter
+    images: Any  # DataArray (sample, color, y, x) or a data set with coords
+    labels: npt.NDArray[np.str_]  # (sample,)
+    folder: Path
+    hierarchy: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()  # names of the outputs, in order
+    name: str = ""
+    seed: int = 0
+    device: str | None = None
+    progress: bool | None = None
+    grey: float = 0.0  # the input that is mean grey, see `ImageNetwork`
+
+    def path_integral(self, steps: int = 10) -> IntegratedGradients:
+        """Return the paper's method: integrated gradients from mean grey."""
+        return IntegratedGradients(steps, baseline=self.grey)
+
+    @property
+    def target(self) -> Target:
+        """The paper's: top probability for transformers, top logit for other networks."""
+        return Probability() if "attention" in self.sites else TopK(1)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Kinds of places that are explained, in order: blocks, mlp, attention."""
+        return tuple(dict.fromkeys(map(self._site, self.network.layers)))
+
+    def _site(self, layer: str) -> str:
+        known = self.network.sites.get(layer)
+        return "blocks" if known is None else known.site
+
+    def layers_of(self, site: str) -> tuple[str, ...]:
+        """Return the layers of one kind of place, from input to output."""
+        return tuple(name for name in self.network.layers if self._site(name) == site)
+
+    def contributions(
+        self, target: Target | None = None, method: Method | None = None, **options: Any
+    ) -> xr.DataTree:
+        """Return contributions of all layers, computed or found in the folder.
+
+        Parameters
+        ----------
+        target : Target, optional
+            ``self.target`` when left out.
+        method : Method, optional
+            `path_integral`, 10 steps from mean grey as in the paper, when left out.
+        **options
+            Further ones of `contribute`; they must not change the result.
+
+        Returns
+        -------
+        xr.DataTree
+            See `contribute`, with ``label`` along sample. Lazy, from
+            ``<folder>/contributions-<target>-<method>.zarr``.
+
+        Raises
+        ------
+        RetinaCodecError
+            If what lies there was made by another network or of other images.
+        """
+        target, method = target or self.target, method or self.path_integral()
+        path = self.folder / f"contributions-{_slug(repr(target))}-{_slug(repr(method))}.zarr"
+        return contribute(
+            self.network,
+            self.images,
+            target=target,
+            method=method,
+            store=path,
+            device=self.device,
+            progress=self.progress,
+            **options,
+        )
+
+    def modes(
+        self,
+        of: Quantity = "contributions",
+        *,
+        target: Target | None = None,
+        method: Method | None = None,
+        decomposition: Any = None,
+        layers: Sequence[str] | None = None,
+    ) -> xr.DataTree:
+        """Return modes of excitatory contributions, or of activations, of the chosen layers.
+
+        Parameters
+        ----------
+        of : {"contributions", "activations"}
+        target, method
+            See `contributions`.
+        decomposition : optional
+            A method of `decompose`. When left out `SparseAutoencoder` with as many modes as
+            channels but at most 64, 5 active at a time, and this study's seed.
+        layers : sequence of str, optional
+            All when left out. Every layer's modes are kept in a file of their own.
+
+        Returns
+        -------
+        xr.DataTree
+            The contributions (or, with activations in their place, `activation_tree`) of these
+            layers, and ``/layers/<name>/modes``: read whole from ``<folder>/modes-*.nc``, fitted
+            first where missing.
+        """
+        if of not in ("contributions", "activations"):
+            raise RetinaCodecError(f"of must be 'contributions' or 'activations'; got {of!r}.")
+        explained = self.contributions(target, method)
+        chosen = {
+            name: decomposition or self._decomposition(explained, name)
+            for name in layers or self.network.layers
+        }
+        tree = explained if of == "contributions" else activation_tree(explained, list(chosen))
+        nodes = {
+            node.path: node.to_dataset(inherit=False)
+            for node in tree.subtree
+            if not node.path.startswith("/layers/") or node.name in chosen
+        }
+        for name, how in chosen.items():
+            nodes[f"/layers/{name}/modes"] = self._modes_of(explained, of, name, how)
+        return xr.DataTree.from_dict(nodes)
+
+    def _decomposition(self, explained: xr.DataTree, layer: str) -> SparseAutoencoder:
+        channels = explained[f"layers/{layer}"].sizes["channel"]
+        return SparseAutoencoder(modes=min(64, channels), active=5, seed=self.seed)
+
+    def _modes_of(
+        self, explained: xr.DataTree, of: Quantity, layer: str, method: Any
+    ) -> xr.Dataset:
+        """Return the modes of one layer, from the file if it was made of the same values."""
+        values = explained[f"layers/{layer}"][of.removesuffix("s")]
+        made_of = f"{method!r} of {array_text(values.values)}"
+        mark = hashlib.sha256(made_of.encode()).hexdigest()[:12]
+        path = self.folder / f"modes-{of}-{_slug(layer)}-{mark}.nc"
+        if path.exists():
+            kept = open_tree(path, lazy=False).to_dataset()
+            if kept.attrs.get("made_of") == made_of:
+                return kept
+        tree = explained if of == "contributions" else activation_tree(explained, [layer])
+        fitted = decompose(
+            tree,
+            method,
+            layers=[layer],
+            signs="excitatory" if of == "contributions" else None,
+            gap=0,
+            device=self.device,
+            progress=self.progress,
+        )
+        found = fitted[f"layers/{layer}/modes"].to_dataset().assign_attrs(made_of=made_of)
+        save_tree(xr.DataTree(found), path, overwrite=True)
+        return found
+
+
+def open_study(
+    folder: str | os.PathLike[str],
+    *,
+    data: str | os.PathLike[str] | None = None,
+    model: str = "models/digits_cnn",
+    layers: str | Sequence[str] | None = None,
+    count: int = 1000,
+    labels: str | os.PathLike[str] | None = None,
+    hierarchy: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool | None = None,
+) -> ImageStudy:
+    """Open a network by name and labelled images for it.
+
+    Parameters
+    ----------
+    folder : path
+        Where contributions and modes are kept; made if missing.
+    data : path, optional
+        Images in class folders, ImageNet or its flat validation set: see `open_images`. Scenes of
+        digits on photographs that the shipped networks were not trained on when left out.
+    model : str
+        See `load_image_network`.
+    layers : str or sequence of str, optional
+        See `adapt`; blocks when left out, and for transformers blocks, mlp and attention.
+    count : int
+        Images: digit scenes, or about as many files, the same number of every class, in random
+        order.
+    labels, hierarchy : path, optional
+        See `open_images`; superclasses of digits are those with and without a loop.
+    seed : int
+        Of the scenes or the choice and order of files, and of the modes.
+    device : str, optional
+    progress : bool, optional
+        None shows bars after 2 s, False never, True at once.
+
+    Returns
+    -------
+    ImageStudy
+
+    Raises
+    ------
+    RetinaCodecError
+        If model or data cannot be opened, or images have no labels.
+
+    References
+    ----------
+    Melander et al. 2026, CODEC, sections 2 to 6: blocks of ResNet-50, 50,000 validation images.
+    """
+    network = load_image_network(model, device=device)
+    if data is None:
+        scenes = digit_scenes("test", count=count, seed=seed, progress=progress)
+        images: Any = scenes["image"]
+        names = scenes["label"].values.astype(str)
+        groups = dict(DIGIT_GROUPS)
+    else:
+        options: dict[str, Any] = {
+            "preprocess": network.preprocess,
+            "labels": labels,
+            "hierarchy": hierarchy,
+            "seed": seed,
+        }
+        all_names = _names(open_images(data, **options), data)
+        each = max(1, round(count / len(set(all_names.tolist()))))
+        images = open_images(data, limit_per_class=each, **options)
+        # Folders come class by class; modes are judged on the last images, which must be of all.
+        images = images.take(np.random.default_rng(seed).permutation(len(images)))
+        names = _names(images, data)
+        superclass = np.asarray(images.coords.get("superclass", names)).astype(str)
+        groups = dict(zip(names.tolist(), superclass.tolist(), strict=True))
+    if layers is None:
+        transformer = find_structure(network.module).family == "transformer"
+        layers = ["blocks", "mlp", "attention"] if transformer else "blocks"
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return ImageStudy(
+        adapt(network.module, layers),
+        images,
+        names,
+        path,
+        groups,
+        network.classes or (),
+        model,
+        seed,
+        device,
+        progress,
+        network.grey,
+    )
+
+
+def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> None:
+    """Add the arguments that every script about image networks has; see `open_study`."""
+    parser.add_argument("--out", type=Path, required=True, help="folder; one per model and images")
+    parser.add_argument(
+        "--data", type=Path, help="images in class folders; digit scenes if left out"
+    )
+    parser.add_argument("--model", default="models/digits_cnn", help="folder, or name of a network")
+    parser.add_argument("--count", type=int, default=count, help="images (default %(default)s)")
+    parser.add_argument("--labels", type=Path, help="file with the labels of flat folders")
+    parser.add_argument("--hierarchy", type=Path, help="file with the superclasses of classes")
+    parser.add_argument("--seed", type=int, default=0, help="of images, modes and intervals")
+    parser.add_argument("--device", help="cpu or cuda; the CPU if left out")
+    parser.add_argument("--reuse", action="store_true", help="draw again from saved results")
+
+
+def study_of(options: argparse.Namespace, folder: Path | None = None) -> ImageStudy:
+    """Open what `study_arguments` read, in ``--out`` or another folder."""
+    return open_study(
+        folder or options.out,
+        data=options.data,
+        model=options.model,
+        count=options.count,
+        labels=options.labels,
+        hierarchy=options.hierarchy,
+        seed=options.seed,
+        device=options.device,
+    )
+
+
+def _names(images: Any, data: Any) -> npt.NDArray[np.str_]:
+    """Return the label of every image."""
+    if "label" not in images.coords:
+        raise RetinaCodecError(
+            f"the images in {data} must have labels; found none. Sort them into one folder per "
+            "class, or give labels=file."
+        )
+    return np.asarray(images.coords["label"]).astype(str)
+
+
+def _slug(text: str) -> str:
+    """Return a setting in a form that may be part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_")

@@ -1,0 +1,1 @@
+"""Probing: run any network with its layers in view, borrow it, hold channels back."""

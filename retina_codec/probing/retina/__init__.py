@@ -1,0 +1,1 @@
+"""The retina network in less time."""

@@ -1,0 +1,274 @@
+"""What one forward pass tells about layers: calls, shapes, channels, and whether they cut.
+
+Why this file exists: contributions can only add up to the change of the target in a layer that
+every path from input to output crosses, and sums over space need to know which axis is channels.
+Both are found here, from the graph and the modules themselves. It computes no contributions.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.adapter import Adapter, place_of_tensor
+from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
+
+__all__ = ["Layer", "survey"]
+
+Watched = Callable[
+    [Callable[[str, torch.Tensor], torch.Tensor | None]], AbstractContextManager[None]
+]
+
+
+PROBES = 16  # units that are traced back where several axes fit
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is known of one layer."""
+
+    shape: tuple[int, ...]  # of one input's units
+    channel_axis: int  # counted with the batch axis 0
+    axes_are: str  # "declared", "inferred", or "guessed: ..." with the reason
+    cuts: bool  # whether every path from input to output crosses the layer
+    overwritten: bool = False  # whether a later step of the network overwrites its values in place
+    row_for_each: bool = True  # whether it has one row for every input
+
+    @property
+    def space_axes(self) -> tuple[int, ...]:
+        """All other axes but the batch."""
+        return tuple(a for a in range(1, len(self.shape) + 1) if a != self.channel_axis)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.shape[self.channel_axis - 1]
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """The latest module that made channels before a layer."""
+
+    axis: int  # where it puts them, usually
+    features: int
+    certain: bool  # a module of torch itself: the usual place is the place
+    made: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One layer, as it was met."""
+
+    values: torch.Tensor  # a view of its own in the graph
+    copy: torch.Tensor  # what went on in its place
+    versions: tuple[int, int]
+    node: Any
+    maker: _Maker | None
+
+
+def survey(
+    network: Adapter, point: Batch, watched: Watched
+) -> tuple[dict[str, Layer], torch.Tensor, dict[str, torch.Tensor]]:
+    """Run inputs through a network and find out about its layers.
+
+    A layer cuts the network if the input is not reached from the output in the graph of
+    derivatives once the layer is taken away. Token numbers have no derivative; there the outputs
+    of the embeddings stand for the input. The channel axis is the one that has as many entries as
+    the latest module made channels; where several have, units are traced back to that module.
+
+    Parameters
+    ----------
+    network : Adapter
+    point : Batch
+        One input is enough. Leaves of a graph are used as they are, so that the pass can serve
+        for more than this look.
+    watched : context manager
+        Shows every layer's values under ``name@call``.
+
+    Returns
+    -------
+    layers : dict of Layer
+        By name, in the order asked for; ``name@call`` where a module is called several times.
+    output : torch.Tensor, (b, n)
+    values : dict of torch.Tensor
+        Of the layers; both with the graph down to ``point``.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a layer is never called.
+    """
+    latest: list[_Maker] = []
+    found: dict[str, _Seen] = {}
+
+    def see(name: str, values: torch.Tensor) -> torch.Tensor:
+        alias = values.view_as(values) if values.requires_grad else values.detach()
+        copy = alias.requires_grad_().clone()
+        versions = (alias._version, copy._version)
+        found[name] = _Seen(alias, copy, versions, copy.grad_fn, latest[-1] if latest else None)
+        return copy
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        del inputs
+        usual, place = _usual(module), place_of_tensor(output)
+        made = output if place is None else output[place]
+        if usual is not None and isinstance(made, torch.Tensor):
+            certain = type(module).__module__.startswith("torch.nn.")
+            latest[:] = [_Maker(*usual, certain, made)]
+
+    def leaf(values: torch.Tensor) -> torch.Tensor:
+        if not values.is_floating_point() or values.requires_grad:
+            return values
+        return values.detach().clone().requires_grad_()
+
+    point, rows = map_tensors(leaf, point), batch_length(point)
+    leaves = [v for v in tensors_of(point) if v.requires_grad]
+
+    def embed(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        del module, inputs
+        made = output.detach().requires_grad_()
+        leaves.append(made)
+        return made.clone()
+
+    no_floats = not leaves
+    handles = []
+    try:
+        for module in network.module.modules():
+            if no_floats and isinstance(module, nn.Embedding):
+                handles.append(module.register_forward_hook(embed))
+            if _usual(module) is not None:
+                handles.append(module.register_forward_hook(note))
+        with torch.enable_grad(), watched(see):
+            # A copy, because the network may overwrite what it is given.
+            output = network.call(map_tensors(torch.clone, point))
+    finally:
+        for handle in handles:
+            handle.remove()
+    calls = {
+        name: [key for key in found if key.rpartition("@")[0] == name] for name in network.layers
+    }
+    missing = [name for name, keys in calls.items() if not keys]
+    if missing:
+        raise RetinaCodecError(
+            f"layers {missing} were not called in the forward pass (some modules use the weights "
+            "of others without calling them). Explain others."
+        )
+    named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
+    layers = {
+        name: _describe(network, layer, found[key], output, leaves, rows)
+        for name, (layer, key) in named.items()
+    }
+    return layers, output, {name: found[key].values for name, (_, key) in named.items()}
+
+
+def _describe(
+    network: Adapter,
+    name: str,
+    seen: _Seen,
+    output: torch.Tensor,
+    leaves: list[torch.Tensor],
+    rows: int,
+) -> Layer:
+    """Say what is known of one call of a layer."""
+    shape = tuple(seen.values.shape)
+    declared = network.declared_axis(name)
+    axis, how = _infer_axis(seen) if declared is None else (declared, "declared")
+    if not -len(shape) < axis < len(shape) or axis % len(shape) == 0:
+        raise RetinaCodecError(
+            f"the channel axis of layer {name!r} must be between 1 and {len(shape) - 1} "
+            f"for values {shape}; got {axis}."
+        )
+    return Layer(
+        shape[1:],
+        axis % len(shape),
+        how,
+        cuts=not _reaches(output.grad_fn, leaves, seen.node),
+        overwritten=(seen.values._version, seen.copy._version) != seen.versions,
+        row_for_each=shape[0] == rows,
+    )
+
+
+def _usual(module: nn.Module) -> tuple[int, int] | None:
+    """Return usual channel axis and number of features of a module that makes channels."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return 1, module.out_channels
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return 1, module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return 1, module.num_channels
+    if isinstance(module, nn.Linear):
+        return -1, module.out_features
+    if isinstance(module, nn.LayerNorm):
+        return -1, module.normalized_shape[-1]
+    if isinstance(module, nn.Embedding):
+        return -1, module.embedding_dim
+    if isinstance(module, nn.MultiheadAttention):
+        return -1, module.embed_dim
+    if isinstance(module, nn.RNNBase):
+        size = module.proj_size or module.hidden_size
+        return -1, int(size) * (1 + int(module.bidirectional))
+    if type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int):
+        return -1, int(module.nf)  # type: ignore[arg-type]  # GPT-2's linear layer, transformers
+    return None
+
+
+def _infer_axis(seen: _Seen) -> tuple[int, str]:
+    """Return the channel axis of a layer and how sure that is."""
+    shape, maker = tuple(seen.values.shape), seen.maker
+    if len(shape) == 2:
+        return 1, "inferred"
+    if maker is None:
+        return (-1 if len(shape) == 3 else 1), "guessed: no module before this layer makes channels"
+    fitting = [axis for axis in range(1, len(shape)) if shape[axis] == maker.features]
+    if len(fitting) == 1:
+        return fitting[0], "inferred"
+    if not fitting:
+        reason = f"guessed: no axis has the {maker.features} channels of the module before"
+        return maker.axis, reason
+    traced = _traced(seen, maker, fitting) if maker.certain else None
+    if traced is not None:
+        return traced, "inferred"
+    usual = maker.axis % len(shape)
+    axes = ", ".join(map(str, fitting))
+    reason = f"guessed: axes {axes} have {maker.features} entries each"
+    return (usual if usual in fitting else fitting[0]), reason
+
+
+def _traced(seen: _Seen, maker: _Maker, fitting: list[int]) -> int | None:
+    """Return the axis along which units depend on one channel each of the module before."""
+    if not maker.made.requires_grad:
+        return None
+    left, told = set(fitting), False
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.rand((PROBES, seen.values.ndim), generator=generator).tolist()
+    for probe in shares:
+        sizes = zip(probe, seen.values.shape, strict=True)
+        place = [int(share * size) for share, size in sizes]
+        unit = seen.values[tuple(place)]
+        (slope,) = torch.autograd.grad(unit, maker.made, retain_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        channels = slope.movedim(maker.axis, -1).flatten(0, -2).abs().sum(0).nonzero()
+        if len(channels) == 1:
+            told = True
+            left &= {axis for axis in fitting if place[axis] == int(channels[0])}
+    return left.pop() if told and len(left) == 1 else None
+
+
+def _reaches(node: Any, leaves: list[torch.Tensor], blocked: Any) -> bool:
+    """Tell whether a way through the graph leads from the output to a leaf, past a node."""
+    wanted = {id(leaf) for leaf in leaves}
+    seen, waiting = {blocked}, [node]
+    while waiting:
+        here = waiting.pop()
+        if here is None or here in seen:
+            continue
+        seen.add(here)
+        if id(getattr(here, "variable", None)) in wanted:
+            return True
+        waiting.extend(parent for parent, _ in here.next_functions)
+    return False

@@ -1,0 +1,16 @@
+from .files import convert as convert
+from .files import open_recording as open_recording
+from .files import save_recording as save_recording
+from .frames.seeded import SeededFrames as SeededFrames
+from .frames.seeded import register_generator as register_generator
+from .maheswaranathan_2023.interneurons import open_interneurons as open_interneurons
+from .maheswaranathan_2023.recording import read_maheswaranathan as read_maheswaranathan
+from .nwb.reader import read_nwb as read_nwb
+from .nwb.writer import write_nwb as write_nwb
+from .quality.cells import measure_quality as measure_quality
+from .quality.leakage import find_leakage as find_leakage
+from .schema import make_recording as make_recording
+from .schema import validate_recording as validate_recording
+from .simulated.retina import simulate_retina as simulate_retina
+from .smoothing import smooth_rates as smooth_rates
+from .windows import StimulusWindows as StimulusWindows

@@ -1,0 +1,1 @@
+"""Frames of a stimulus, read when asked for."""

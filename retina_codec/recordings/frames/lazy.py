@@ -1,0 +1,352 @@
+"""Movies that are read when asked for: arrays in files, indexed pictures, anything by number.
+
+Why this file exists: NWB knows many ways to store what was shown, and the rest of the toolkit knows
+one, a lazy array (time, y, x). A source here says how many frames there are and how big, and reads
+the frames with given numbers; it keeps no file open and can be sent to another process. Picture and
+video files stand in frame_files.py, frames made from a seed in generators.py.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.frames.places import Place
+from retina_codec.recordings.nwb.open import open_place
+
+__all__ = ["ArrayFrames", "Frames", "GivenFrames", "IndexedFrames", "Pictures", "lazy_frames"]
+
+FRAMES_PER_BLOCK = 500
+
+
+BLOCK_BYTES = 2**26  # of one block in memory; fewer frames where they are large
+
+
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: Rec. ITU-R BT.601
+
+
+COLORS = {"red": 0, "green": 1, "blue": 2}
+
+
+BLANK = -1  # the number of a frame on which nothing was shown
+
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Frames(ABC):
+    """A movie that is read by frame numbers.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (time, y, x)
+    dtype : numpy.dtype
+    label : str
+        Says what it is, the same for the same frames: part of the name of the lazy array.
+    encoding : str
+        How the frames are stored, in words.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    label: str
+    encoding: str
+
+    @abstractmethod
+    def read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Return the frames with these numbers, ``(number, y, x)``; 0 <= number < shape[0]."""
+
+
+class ArrayFrames(Frames):
+    """Frames of one data set of an HDF5 or Zarr file.
+
+    Intensity = raw · conversion + offset; float32 unless these are 1 and 0.
+
+    Parameters
+    ----------
+    place : Place
+        The data set.
+    shape : tuple of int
+        As stored.
+    dtype : numpy.dtype
+        As stored.
+    axes : str
+        What the stored axes are: the letters ``t``, ``y``, ``x``, and ``c`` for color, in order.
+    color : str, optional
+        Which grey value stands for a color: ``luminance`` (0.299 R + 0.587 G + 0.114 B),
+        ``mean`` of the three, ``red``, ``green`` or ``blue``.
+    conversion, offset : float
+        As stored with the series.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        *,
+        axes: str = "tyx",
+        color: str | None = None,
+        conversion: float = 1.0,
+        offset: float = 0.0,
+    ) -> None:
+        sizes = dict(zip(axes, shape, strict=True))
+        self.place = place
+        self.axes = axes
+        self.color = color
+        self.conversion = conversion
+        self.offset = offset
+        self.shape = (sizes["t"], sizes["y"], sizes["x"])
+        self.raw = conversion == 1.0 and offset == 0.0
+        mixed = "c" in axes and color in ("luminance", "mean")
+        self.dtype = np.dtype(np.float32) if mixed or not self.raw else dtype
+        self.label = f"{place}-{axes}-{color}-{conversion}-{offset}"
+        self.encoding = "inline data"
+
+    def read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Read one run of the file that holds them all, where they are close; else runs."""
+        order = tuple(self.axes.index(letter) for letter in "tyxc" if letter in self.axes)
+        pieces = []
+        with open_place(self.place) as data:
+            for start, stop in runs(np.unique(numbers)):
+                key = tuple(
+                    slice(start, stop) if letter == "t" else slice(None) for letter in self.axes
+                )
+                pieces.append((start, np.transpose(data[key], order)))
+        frames = _gather(pieces, numbers)
+        if "c" in self.axes:
+            frames = grey(frames, self.color or "luminance")
+        if self.raw:
+            return frames.astype(self.dtype, copy=False)
+        scaled: npt.NDArray[Any] = frames.astype(np.float64) * self.conversion + self.offset
+        return scaled.astype(np.float32)
+
+
+class Pictures(Frames):
+    """Pictures that are each an array of their own, all of one size.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        One per picture, axes (y, x) or (y, x, color).
+    shapes : sequence of tuple of int
+    dtype : numpy.dtype
+    color : str, optional
+        See `ArrayFrames`.
+    names : sequence of str
+        For messages.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        shapes: Sequence[Sequence[int]],
+        dtype: np.dtype[Any],
+        *,
+        color: str | None = None,
+        names: Sequence[str],
+    ) -> None:
+        sizes = {tuple(shape[:2]) for shape in shapes}
+        if len(sizes) != 1:
+            raise RetinaCodecError(
+                f"all pictures must have one size; {names[0]} and others have {sorted(sizes)}. "
+                "Bring them to one size, or choose another stimulus."
+            )
+        self.places = list(places)
+        self.color = color
+        height, width = next(iter(sizes))
+        self.shape = (len(self.places), height, width)
+        colored = any(len(shape) == 3 for shape in shapes)
+        self.dtype = np.dtype(np.float32) if colored else dtype
+        self.label = f"{self.places[0]}-{len(self.places)}-{color}-{','.join(names)}"
+        self.encoding = f"{len(self.places)} pictures"
+
+    def read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Read each picture once."""
+        frames = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        for number in np.unique(numbers):
+            with open_place(self.places[number]) as data:
+                picture = np.asarray(data[()])
+            if picture.ndim == 3:
+                picture = grey(picture, self.color or "luminance")
+            frames[numbers == number] = picture
+        return frames
+
+
+class IndexedFrames(Frames):
+    """Frames of another source, in any order, any number of times, with blanks.
+
+    Parameters
+    ----------
+    base : Frames
+    index : array of int
+        Number of the frame in ``base``; −1 for a blank.
+    blank : float, optional
+        Intensity of a blank; must be given where there are blanks.
+    """
+
+    def __init__(self, base: Frames, index: Any, *, blank: float | None = None) -> None:
+        self.base = base
+        self.index = np.asarray(index, dtype=np.int64)
+        if self.index.size and (self.index.max() >= base.shape[0] or self.index.min() < BLANK):
+            raise RetinaCodecError(
+                f"a frame number must be below the number of pictures, {base.shape[0]}; the "
+                f"stimulus has {self.index.min()} to {self.index.max()}"
+            )
+        self.blank = blank
+        if blank is None and (self.index == BLANK).any():
+            raise RetinaCodecError(
+                "at some times no picture was shown, and what the screen showed then must be "
+                "known. Pass blank=INTENSITY."
+            )
+        self.shape = (self.index.size, *base.shape[1:])
+        kept = blank is None or np.dtype(base.dtype).kind == "f" or _holds(base.dtype, blank)
+        self.dtype = base.dtype if kept else np.dtype(np.float32)
+        self.label = f"{base.label}-{hashlib.sha256(self.index.tobytes()).hexdigest()}-{blank}"
+        self.encoding = base.encoding
+
+    def read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Read what the numbers point to."""
+        wanted = self.index[numbers]
+        shown = wanted != BLANK
+        frames = np.full((len(numbers), *self.shape[1:]), self.blank or 0, self.dtype)
+        if shown.any():
+            frames[shown] = self.base.read(wanted[shown])
+        return frames
+
+
+class GivenFrames(Frames):
+    """Frames that the user has as an array: numpy, dask, a memory map, an xarray variable.
+
+    Parameters
+    ----------
+    array : array, (time, y, x)
+    """
+
+    def __init__(self, array: Any) -> None:
+        shape = tuple(int(size) for size in getattr(array, "shape", ()))
+        if len(shape) != 3 or 0 in shape:
+            raise RetinaCodecError(f"frames must be an array (time, y, x); got {shape}")
+        self.array = array
+        self.shape = (shape[0], shape[1], shape[2])
+        self.dtype = np.dtype(array.dtype)
+        self.label = f"given-{id(array)}-{shape}"
+        self.encoding = "frames given by the user"
+
+    def read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Read one run."""
+        first, last = int(numbers.min()), int(numbers.max()) + 1
+        return _gather([(first, np.asarray(self.array[first:last]))], numbers)
+
+
+class _Blocks:
+    """What dask needs of an array: shape, dtype, and slices along time."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.shape = frames.shape
+        self.ndim = 3
+        self.dtype = frames.dtype
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        keys = key if isinstance(key, tuple) else (key,)
+        numbers = np.arange(self.shape[0])[keys[0]]
+        read = self.frames.read(np.atleast_1d(numbers))
+        read = read if np.ndim(numbers) else read[0]
+        rest = keys[1:] if np.ndim(numbers) == 0 else (slice(None), *keys[1:])
+        part: npt.NDArray[Any] = read[rest]
+        return part
+
+
+def lazy_frames(frames: Frames) -> Any:
+    """Put a dask array, dims (time, y, x), before a source; read nothing.
+
+    Parameters
+    ----------
+    frames : Frames
+
+    Returns
+    -------
+    dask.array.Array
+        In blocks of up to 500 frames and 64 MiB.
+    """
+    from dask.array import from_array
+
+    total, height, width = frames.shape
+    each = max(1, BLOCK_BYTES // max(1, height * width * frames.dtype.itemsize))
+    return from_array(  # type: ignore[no-untyped-call]  # dask has no types here
+        _Blocks(frames),
+        chunks=(max(1, min(FRAMES_PER_BLOCK, each, total)), -1, -1),
+        name=f"frames-{frames.label}",
+        asarray=False,
+        meta=np.empty((0, 0, 0), frames.dtype),  # else dask opens the file to find out
+    )
+
+
+def grey(frames: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
+    """Turn color, the last axis (red, green, blue, perhaps opacity), into one value.
+
+    Parameters
+    ----------
+    frames : numpy.ndarray, (..., 3 or 4)
+    color : str
+        See `ArrayFrames`.
+
+    Returns
+    -------
+    numpy.ndarray, (...)
+        float32 for ``luminance`` and ``mean``, as it came for one color.
+
+    Raises
+    ------
+    RetinaCodecError
+        An unknown word, or an axis that is no color.
+    """
+    if frames.shape[-1] not in (3, 4):
+        raise RetinaCodecError(
+            f"color must have 3 or 4 values (the last axis); it has {frames.shape[-1]}"
+        )
+    if color in COLORS:
+        return frames[..., COLORS[color]]
+    if color not in ("luminance", "mean"):
+        raise RetinaCodecError(
+            f"color must be one of luminance, mean, {', '.join(COLORS)}; got {color!r}"
+        )
+    weights = np.array(LUMINANCE if color == "luminance" else (1 / 3,) * 3)
+    mixed: npt.NDArray[Any] = (frames[..., :3].astype(np.float64) @ weights).astype(np.float32)
+    return mixed
+
+
+def runs(numbers: Numbers, gap: int = 16) -> list[tuple[int, int]]:
+    """Join ascending numbers into runs (first, last + 1); small gaps are read along."""
+    if numbers.size == 0:
+        return []
+    cuts = np.flatnonzero(np.diff(numbers) > gap) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(numbers, cuts)]
+
+
+def _gather(pieces: list[tuple[int, npt.NDArray[Any]]], numbers: Numbers) -> npt.NDArray[Any]:
+    """Pick frames by number out of runs that start at known numbers."""
+    if len(pieces) == 1:
+        start, frames = pieces[0]
+        if len(frames) == len(numbers) and (np.diff(numbers) == 1).all():
+            return frames
+        picked: npt.NDArray[Any] = frames[numbers - start]
+        return picked
+    held = np.concatenate([np.arange(start, start + len(frames)) for start, frames in pieces])
+    joined = np.concatenate([frames for _, frames in pieces])
+    found: npt.NDArray[Any] = joined[np.searchsorted(held, numbers)]
+    return found
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Say whether an integer type holds a value exactly."""
+    if np.dtype(dtype).kind not in "iu":
+        return False
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max

@@ -1,0 +1,1 @@
+"""The published recordings of Maheswaranathan et al. 2023."""

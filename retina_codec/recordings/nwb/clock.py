@@ -1,0 +1,325 @@
+"""When each frame was shown: from a rate, timestamps or intervals; and how well that is known.
+
+Why this file exists: responses are counted in the bins of the frames, so every frame needs its
+onset on the clock of the spikes. Timestamps of real sessions drift, jitter, repeat and miss
+frames; what is found is reported, what would need a guess is refused unless the user says what
+to do. No file is read here.
+
+Notation: n frames, T bins; a bin is the time from one onset to the next.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb.session import LATE, Floats
+
+__all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
+
+LATEST = LATE  # of a period: a frame farther from its turn is not where it should be
+
+
+MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
+
+
+SURE = 1e-12  # relative: no rate is measured better than this
+
+
+BLANK = -1
+
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FrameClock:
+    """The bins of a movie.
+
+    Attributes
+    ----------
+    onsets : numpy.ndarray, (T,)
+        s, ascending.
+    rate : float
+        Hz: one over the period, the mean time between frames that follow each other.
+    index : numpy.ndarray, (T,), or None
+        Number of the frame in each bin, −1 for a blank; None: bin t shows frame t.
+    report : dict of float
+        What was found, see `clock_from_times`.
+    """
+
+    onsets: Floats
+    rate: float
+    index: Numbers | None = None
+    report: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stop(self) -> float:
+        """End of the last bin, s."""
+        return float(self.onsets[-1]) + 1.0 / self.rate
+
+    def stop_of(self, last: int) -> float:
+        """End of the bin before number ``last``, s: the next onset, where it comes in its turn."""
+        stop = float(self.onsets[last - 1]) + 1.0 / self.rate
+        if last < self.onsets.size and abs(self.onsets[last] - stop) * self.rate < LATEST:
+            return float(self.onsets[last])
+        return stop
+
+    def divided(self, parts: int) -> "FrameClock":
+        """Cut every bin into equal parts, all of which show its frame.
+
+        Parameters
+        ----------
+        parts : int
+
+        Returns
+        -------
+        FrameClock
+            With ``parts`` times the rate.
+        """
+        if parts < 1:
+            raise RetinaCodecError(f"bins_per_frame must be at least 1; got {parts}")
+        if parts == 1:
+            return self
+        step = np.append(np.diff(self.onsets), 1.0 / self.rate)
+        pause = step * self.rate > 1 + LATEST  # is not part of the frame before it
+        step = np.where(pause, 1.0 / self.rate, step)
+        within = np.arange(parts) / parts
+        onsets = (self.onsets[:, None] + step[:, None] * within).ravel()
+        index = np.arange(self.onsets.size) if self.index is None else self.index
+        return replace(self, onsets=onsets, rate=self.rate * parts, index=np.repeat(index, parts))
+
+
+def clock_from_rate(count: int, start: float, rate: float, where: str) -> FrameClock:
+    """Frames at a stated rate.
+
+    Parameters
+    ----------
+    count : int
+    start : float
+        s, onset of the first frame.
+    rate : float
+        Hz.
+    where : str
+        For messages.
+
+    Returns
+    -------
+    FrameClock
+
+    Raises
+    ------
+    RetinaCodecError
+        No frames, or a rate or start that cannot be.
+    """
+    if not (np.isfinite(rate) and rate > 0):
+        raise RetinaCodecError(f"{where}: the stimulus rate must be positive; got {rate}")
+    if count < 1 or not np.isfinite(start):
+        raise RetinaCodecError(
+            f"{where}: there must be frames from a finite time; {count=} {start=}"
+        )
+    report = _report(float(start), 0.0, 0.0, np.nan, 0, 0, 0)
+    return FrameClock(float(start) + np.arange(count) / rate, float(rate), None, report)
+
+
+def clock_from_times(
+    times: npt.ArrayLike,
+    count: int,
+    where: str,
+    *,
+    nominal: float | None = None,
+    repair: bool = False,
+) -> FrameClock:
+    """Find period, jitter, dropped and doubled frames of timestamps.
+
+    With d the times between successive frames and p their period, k = round(d/p): 0 is a doubled
+    frame, 2 ≤ k ≤ 5 means k − 1 dropped frames, more is a pause. The period is the slope of the
+    straight line through times against Σk, fitted by least squares to all parts between pauses at
+    once (each with its own start), so that it is right also where timestamps are rounded; the rate
+    is given to as many digits as that determines. Jitter is the deviation from the line.
+
+    Parameters
+    ----------
+    times : array, (n,)
+        s, one per frame.
+    count : int
+        Number of frames.
+    where : str
+        For messages.
+    nominal : float, optional
+        Hz, the rate that is stated somewhere: gives the drift.
+    repair : bool
+        Show the frame before once more where frames were dropped, and leave out a frame that was
+        replaced at once. Otherwise both are refused when the part is used.
+
+    Returns
+    -------
+    FrameClock
+        ``report``: ``offset`` (s), ``jitter`` (s, standard deviation), ``largest_jitter`` (s),
+        ``drift`` (parts per million against ``nominal``, NaN without), ``dropped_frames``,
+        ``duplicated_frames``, ``pauses``.
+
+    Raises
+    ------
+    RetinaCodecError
+        Another number of times than of frames, NaN, times that run backwards, less than two.
+    """
+    onsets = np.asarray(times, dtype=np.float64).ravel()
+    if onsets.size != count:
+        raise RetinaCodecError(
+            f"{where}: the stimulus must have one timestamp per frame; it has {onsets.size} for "
+            f"{count} frames. Nothing is cut: pass frame_times= with the true onsets, or mend it."
+        )
+    bad = int(np.count_nonzero(~np.isfinite(onsets)))
+    back = np.flatnonzero(np.diff(onsets) < 0)
+    if count < 2 or bad or back.size:
+        found = f"{bad} are NaN or infinite" if bad else f"there is {count}"
+        if back.size and not bad:
+            found = f"number {back[0] + 1} is before number {back[0]}"
+        raise RetinaCodecError(
+            f"{where}: stimulus timestamps must be finite, increasing, at least two; {found}. "
+            "Pass frame_times= with the true onsets."
+        )
+    step = np.diff(onsets)
+    if not (step > 0).any():
+        raise RetinaCodecError(f"{where}: stimulus timestamps must increase; all are {onsets[0]}")
+    middle = float(np.median(step[step > 0]))
+    turns = np.rint(step / middle).astype(np.int64)
+    near = turns <= MOST_DROPPED
+    period = float(step[near].sum() / max(1, turns[near].sum()))
+    turns = np.rint(step / period).astype(np.int64)
+    far = np.abs(step / period - turns) > LATEST  # no whole number of frames
+    pause = (turns > MOST_DROPPED) | (far & (turns > 1))
+    period, rate, late = _line(onsets, turns, pause, period)
+    report = _report(
+        float(onsets[0]),
+        float(late.std()),
+        float(np.abs(late).max()),
+        (1.0 / period / nominal - 1) * 1e6 if nominal else np.nan,
+        int((turns[~pause & (turns > 1)] - 1).sum()),
+        int((turns[~pause] == 0).sum()),
+        int(pause.sum()),
+    )
+    if not repair:
+        return FrameClock(onsets, rate, None, report)
+    kept = np.append(~((turns == 0) & ~pause), True)  # a frame that was replaced at once
+    shown = np.flatnonzero(kept)
+    gaps = np.diff(onsets[shown])
+    number = np.where(gaps / period > MOST_DROPPED + LATEST, 1, np.rint(gaps / period))
+    number = np.append(np.maximum(1, number), 1).astype(np.int64)
+    index = np.repeat(shown, number)
+    first = np.repeat(onsets[shown], number)
+    within = np.arange(index.size) - np.repeat(np.cumsum(number) - number, number)
+    each = np.repeat(np.append(gaps, period) / number, number)
+    return FrameClock(first + within * np.where(within > 0, each, 0.0), rate, index, report)
+
+
+def clock_from_intervals(
+    starts: npt.ArrayLike, stops: npt.ArrayLike, where: str, *, rate: float | None = None
+) -> FrameClock:
+    """Lay pictures that were each shown for a while on a clock of equal bins.
+
+    Pictures of equal durations without gaps are their own bins. Others need a rate: bin t shows the
+    picture that was on at its middle, and a blank where none was.
+
+    Parameters
+    ----------
+    starts, stops : arrays, (n,)
+        s, ascending; a stop may be NaN only where it does not matter.
+    where : str
+        For messages.
+    rate : float, optional
+        Hz, of the bins.
+
+    Returns
+    -------
+    FrameClock
+        ``index`` holds the number of the picture, −1 for a blank.
+
+    Raises
+    ------
+    RetinaCodecError
+        Times that run backwards, overlap, or are missing; pictures of several durations without a
+        rate.
+    """
+    on, off = np.asarray(starts, dtype=np.float64), np.asarray(stops, dtype=np.float64)
+    if on.size == 0 or not np.isfinite(on).all() or (np.diff(on) <= 0).any():
+        raise RetinaCodecError(f"{where}: pictures must have finite, increasing start times")
+    if not np.isfinite(off).all() or (off <= on).any():
+        number = int(np.argmax(~(np.isfinite(off) & (off > on))))
+        raise RetinaCodecError(
+            f"{where}: every picture must end after it starts; picture {number} starts at "
+            f"{on[number]:.6g} s and ends at {off[number]:.6g} s"
+        )
+    length = off - on
+    middle = float(np.median(length))
+    gaps = np.abs(np.append(on[1:], off[-1]) - off) / middle
+    equal = np.abs(length / middle - 1).max() < LATEST and gaps.max() < LATEST
+    if rate is None:
+        if not equal:
+            raise RetinaCodecError(
+                f"{where}: pictures were shown for {length.min():.4g} to {length.max():.4g} s, "
+                "perhaps with blanks between; they need a clock of equal bins. Pass frame_rate=HZ."
+            )
+        if on.size == 1:
+            return clock_from_rate(1, float(on[0]), 1 / middle, where)
+        return clock_from_times(on, on.size, where)
+    if not (np.isfinite(rate) and rate > 0):
+        raise RetinaCodecError(f"frame_rate must be a positive number of Hz; got {rate}")
+    if (on[1:] < off[:-1] - LATEST / rate).any():
+        number = int(np.argmax(on[1:] < off[:-1] - LATEST / rate))
+        raise RetinaCodecError(
+            f"{where}: pictures must not overlap; number {number} ends at {off[number]:.6g} s, the "
+            f"next starts at {on[number + 1]:.6g} s"
+        )
+    bins = max(1, round((off[-1] - on[0]) * rate))
+    onsets = on[0] + np.arange(bins) / rate
+    middles = onsets + 0.5 / rate
+    index = np.searchsorted(on, middles, side="right") - 1
+    index = np.where((index >= 0) & (middles < off[index]), index, BLANK)
+    report = _report(float(on[0]), 0.0, 0.0, np.nan, 0, 0, 0)
+    return FrameClock(onsets, float(rate), index.astype(np.int64), report)
+
+
+def _line(
+    onsets: Floats, turns: Numbers, pause: npt.NDArray[np.bool_], period: float
+) -> tuple[float, float, Floats]:
+    """Period (s) by least squares over the parts between pauses, its rate (Hz), deviations (s)."""
+    parts = []
+    for part in np.split(np.arange(onsets.size), np.flatnonzero(pause) + 1):
+        number = np.concatenate([[0], np.cumsum(turns[part[:-1]])]).astype(np.float64)
+        parts.append((part, number - number.mean(), onsets[part] - onsets[part].mean()))
+    spread = sum(float(number @ number) for _, number, _ in parts)
+    if spread > 0:
+        period = sum(float(number @ time) for _, number, time in parts) / spread
+    late = np.zeros(onsets.size)
+    for part, number, time in parts:
+        late[part] = time - number * period
+    rate = 1.0 / period
+    error = float(late.std()) / np.sqrt(spread) / period if spread > 0 else 0.0  # relative
+    for digits in range(1, 16):
+        short = float(f"{rate:.{digits}g}")
+        if abs(short / rate - 1) <= max(SURE, 2 * error):
+            return period, short, late
+    return period, rate, late
+
+
+def _report(
+    offset: float,
+    jitter: float,
+    largest: float,
+    drift: float,
+    dropped: int,
+    duplicated: int,
+    pauses: int,
+) -> dict[str, float]:
+    return {
+        "offset": offset,
+        "jitter": jitter,
+        "largest_jitter": largest,
+        "drift": drift,
+        "dropped_frames": dropped,
+        "duplicated_frames": duplicated,
+        "pauses": pauses,
+    }

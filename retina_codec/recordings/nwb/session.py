@@ -1,0 +1,349 @@
+"""The clock of a session: presentations one after another, counts to spikes and back.
+
+Shared by the NWB reader and writer, so that what one places the other finds. No file is touched
+here.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+
+__all__ = [
+    "Presentation",
+    "bin_spikes",
+    "join_session",
+    "observed_intervals",
+    "place_spikes",
+    "presentations_of",
+]
+
+NOTES_KEY = "retina_codec"  # in the notes of a file: what NWB has no place for
+
+
+TOLERANCE = 1e-2  # of a frame, between two presentations that touch
+
+
+LATE = 0.25  # of a frame: what follows later is no next frame
+
+
+EDGE_SLACK = 1e-6  # of a frame, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
+
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """One showing of the train or the test movie.
+
+    Attributes
+    ----------
+    split : str
+        "train" or "test".
+    repeat : int
+        Number of the presentation of the test movie; −1 where there are no repeats.
+    start : float
+        s, session clock.
+    frame_rate : float
+        Hz.
+    counts : numpy.ndarray, (time, cell)
+        Spikes per bin, NaN where a cell was not recorded.
+    onsets : numpy.ndarray, (time,), optional
+        s, of every frame; None: equal steps.
+    first : int
+        Number of the first frame in the movie of the split.
+    end : float, optional
+        s, of the last frame; None: 1/frame_rate after its onset.
+    """
+
+    split: str
+    repeat: int
+    start: float
+    frame_rate: float
+    counts: Floats
+    onsets: Floats | None = None
+    first: int = 0
+    end: float | None = None
+
+    @property
+    def frames(self) -> int:
+        """Number of frames shown."""
+        return len(self.counts)
+
+    @property
+    def stop(self) -> float:
+        """End of the last frame, s."""
+        return float(self.edges[-1])
+
+    @property
+    def edges(self) -> Floats:
+        """Onset of every frame and the end of the last, s, (time + 1,)."""
+        edges: Floats = self.start + np.arange(self.frames + 1) / self.frame_rate
+        if self.onsets is not None:
+            edges = np.append(self.onsets, self.onsets[-1] + 1.0 / self.frame_rate)
+        if self.end is not None:
+            edges[-1] = self.end
+        return edges
+
+
+def presentations_of(
+    recording: xr.DataTree, spikes: Sequence[Floats] | None = None
+) -> list[Presentation]:
+    """List what was shown, in order of time, and the spikes that were counted.
+
+    Counts are those of ``spike_count`` (of a split without repeats), of whole-number rates (of
+    repeats), or of the spike times where these are given.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+        A valid recording.
+    spikes : sequence of numpy.ndarray, optional
+        s, session clock, ascending; one array per cell.
+
+    Returns
+    -------
+    list of Presentation
+
+    Raises
+    ------
+    RetinaCodecError
+        Two presentations overlap, there are only smoothed rates, or spike times and counts differ.
+    """
+    frame_rate = float(recording.attrs["frame_rate"])
+    shown = []
+    parts = sorted(_parts(recording, frame_rate), key=lambda part: part[0].start)
+    for number, (entry, rate, counted) in enumerate(parts):
+        counts = _whole_counts(counted, rate, frame_rate)
+        entry = replace(entry, counts=np.empty(rate.shape) if counts is None else counts)
+        if number + 1 < len(parts):
+            entry = _until(entry, parts[number + 1][0].start)
+        if spikes is not None:
+            counts = _binned(spikes, entry.edges, counts, rate, entry.split)
+        elif counts is None:
+            raise RetinaCodecError(
+                "rates must be whole numbers of spikes per bin, or stand beside real counts, to be "
+                f"written as spikes; those of the {entry.split} split are smoothed. Add "
+                "spike_count (of repeats: the node /spikes), or save the recording as .nc or .zarr."
+            )
+        shown.append(replace(entry, counts=counts))
+    for before, after in itertools.pairwise(shown):
+        if (before.stop - after.start) * frame_rate > TOLERANCE:
+            raise RetinaCodecError(
+                "presentations must not overlap on the session clock; "
+                f"{before.split} ends at {before.stop:.6g} s and {after.split} starts at "
+                f"{after.start:.6g} s. Move the time coordinate or start_time."
+            )
+    return shown
+
+
+def _parts(
+    recording: xr.DataTree, frame_rate: float
+) -> Iterator[tuple[Presentation, xr.DataArray, xr.DataArray]]:
+    """Give every presentation, still without counts, with its rates and what was counted."""
+    nothing = np.empty((0, 0))
+    for split in ("train", "test"):
+        if split not in recording.children:
+            continue
+        node = recording[split].to_dataset()
+        if split == "test" and "repeats" in recording["test"].children:
+            repeats = recording["test/repeats"].to_dataset()
+            starts = repeats["start_time"].to_numpy()
+            for number, rate in enumerate(repeats["rate"]):
+                onsets = None
+                if "session_time" in repeats.coords:
+                    onsets = _whole_clock(repeats["session_time"][number].to_numpy(), frame_rate)
+                start = float(starts[number])
+                entry = Presentation(split, number, start, frame_rate, nothing, onsets)
+                yield entry, rate, rate / frame_rate
+            continue
+        times = node["session_time"].to_numpy() if "session_time" in node.coords else None
+        cuts = [0, node.sizes["time"]]
+        if "block" in node.coords and times is not None:
+            cuts = [0, *(np.flatnonzero(np.diff(node["block"].to_numpy())) + 1), cuts[1]]
+        for first, last in itertools.pairwise(map(int, cuts)):
+            onsets = None if times is None else times[first:last]
+            start = float(node["time"][0] if onsets is None else onsets[0])
+            entry = Presentation(split, -1, start, frame_rate, nothing, onsets, first)
+            yield entry, node["rate"][first:last], node["spike_count"][first:last]
+
+
+def _until(entry: Presentation, start: float) -> Presentation:
+    """End with the onset that follows, where it comes in its turn but not to the point."""
+    off = abs(start - entry.stop) * entry.frame_rate
+    return replace(entry, end=start) if EDGE_SLACK < off < LATE else entry
+
+
+def _whole_clock(onsets: Floats, frame_rate: float) -> Floats:
+    """Go on in equal steps where a presentation was cut short."""
+    last = int(np.flatnonzero(np.isfinite(onsets))[-1])
+    further = onsets[last] + np.arange(1, onsets.size - last) / frame_rate
+    return np.append(onsets[: last + 1], further)
+
+
+def join_session(shown: Sequence[Presentation]) -> tuple[float, Floats | None]:
+    """Lay the frames of all presentations on one clock.
+
+    Parameters
+    ----------
+    shown : sequence of Presentation
+        In order of time.
+
+    Returns
+    -------
+    start : float
+        s, time of the first frame.
+    timestamps : numpy.ndarray or None
+        s, one per frame where there are gaps between presentations, or steps that are not equal;
+        None otherwise, where the frame rate says it all.
+    """
+    gaps = [
+        (after.start - before.stop) * before.frame_rate
+        for before, after in itertools.pairwise(shown)
+    ]
+    equal = all(entry.onsets is None for entry in shown)
+    if equal and max(gaps, default=0.0) <= TOLERANCE:
+        return shown[0].start, None
+    return shown[0].start, np.concatenate([entry.edges[:-1] for entry in shown])
+
+
+def place_spikes(entry: Presentation, cell: int) -> Floats:
+    """Place the n spikes of each bin at (k + ½)/n of the bin, k = 0..n−1.
+
+    Parameters
+    ----------
+    entry : Presentation
+    cell : int
+        Position along the cells.
+
+    Returns
+    -------
+    numpy.ndarray
+        s, session clock, ascending.
+    """
+    counts = np.nan_to_num(entry.counts[:, cell], nan=0.0).astype(np.int64)  # no spike, no claim
+    bins = np.repeat(np.arange(counts.size), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    within = (np.arange(bins.size) - first + 0.5) / np.repeat(counts, counts)
+    if entry.onsets is None:
+        spikes: Floats = entry.start + (bins + within) / entry.frame_rate
+        return spikes
+    edges = entry.edges
+    placed: Floats = edges[bins] + within * np.diff(edges)[bins]
+    return placed
+
+
+def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
+    """Say when a cell was recorded: runs of bins that are not NaN, joined where they touch.
+
+    Parameters
+    ----------
+    shown : sequence of Presentation
+        In order of time.
+    cell : int
+        Position along the cells.
+
+    Returns
+    -------
+    numpy.ndarray, (interval, 2)
+        s, start and stop.
+    """
+    intervals: list[list[float]] = []
+    for entry in shown:
+        seen = np.concatenate([[False], np.isfinite(entry.counts[:, cell]), [False]])
+        runs = np.flatnonzero(np.diff(seen.astype(np.int8))).reshape(-1, 2)
+        for start, stop in entry.edges[runs]:
+            if intervals and (start - intervals[-1][1]) * entry.frame_rate <= TOLERANCE:
+                intervals[-1][1] = float(stop)
+            else:
+                intervals.append([float(start), float(stop)])
+    return np.array(intervals, dtype=np.float64).reshape(-1, 2)
+
+
+def bin_spikes(
+    spikes: Sequence[Floats],
+    observed: Sequence[Floats] | None,
+    edges: Floats,
+) -> npt.NDArray[Any]:
+    """Count spikes in the bins of frames: bin t is [edge_t, edge_t+1).
+
+    Parameters
+    ----------
+    spikes : sequence of numpy.ndarray
+        s, one array per cell.
+    observed : sequence of (interval, 2) arrays, optional
+        s; a bin whose middle lies in none of a cell's intervals is missing.
+    edges : numpy.ndarray, (time + 1,)
+        s, onsets and the end of the last bin.
+
+    Returns
+    -------
+    numpy.ndarray, (time, cell)
+        Count per bin; float32, NaN where missing, where there are observation intervals.
+    """
+    middle = (edges[1:] + edges[:-1]) / 2
+    edges = edges - EDGE_SLACK * (edges[-1] - edges[0]) / middle.size
+    counts = np.empty((middle.size, len(spikes)), np.int32 if observed is None else np.float32)
+    for cell, train in enumerate(spikes):
+        counts[:, cell] = np.histogram(train[(train >= edges[0]) & (train < edges[-1])], edges)[0]
+        if observed is None:
+            continue
+        intervals = np.asarray(observed[cell], dtype=np.float64).reshape(-1, 2)
+        intervals = intervals[np.argsort(intervals[:, 0])]
+        latest = np.searchsorted(intervals[:, 0], middle, side="right") - 1
+        inside = latest >= 0
+        inside[inside] = middle[inside] <= intervals[latest[inside], 1]
+        counts[~inside, cell] = np.nan
+    return counts
+
+
+def _whole_counts(counted: xr.DataArray, rate: xr.DataArray, frame_rate: float) -> Floats | None:
+    """Return counts per bin (time, cell), NaN where missing; None where nobody counted.
+
+    Counts that are no whole numbers are smoothed rates, and so are counts that are nothing but a
+    smoothed rate, rounded.
+    """
+    counts: Floats = counted.to_numpy().astype(np.float64)
+    whole = np.round(counts)
+    if not _close(counts, whole) or np.nanmin(whole, initial=0) < 0:
+        return None
+    smooth = rate.to_numpy().astype(np.float64) / frame_rate
+    rounded = np.round(smooth)
+    if not _close(smooth, rounded) and np.array_equal(rounded, whole, equal_nan=True):
+        return None
+    return np.where(np.isfinite(smooth), whole, np.nan)
+
+
+def _close(values: Floats, others: Floats) -> bool:
+    return bool(np.nanmax(np.abs(values - others), initial=0.0) <= TOLERANCE)
+
+
+def _binned(
+    spikes: Sequence[Floats],
+    edges: Floats,
+    counts: Floats | None,
+    rate: xr.DataArray,
+    split: str,
+) -> Floats:
+    """Count the spikes of one presentation and compare them with what was counted before."""
+    found = bin_spikes(spikes, None, edges)
+    seen = np.isfinite(rate.to_numpy() if counts is None else counts)
+    expected = found if counts is None else counts
+    wrong = np.where(seen, found != expected, found > 0)
+    if wrong.any():
+        bin_, cell = np.argwhere(wrong)[0]
+        told = f"{expected[bin_, cell]:g}" if seen[bin_, cell] else "not recorded (NaN)"
+        raise RetinaCodecError(
+            f"/spikes must give the counts of the {split} split; {int(wrong.sum())} bins differ, "
+            f"the first at {edges[bin_]:.6g} s: cell {rate['cell'].to_numpy()[cell].item()!r} has "
+            f"{found[bin_, cell]:g} spikes and a count of {told}. Correct one of them, or leave "
+            "the spike times out: recording.drop_nodes('spikes')."
+        )
+    return np.where(seen, found, np.nan)

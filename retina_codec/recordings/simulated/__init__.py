@@ -1,0 +1,1 @@
+"""A simulated retina whose circuit is known."""

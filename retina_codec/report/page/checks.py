@@ -1,0 +1,194 @@
+"""The checks of the report: what was found, what it means, and whether it is good enough.
+
+Why this file exists: the bars stand in one place, in words that a reader can dispute.
+"""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from retina_codec.modes.scores.score import score_table
+from retina_codec.report.page.words import NOT_MEASURED, measured, number, percent
+
+__all__ = ["checks_of", "trust_numbers"]
+
+
+def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    """State each check with its value, its bar, and whether the bar is reached.
+
+    Parameters
+    ----------
+    numbers : dict
+        From `summarize`.
+
+    Returns
+    -------
+    list of dict
+        ``what``, ``value``, ``means``, ``bar`` in words, and ``passed``.
+    """
+    from retina_codec.figures.style import layer_name
+
+    checks = []
+    prediction = numbers["prediction"]
+    if prediction and prediction["share"] is not None:
+        checks.append(
+            {
+                "what": "Does the network predict the cells?",
+                "value": f"r = {number(prediction['mean'])} of a possible "
+                f"{number(prediction['ceiling'])} ({percent(prediction['share'])})",
+                "means": "An explanation of the network speaks about the retina only as far as "
+                "the network predicts it. The possible r follows from repeats.",
+                "bar": "≥ 90 % of the noise ceiling",
+                "passed": prediction["share"] >= 0.9,
+            }
+        )
+    worst = max(numbers["layers"], key=lambda layer: layer["completeness_median"])
+    checks.append(
+        {
+            "what": "Do contributions add up?",
+            "value": f"median error at most {percent(worst['completeness_median'], 2)} "
+            f"of the change ({layer_name(worst['name'])})",
+            "means": "All contributions of a layer together must equal the change of the target; "
+            "what is missing is error of the path integral.",
+            "bar": "median < 1 % in every layer",
+            "passed": worst["completeness_median"] < 0.01,
+        }
+    )
+    for layer in numbers["layers"][:2]:
+        checks.append(
+            {
+                "what": f"Do the modes of {layer_name(layer['name'])} rebuild contributions?",
+                "value": f"R² = {number(layer['r2'])} with {layer['live']} modes, "
+                f"{number(layer['mean_active'], 1)} active at a time",
+                "means": f"On {layer['held_out']} times that the modes were not fitted to "
+                f"(on the fitted ones R² = {number(layer['r2_fit'])}).",
+                "bar": "R² ≥ 0.85 with at least 8 modes",
+                "passed": layer["r2"] >= 0.85 and layer["live"] >= 8,
+            }
+        )
+    agreement = numbers["agreement"]
+    for name, value in (agreement["types"] if agreement else {}).items():
+        if name in [layer["name"] for layer in numbers["layers"][:2]]:
+            checks.append(
+                {
+                    "what": f"Do pathways of {layer_name(name)} match the cell types?",
+                    "value": f"adjusted Rand index {number(value)}",
+                    "means": "1 is the same grouping, 0 is chance. The types were not used to "
+                    "find the pathways.",
+                    "bar": "≥ 0.80",
+                    "passed": value >= 0.8,
+                }
+            )
+    return checks
+
+
+# Score, its words, what to hold it against: first those of `decompose`, then `score_modes`.
+CHEAP = (
+    ("r2", "R² on held-out times", "1 would be perfect; says little alone, see the shuffled data"),
+    ("r2_fit", "R² on fitted times", "not far above the one on held-out times"),
+    ("r2_encoder", "R² of the encoder alone", "the loadings before they are refined"),
+    ("mean_active", "modes active at a time", "few, so that each can be read"),
+    ("live_modes", "modes that act at all", "more than are active at a time"),
+)
+
+
+FULL = (
+    ("r2_shuffled_data", "R² of shuffled contributions", "the higher it is, the less R² proves"),
+    ("r2_NMF", "R² of non-negative factors (NMF)", "another method, as many active"),
+    ("r2_PCA", "R² of principal components", "another method, as many active"),
+    ("r2_raw_channels", "R² of the strongest single channels", "no groups at all"),
+    ("r2_frozen_decoder", "R² with random modes", "only the loadings are fitted"),
+    ("r2_frozen_encoder", "R² with random loadings", "only the modes are fitted"),
+    (
+        "mode_match",
+        "modes found again from another start (cosine)",
+        "well above modes with shuffled weights",
+    ),
+    ("mode_match_null", "the same for modes with shuffled weights", "what chance gives"),
+    ("loading_match", "loadings found again from another start (r)", "near 1"),
+    ("collisions", "modes with no partner of their own", "near 0"),
+    (
+        "insertion_gain",
+        "how much better its channels alone bring F back than random ones",
+        "above 0",
+    ),
+    (
+        "deletion_gain",
+        "how much more F falls without its channels than without random ones",
+        "above 0",
+    ),
+    ("effect", "what a mode says of a channel against what silencing it does (r)", "near 1"),
+    ("noise_r2", "R² in a network with shuffled weights", "the higher it is, the less R² proves"),
+    (
+        "noise_match",
+        "modes shared with the shuffled network (cosine)",
+        "well below the match above",
+    ),
+)
+
+
+DECISIVE = ("mode_match", "insertion_gain", "deletion_gain", "effect")  # what shuffles do not reach
+
+
+COUNTS = ("mean_active", "live_modes")
+
+
+def trust_numbers(results: xr.DataTree) -> dict[str, Any]:
+    """Collect the scorecard.
+
+    Parameters
+    ----------
+    results : xr.DataTree
+        With ``/layers/<name>/modes``; ``/layers/<name>/score`` (`score_modes`) where measured.
+
+    Returns
+    -------
+    dict
+        ``layers`` (names); ``rows``: dicts with ``words``, ``wanted``, ``values`` (words per layer,
+        "not measured" where there is no score), ``decisive`` and ``missing`` (in all layers);
+        ``scored``, whether any layer was scored in full; ``shuffled``: (layer, R² of modes, R² of
+        shuffled data) where both are known; ``seeds``, how many starts were compared, or None.
+    """
+    layers = [n for n, node in results["layers"].children.items() if "modes" in node.children]
+    scored = [n for n in layers if "score" in results[f"layers/{n}"].children]
+    full = score_table(results) if scored else xr.Dataset()
+    rows = [_row(*row, values=[_cheap(results, n, row[0]) for n in layers]) for row in CHEAP]
+    if scored:
+        rows += [_row(*row, values=[_full(full, n, row[0]) for n in layers]) for row in FULL]
+    else:
+        rows += [
+            _row(*row, values=[float("nan")] * len(layers))
+            for row in FULL
+            if row[0] in (*DECISIVE, "r2_shuffled_data")
+        ]
+    pairs = [(n, _full(full, n, "r2"), _full(full, n, "r2_shuffled_data")) for n in scored]
+    seeds = [int(results[f"layers/{n}/score"].attrs["seeds"]) for n in scored]
+    return {
+        "layers": layers,
+        "rows": rows,
+        "scored": bool(scored),
+        "shuffled": [pair for pair in pairs if np.isfinite(pair[1:]).all()],
+        "seeds": min(seeds) if seeds else None,
+    }
+
+
+def _row(name: str, words: str, wanted: str, *, values: list[float]) -> dict[str, Any]:
+    digits = 1 if name == "mean_active" else 0 if name in COUNTS else 2
+    return {
+        "words": words,
+        "wanted": wanted,
+        "values": [measured(value, digits) for value in values],
+        "decisive": name in DECISIVE,
+        "missing": all(measured(value) == NOT_MEASURED for value in values),
+    }
+
+
+def _cheap(results: xr.DataTree, layer: str, name: str) -> float:
+    modes = results[f"layers/{layer}/modes"].to_dataset()
+    return float(modes[name]) if name in modes else float("nan")
+
+
+def _full(scores: xr.Dataset, layer: str, name: str) -> float:
+    known = name in scores and layer in scores["layer"].values
+    return float(scores[name].sel(layer=layer)) if known else float("nan")

@@ -1,0 +1,137 @@
+"""Hypotheses in plain words: who is silenced, when, and which cells fire less or more.
+
+Why this file exists: the first line of a card must be understood without the method. Cells are
+named by their types, modes and pathways by the numbers that they have on the page.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.report.page.words import listed, plural
+
+__all__ = ["Numbering", "headline", "layer_words", "supporters", "text_of", "timed"]
+
+Numbering = Mapping[str, Mapping[int, int]]
+
+
+"""For every layer, the number on the page of every pathway's label."""
+
+
+NAMED = re.compile(r"(\S+) (mode|pathway)s? (\d+(?:, \d+)*)")
+
+
+def headline(row: xr.Dataset, pathways: Numbering | None = None) -> str:
+    """Say one hypothesis in plain words, cells by their types.
+
+    Parameters
+    ----------
+    row : xr.Dataset
+        One row of `hypothesize`.
+    pathways : mapping, optional
+        Numbers of pathways, see `Numbering`; labels are shown where it is left out.
+
+    Returns
+    -------
+    str
+        Such as "Without OFF fast bipolars, all 4 OFF transient cells would fire 3.2 Hz less; the
+        other 12 cells would hardly change." Rates are means over the cells named.
+    """
+    name = str(row["interneuron"].item())
+    channels = [word for word in str(row["channels"].item()).split(", ") if word]
+    noun = "channel" if len(channels) == 1 else "channels"
+    place = layer_words(str(row["layer"].item()))
+    names = name if name.endswith("s") else f"{name}s"
+    who = names if name else f"the neurons that are like {noun} {listed(channels)} of {place}"
+    when = f", while {_source(row, pathways or {})} acts" if timed(row) else ""
+    change = row["change"].values.astype(np.float64)
+    affected = row["affected"].values.astype(bool)
+    parts: list[str] = []
+    for word, chosen in (("less", affected & (change < 0)), ("more", affected & (change > 0))):
+        if chosen.any():
+            amount = f"{_hertz(abs(float(change[chosen].mean())))} Hz {word}"
+            parts.append(f"{_who(row, chosen)}{'' if parts else ' would fire'} {amount}")
+    unsure = row["undecided"].values.astype(bool) if "undecided" in row else affected & False
+    end = _others(int((~affected & ~unsure).sum()), int((unsure & ~affected).sum()))
+    if not parts:
+        return f"Without {who}{when}, no cell would change by much{_others(0, unsure.sum())}."
+    return f"Without {who}{when}, {' and '.join(parts)}{end}."
+
+
+def _others(rest: int, unsure: int) -> str:
+    """Say what becomes of the cells that are not affected."""
+    if not unsure:
+        others = "cell" if rest == 1 else f"{rest} cells"
+        return f"; the other {others} would hardly change" if rest else ""
+    if not rest:
+        return f"; {unsure} cannot be decided"
+    return f"; {plural(rest, 'other')} would hardly change, {unsure} cannot be decided"
+
+
+def timed(row: xr.Dataset) -> bool:
+    """Tell whether the row claims changes for the events of a mode, not for the whole movie."""
+    return str(row.attrs.get("when", "always")) == "active" and "event_start" in row
+
+
+def supporters(row: xr.Dataset, pathways: Numbering) -> list[str]:
+    """Modes and pathways behind a row: "mode 3 of layer 1", "pathways 1 and 2 of layer 2"."""
+    layer = str(row["layer"].item())
+    text = text_of(row, "support") or "; ".join(
+        f"{layer} {word} {text_of(row, word)}"
+        for word in ("modes", "pathways")
+        if text_of(row, word)
+    )
+    return _numbered(text, pathways)
+
+
+def _numbered(text: str, pathways: Numbering) -> list[str]:
+    """Turn "conv1 modes 2; conv2 pathways 0, 1" into words with the numbers of the page."""
+    words = []
+    for place, noun, numbers in NAMED.findall(text):
+        known = pathways.get(place, {}) if noun == "pathway" else {}
+        shown = sorted(known.get(int(number), int(number)) for number in numbers.split(", "))
+        plural_s = "s" if len(shown) > 1 else ""
+        words.append(f"{noun}{plural_s} {listed(shown)} of {layer_words(place)}")
+    return words
+
+
+def _source(row: xr.Dataset, pathways: Numbering) -> str:
+    """Name the mode or pathway whose events they are; "its mode" where the results do not."""
+    return (_numbered(text_of(row, "event_source"), pathways) or ["its mode"])[0]
+
+
+def _who(row: xr.Dataset, chosen: npt.NDArray[np.bool_]) -> str:
+    """Name cells by type: "all 4 ON sustained and 2 of 4 OFF transient cells"."""
+    kinds = row["type"].values.astype(str)
+    parts, only = [], int(chosen.sum())
+    for kind in sorted(set(kinds[chosen])):
+        inside, whole = int((chosen & (kinds == kind)).sum()), int((kinds == kind).sum())
+        name = "cells of unknown type" if kind == "unknown" else kind
+        if inside == whole:
+            amount = f"all {whole}" if whole > 1 else "the one"
+        else:
+            amount = f"{inside} of {whole}"
+        parts.append(f"{amount} {name}")
+    if parts[-1].endswith("type"):
+        return listed(parts)
+    noun = "cell" if only == 1 and parts[-1].startswith("the one") else "cells"
+    return f"{listed(parts)} {noun}"
+
+
+def text_of(row: xr.Dataset, name: str) -> str:
+    """Return a text of a row; "" where the results do not hold it."""
+    return str(row[name].item()) if name in row else ""
+
+
+def layer_words(name: str) -> str:
+    """Say a layer's name as the figures do: ``conv1`` is layer 1."""
+    from retina_codec.figures.style import layer_name
+
+    return layer_name(name)
+
+
+def _hertz(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.1 else f"{value:.1g}"

@@ -1,0 +1,148 @@
+"""Write the report: numbers and figures into one page that needs nothing else.
+
+Why this file exists: the page is what a person reads. It computes nothing itself; numbers come from
+`numbers`, pictures from the figures, words from the template.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.report.page.checks import checks_of
+from retina_codec.report.page.numbers import numbers_of
+from retina_codec.report.page.words import count, listed, number, percent, signed
+from retina_codec.storage.trees import new_output
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["write_report"]
+
+DOTS_PER_INCH = 170  # 1.7 pixels per pixel of the page: sharp on dense screens too
+
+
+# Attributes of the results that the provenance table explains; others are listed by their name.
+PROVENANCE = {
+    "session": "session",
+    "species": "species",
+    "source": "source",
+    "source_sha256": "source, SHA-256",
+    "recording_file": "recording file",
+    "recording_sha256": "recording file, SHA-256",
+    "split": "part of the recording",
+    "frame_rate": "frame rate (Hz)",
+    "pixel_size": "pixel size (µm)",
+    "network": "network",
+    "network_folder": "network folder",
+    "network_sha256": "network weights, SHA-256",
+    "target": "target",
+    "method": "contribution method",
+    "steps": "steps of the path integral",
+    "path": "path",
+    "baseline": "baseline (standard deviations from mean grey)",
+    "seed": "seed",
+    "no_hypotheses": "why there are no hypotheses",
+    "dtype": "number type",
+    "versions": "versions",
+    "command": "command",
+}
+
+
+def write_report(results: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write the results as one self-contained HTML page.
+
+    Parameters
+    ----------
+    results : xr.DataTree
+        Results of ``analyze``.
+    path : str or Path
+        The file to write, ``.html``.
+    overwrite : bool
+        Replace the file if it exists.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the suffix is not ``.html``, the file exists, or the results lack a part.
+    """
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise RetinaCodecError(f"the report is an HTML page; got {str(path)!r}. Name it *.html.")
+    page = render(results)
+    with new_output(path, overwrite=overwrite) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def render(results: xr.DataTree) -> str:
+    """Return the page as text; no request leaves it and nothing outside it is needed."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_part)
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "number": number,
+        "count": count,
+        "percent": percent,
+        "layer": _layer_name,
+        "listed": listed,
+        "signed": signed,
+    }
+    environment.filters |= filters
+    numbers = numbers_of(results)
+    return environment.get_template("template.html").render(
+        **numbers,
+        figures=_figures(results),
+        provenance=_provenance(results),
+        checks=checks_of(numbers),
+    )
+
+
+def _part(name: str) -> str:
+    return (files("retina_codec.report.page") / name).read_text(encoding="utf-8")
+
+
+def _layer_name(name: str) -> str:
+    from retina_codec.figures.style import layer_name
+
+    return layer_name(name)
+
+
+def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
+    """List where the numbers come from, known attributes first, empty ones left out."""
+    rest = {n: str(n).replace("_", " ") for n in results.attrs if n not in PROVENANCE}
+    return [
+        (words, str(results.attrs[name]))
+        for name, words in (PROVENANCE | rest).items()
+        if str(results.attrs.get(name, "")) != ""
+    ]
+
+
+def _figures(results: xr.DataTree) -> dict[str, str]:
+    """Draw every figure that the results can fill; PNGs as text."""
+    from retina_codec import figures
+
+    drawn = {
+        "quality": figures.quality_checks(results),
+        "target": figures.network_and_target(results),
+        "contributions": figures.contribution_heat_maps(results),
+    }
+    layers = [node for node in results["layers"].children.values()]
+    if any("pathways" in node.children for node in layers):
+        drawn["pathways"] = figures.mode_matrices(results)
+    if any("score" in node.children for node in layers):
+        drawn["scorecard"] = figures.scorecard(results)
+    if "receptive_fields" in results.children:
+        drawn["fields"] = figures.irf_combinations(results)
+    return {name: _as_text(figure) for name, figure in drawn.items()}
+
+
+def _as_text(figure: "Figure") -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

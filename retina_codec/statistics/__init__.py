@@ -1,0 +1,1 @@
+"""Statistics: correlations, intervals, clusters and power."""

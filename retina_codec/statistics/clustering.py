@@ -1,0 +1,231 @@
+"""How many groups of cells, and how sure: k-means with silhouette, gap and resampled time.
+
+Why this file exists: the silhouette alone hangs on rounding where two numbers of groups are nearly
+as good, and no index says how a grouping would differ on another recording. Here the grouping is
+repeated on resampled descriptions of the cells, and the stable one is chosen. What describes a cell
+is not decided here.
+
+Notation: n cells, f features, k groups, B resamples.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.statistics.kmeans import adjusted_rand, fit_kmeans, silhouettes
+from retina_codec.statistics.resampling import percentiles
+
+__all__ = ["cluster_cells", "gap_statistic", "in_order"]
+
+Floats = npt.NDArray[np.float64]
+
+
+Integers = npt.NDArray[np.int64]
+
+
+REFERENCES = 50  # uniform data sets of the gap statistic
+
+
+RESAMPLED_STARTS = 4  # of each resample; the full data take more
+
+
+EQUAL = 0.01  # silhouettes that differ by less hang on rounding
+
+
+def cluster_cells(
+    features: Floats,
+    clusters: Iterable[int],
+    *,
+    resampled: Floats | None = None,
+    starts: int = 20,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Group rows by k-means; the number of groups by stability, silhouette and gap, in this order.
+
+    Stable are those k whose mean adjusted Rand index between the grouping of all data and those of
+    the resamples is at most one standard deviation (over resamples, of the best k) below the best.
+    Of these the k with the largest mean silhouette is taken; of silhouettes within 0.01 of it the
+    k with the largest gap, of equal ones the smallest. Without resamples every k counts as stable.
+
+    Parameters
+    ----------
+    features : array (cell, feature)
+    clusters : iterable of int
+        Numbers of groups to try, at least 2; those above cells − 1 are left out.
+    resampled : array (resample, cell, feature), optional
+        The same description from resampled time.
+    starts : int
+        Starts of k-means; of the sum of squares the smallest is kept.
+    seed : int
+
+    Returns
+    -------
+    xr.Dataset
+        ``pathway`` (cell), numbered from 0 in order of first members. Along ``k``:
+        ``silhouette``; ``gap`` and ``gap_error``, see `gap_statistic`; ``ari_starts``, the mean
+        adjusted Rand index of all starts with the kept one; with resamples ``ari_bootstrap``, the
+        mean, and ``ari_interval`` (k, bound), the middle 95 %. With resamples also ``consensus``
+        (cell, other_cell), the share of resamples with both cells in one group, and
+        ``confidence`` (cell), the share in which a cell is nearer to its own group than to any
+        other: together with more of its own group than of every other; and
+        ``resampled_pathway`` (resample, cell), as numbered there. In attrs ``k`` and
+        ``gap_k``, the smallest k, 1 included, whose gap is within one error of the largest.
+
+    Raises
+    ------
+    RetinaCodecError
+        If no number can be tried.
+
+    References
+    ----------
+    Rousseeuw 1987 (silhouette); Tibshirani, Walther, Hastie 2001 (gap); Hubert, Arabie 1985;
+    Monti et al. 2003 (consensus); Hennig 2007, cluster-wise assessment of stability.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    tried = _numbers(features, clusters)
+    kept: dict[int, Integers] = {}
+    rows: dict[str, list[float]] = {name: [] for name in ("silhouette", "ari_starts")}
+    others: dict[int, Integers] = {}
+    agreement = []
+    for k in tried:
+        groups, within = fit_kmeans(features[None], k, starts=starts, seed=seed)
+        kept[k] = in_order(groups[0, within[0].argmin()])
+        rows["silhouette"].append(float(silhouettes(features[None], kept[k][None])[0]))
+        rows["ari_starts"].append(float(adjusted_rand(groups[0], kept[k]).mean()))
+        if resampled is not None:
+            groups, within = fit_kmeans(resampled, k, starts=RESAMPLED_STARTS, seed=seed)
+            others[k] = groups[np.arange(len(groups)), within.argmin(1)]
+            agreement.append(adjusted_rand(others[k], kept[k]))
+    gap, error = gap_statistic(features, [1, *tried], seed=seed)
+    ari = np.array(agreement) if agreement else None
+    number = _choose(tried, np.array(rows["silhouette"]), gap[1:], ari)
+    enough = gap >= gap.max() - error[gap.argmax()]
+    found = xr.Dataset(
+        {
+            "pathway": ("cell", kept[number], {"units": "1", "long_name": "pathway number"}),
+            "silhouette": _along(rows["silhouette"], "mean silhouette"),
+            "gap": _along(gap[1:], "gap statistic"),
+            "gap_error": _along(error[1:], "error of the gap statistic"),
+            "ari_starts": _along(rows["ari_starts"], "adjusted Rand index over starts"),
+        },
+        coords={"k": ("k", tried, {"long_name": "number of pathways"})},
+        attrs={
+            "k": number,
+            "gap_k": [1, *tried][int(enough.argmax())],
+            "chosen_by": "stability over resamples, then silhouette, then gap",
+        },
+    )
+    if ari is None:
+        return found
+    consensus = (others[number][:, :, None] == others[number][:, None]).mean(axis=0)
+    return found.assign(
+        {
+            "ari_bootstrap": _along(ari.mean(1), "adjusted Rand index with resamples, mean"),
+            "ari_interval": (
+                ("k", "bound"),
+                percentiles(ari.T),
+                {"units": "1", "long_name": "middle 95 % of the adjusted Rand index"},
+            ),
+            "consensus": (
+                ("cell", "other_cell"),
+                consensus,
+                {"units": "1", "long_name": "share of resamples with both cells in one pathway"},
+            ),
+            "confidence": (
+                "cell",
+                _confidence(others[number], kept[number]),
+                {"units": "1", "long_name": "share of resamples that put the cell where it is"},
+            ),
+            "resampled_pathway": (("resample", "cell"), others[number], {"units": "1"}),
+        }
+    ).assign_coords(bound=["lower", "upper"])
+
+
+def gap_statistic(features: Floats, numbers: list[int], *, seed: int = 0) -> tuple[Floats, Floats]:
+    """Compare the spread within groups with that of uniform data of the same extent.
+
+    gap_k = mean_r ln W_k^r − ln W_k, W the sum of squares within groups, r 50 data sets uniform in
+    the box along the principal axes; error_k = sd_r(ln W_k^r) √(1 + 1/50).
+
+    Parameters
+    ----------
+    features : array (cell, feature)
+    numbers : list of int
+        Numbers of groups, at least 1 and below the number of different rows.
+    seed : int
+
+    Returns
+    -------
+    gap, error : array (k,)
+        Infinite gap where groups have no spread at all.
+
+    References
+    ----------
+    Tibshirani, Walther, Hastie 2001, J. R. Stat. Soc. B 63:411, eq. 3 and section 3.
+    """
+    centered = features - features.mean(axis=0)
+    axes = np.linalg.svd(centered, full_matrices=False)[2]
+    box = centered @ axes.T
+    random = np.random.default_rng(seed)
+    uniform = random.uniform(box.min(0), box.max(0), (REFERENCES, *box.shape))
+    gap, error = np.empty(len(numbers)), np.empty(len(numbers))
+    for place, k in enumerate(numbers):
+        within = fit_kmeans(features[None], k, seed=seed)[1].min()
+        drawn = np.log(fit_kmeans(uniform, k, seed=seed)[1].min(1))
+        gap[place] = drawn.mean() - np.log(within) if within > 0 else np.inf
+        error[place] = drawn.std() * np.sqrt(1 + 1 / REFERENCES)
+    return gap, error
+
+
+def in_order(group: Integers) -> Integers:
+    """Give groups numbers from 0, in order of their first members."""
+    _, first, place = np.unique(group, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[place].astype(np.int64)
+
+
+def _numbers(features: Floats, clusters: Iterable[int]) -> list[int]:
+    """Return the numbers of groups that can be tried."""
+    wanted = sorted(set(clusters))
+    distinct = len(np.unique(features, axis=0))
+    tried = [k for k in wanted if 2 <= k <= min(len(features) - 1, distinct)]
+    if not tried:
+        raise RetinaCodecError(
+            f"clusters must hold a number from 2 to cells − 1; got {wanted} for {len(features)} "
+            f"cells, {distinct} of them different. Record more cells, or try fewer pathways."
+        )
+    return tried
+
+
+def _choose(tried: list[int], silhouette: Floats, gap: Floats, ari: Floats | None) -> int:
+    """Choose the number of groups, see `cluster_cells`."""
+    stable = np.ones(len(tried), dtype=bool)
+    if ari is not None:
+        best = ari.mean(1).argmax()
+        stable = ari.mean(1) >= ari[best].mean() - ari[best].std()
+    good = stable & (silhouette >= silhouette[stable].max() - EQUAL)
+    return (
+        tried[int(np.where(good, gap, -np.inf).argmax())]
+        if good.sum() > 1
+        else tried[int(good.argmax())]
+    )
+
+
+def _confidence(groups: Integers, kept: Integers) -> Floats:
+    """Share of resamples in which a cell stays with the others of its pathway."""
+    same = (groups[:, :, None] == groups[:, None]).astype(np.float64)  # (B, n, n)
+    same[:, np.arange(len(kept)), np.arange(len(kept))] = 0.0
+    member = (kept[:, None] == np.arange(kept.max() + 1)).astype(np.float64)  # (n, k)
+    size = np.maximum(member.sum(0) - member, 1)  # without the cell itself
+    share = same @ member / size  # (B, n, k)
+    own = (share * member).sum(-1)
+    rest = np.where(member > 0, -np.inf, share).max(-1)
+    alone = (member.sum(0) == 1) @ member.T > 0
+    stays: Floats = np.where(alone, rest <= 0, own > rest).mean(axis=0)
+    return stays
+
+
+def _along(values: list[float] | Floats, words: str) -> tuple[str, Floats, dict[str, str]]:
+    return "k", np.asarray(values, dtype=np.float64), {"units": "1", "long_name": words}

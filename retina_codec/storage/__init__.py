@@ -1,0 +1,1 @@
+"""Storage: trees, HDF5 files, resumable runs and provenance."""

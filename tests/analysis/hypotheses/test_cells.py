@@ -1,0 +1,86 @@
+"""Claims: each rule alone, information and detectability written out."""
+
+import numpy as np
+import pytest
+
+from retina_codec.analysis.hypotheses.cells import (
+    claim_cells,
+    detectabilities,
+    information_of_cells,
+)
+from retina_codec.analysis.hypotheses.effects import EventEffects
+
+
+def effects(change, elsewhere, rate, width=0.1, seconds=2.0):
+    """One row; every interval is value ± width."""
+    change, elsewhere, rate = (np.array([v], dtype=float) for v in (change, elsewhere, rate))
+    contrast = change - elsewhere
+    return EventEffects(
+        rate=rate,
+        change=change,
+        low=change - width,
+        high=change + width,
+        error=np.full_like(change, width / 2),
+        rate_elsewhere=rate / 2,
+        elsewhere=elsewhere,
+        contrast=contrast,
+        contrast_low=contrast - width,
+        contrast_high=contrast + width,
+        contrast_error=np.full_like(change, width / 2),
+        seconds=np.array([seconds]),
+        seconds_elsewhere=np.array([8.0]),
+    )
+
+
+#          plain  small  sure?  rate²  same   more elsewhere
+CHANGE = [-2.0, -0.9, 0.05, 1.5, -2.0, 1.5]
+ELSEWHERE = [-0.5, 0.0, 0.0, 0.0, -1.5, -3.0]
+RATE = [10.0, 10.0, 0.1, 10.0, 10.0, 10.0]
+MEAN = np.array([5.0, 5.0, 0.1, 20.0, 5.0, 5.0])
+
+
+def test_a_cell_is_claimed_by_each_rule():
+    found = claim_cells(effects(CHANGE, ELSEWHERE, RATE), MEAN, np.ones(1), 0.1)
+    assert found.affected[0].tolist() == [True, False, False, False, True, True]
+    assert found.undecided[0].tolist() == [False, False, True, False, False, False]
+    assert found.timed[0].tolist() == [True, False, False, False, False, False]
+    assert found.match_error.tolist() == [0.0]
+    assert found.rows(np.array([0, 0])).timed.shape == (2, 6)
+
+
+def test_what_the_channels_do_not_share_with_the_neuron_leaves_cells_undecided():
+    r = np.sqrt(np.array([0.2]))  # m = 0.8 · 2 Hz = 1.6 Hz
+    found = claim_cells(effects(CHANGE, ELSEWHERE, RATE), MEAN, r, 0.1)
+    assert found.match_error == pytest.approx(1.6)
+    assert found.affected[0].tolist() == [True, False, False, False, True, False]
+    assert found.undecided[0].tolist() == [False, False, True, False, False, True]
+
+
+def test_an_unknown_interval_affects_no_cell():
+    found = claim_cells(effects(CHANGE, ELSEWHERE, RATE, width=np.nan), MEAN, np.ones(1), 0.1)
+    assert not found.affected.any()
+    assert found.undecided[0].tolist() == [True, False, True, False, True, True]
+
+
+def test_information_is_that_of_a_gaussian_channel():
+    row, factor = effects(CHANGE, ELSEWHERE, RATE), np.array([1.0, 1, 1, 1, 1, 2])
+    claimed = claim_cells(row, MEAN, np.full(1, np.sqrt(0.9)), 0.1)
+    found = information_of_cells(row, claimed, factor, active=True)[0]
+    # cell 0: λ 10 → 8 Hz in 2 s of events, 5 → 4.5 Hz in 8 s elsewhere; s 0.05, m 0.2 Hz
+    noise = (10 + 8) / 2 + (5 + 4.5) / 8
+    assert found[0] == pytest.approx(0.5 * np.log(1 + 1.5**2 / (0.05**2 + 0.2**2 + noise)))
+    assert (found[1:] == 0).all()
+    always = information_of_cells(row, claimed, factor, active=False)[0]
+    noise = 2 * (10 + 11.5) / 2  # cell 5, F = 2
+    assert always[5] == pytest.approx(0.5 * np.log(1 + 1.5**2 / (0.05**2 + 0.2**2 + noise)))
+
+
+def test_detectability_adds_the_affected_cells():
+    row, factor = effects(CHANGE, ELSEWHERE, RATE), np.ones(6)
+    affected = np.array([[True, False, False, False, True, False]])
+    of_cell, inside, outside = detectabilities(row, affected, factor)
+    assert of_cell[0, 0] == pytest.approx(2**2 * 2 / (10 + 8))  # 2 s
+    assert inside[0] == pytest.approx(2 * 2**2 / (10 + 8))  # cells 0 and 4, in 1 s
+    assert outside[0] == pytest.approx(0.5**2 / (5 + 4.5) + 1.5**2 / (5 + 3.5))
+    every = detectabilities(row, affected & False, factor)
+    assert every[1] == pytest.approx(every[0].sum(axis=1) / 2)

@@ -1,0 +1,168 @@
+"""Pictures of every mode, orientation and kind of damage, as red, green and blue."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retina_codec.errors import RetinaCodecError
+from retina_codec.images.files import read_picture
+
+VALUES = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+
+
+def read(path, **options):
+    picture = read_picture(path, **options)
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
+
+
+def test_lossless_formats_come_back_exactly(tmp_path):
+    for suffix in ("png", "bmp", "tif", "ppm"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(VALUES).save(path)
+        np.testing.assert_array_equal(read(path), VALUES)
+    Image.fromarray(VALUES).save(tmp_path / "a.webp", lossless=True)
+    np.testing.assert_array_equal(read(tmp_path / "a.webp"), VALUES)
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    """ImageNet has a PNG that is called .JPEG."""
+    Image.fromarray(VALUES).save(tmp_path / "a.JPEG", format="PNG")
+    np.testing.assert_array_equal(read(tmp_path / "a.JPEG"), VALUES)
+
+
+def test_grey_is_repeated(tmp_path):
+    grey = VALUES[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read(tmp_path / "grey.png"), np.repeat(grey[..., None], 3, 2))
+    bits = grey > 127
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read(tmp_path / "bits.png")[..., 1], bits * 255)
+
+
+def test_grey_of_16_bits_is_scaled_not_cut_off(tmp_path):
+    wide = np.array([[0, 257, 300], [32896, 65279, 65535]], np.uint16)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    expected = np.array([[0, 1, 1], [128, 254, 255]])
+    np.testing.assert_array_equal(read(tmp_path / "wide.png")[..., 2], expected)
+
+
+def test_palettes_and_transparency(tmp_path):
+    palette = Image.fromarray(VALUES).quantize(24)
+    palette.save(tmp_path / "palette.png")
+    expected = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(read(tmp_path / "palette.png"), expected)
+    palette.save(tmp_path / "clear.png", transparency=bytes(range(24)))
+    np.testing.assert_array_equal(read(tmp_path / "clear.png"), expected)
+    alpha = np.concatenate([VALUES, VALUES[..., :1]], 2)
+    Image.fromarray(alpha, "RGBA").save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read(tmp_path / "alpha.png"), VALUES)
+
+
+def test_cmyk_by_its_formula(tmp_path):
+    """red = (255 − cyan) (255 − black) / 255, and so on, to two levels."""
+    ink = np.random.default_rng(1).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    Image.fromarray(ink, "CMYK").save(tmp_path / "ink.tif")
+    free = 255.0 - ink
+    np.testing.assert_allclose(
+        read(tmp_path / "ink.tif"), free[..., :3] * free[..., 3:] / 255, atol=2
+    )
+    flat = np.full((16, 16, 4), [10, 100, 200, 30], np.uint8)
+    Image.fromarray(flat, "CMYK").save(tmp_path / "ink.jpg", quality=95)
+    expected = (255 - flat[0, 0, :3].astype(float)) * 225 / 255
+    np.testing.assert_allclose(read(tmp_path / "ink.jpg")[8, 8], expected, atol=6)
+
+
+ORIENTATIONS = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_pictures_are_turned_as_exif_says(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(VALUES).save(tmp_path / "a.png", exif=exif)
+    expected = ORIENTATIONS[orientation](VALUES)
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), expected)
+    np.testing.assert_array_equal(read(tmp_path / "a.png", orient=False), VALUES)
+
+
+def test_the_first_of_several_frames(tmp_path):
+    frames = [Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read(tmp_path / "a.gif")[0, 0, 0] == 10
+
+
+def jpeg():
+    stream = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def bomb():
+    """A PNG that says that it is 100,000 px on each side."""
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = zlib.compress(b"0" * 100)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def png():
+    stream = io.BytesIO()
+    Image.fromarray(VALUES).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def floats():
+    stream = io.BytesIO()
+    Image.fromarray(np.ones((3, 3), np.float32)).save(stream, "TIFF")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "no picture"),
+        (b"some text", "no picture"),
+        (jpeg()[: len(jpeg()) // 2], "truncated"),
+        (jpeg()[:2], "no picture"),
+        (png()[:60], "truncated"),
+        (png()[:40] + b"xxxx" + png()[44:], "it is not"),
+        (bomb(), "exceeds limit"),
+        (floats(), "floating-point numbers; give such pictures as a DataArray"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+    ],
+)
+def test_damage_is_one_error_that_names_the_file(content, reason, tmp_path):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(RetinaCodecError, match=reason) as caught:
+        read_picture(path)
+    assert str(path) in str(caught.value)
+    assert "damaged='skip'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(RetinaCodecError, match="no file is there"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(RetinaCodecError, match="directory"):
+        read_picture(tmp_path)

@@ -1,0 +1,308 @@
+"""The fast evaluation of the retina network against the plain one through hooks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import CubicSpline
+
+from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.probing.points import Evaluation, Layers
+from retina_codec.probing.retina.forward import FINE, RetinaFunction
+from tests.contributions.tiny import tiny_retina
+
+LAYERS = ("conv1", "conv2", "conv3")
+CORNER = (13, 12)  # a frame of which the four cells see the upper left
+STEPS = 6
+
+Function = RetinaFunction | HookedFunction
+
+
+def make(shape: tuple[int, int] = (9, 8), *, stacked: bool = False, tall: float = 1.0) -> RetinaCNN:
+    network = tiny_retina(stacked=stacked, frame_shape=shape).double().requires_grad_(False)
+    network.norm3.shift.mul_(tall)
+    return network
+
+
+def see(count: int, shape: tuple[int, int] = (9, 8), seed: int = 0) -> torch.Tensor:
+    """Windows of successive times, (count, lag, y, x)."""
+    random = np.random.default_rng(seed)
+    frames = torch.from_numpy(random.normal(size=(count + 4, *shape)))
+    return torch.stack([frames[t : t + 5] for t in range(count)])
+
+
+def target(rates: torch.Tensor) -> torch.Tensor:
+    """Not linear, and it joins cells."""
+    return (rates**2).sum(1) / 20 + rates[:, 0] * rates[:, 1] / 10 - rates[:, 2]
+
+
+def whole(values: Layers, network: RetinaCNN) -> Layers:
+    """Put units in sight of cells into maps of zeros; cells into the third layer's map."""
+    rows, columns = (n + 4 for n in network.map_shape)
+    found, places = {}, network.readout.locations
+    for name, units in values.items():
+        if units.ndim == 2:
+            maps = units.new_zeros(*units.shape, *network.map_shape)
+            maps[:, torch.arange(len(places)), places[:, 0], places[:, 1]] = units
+        else:
+            shape = (rows, columns) if name == "conv1" else (rows - 2, columns - 2)
+            maps = units.new_zeros(*units.shape[:2], *shape)
+            maps[..., : units.shape[2], : units.shape[3]] = units
+        found[name] = maps
+    return found
+
+
+def trapezoids(function: Function, begin: torch.Tensor, end: torch.Tensor, steps: int) -> Layers:
+    begin, total = begin.expand_as(end), {}
+    before = function(begin, target)
+    for step in range(1, steps + 1):
+        here = function(torch.lerp(begin, end, step / steps), target)
+        for name, activation in here.activation.items():
+            gradient = here.gradient[name] + before.gradient[name]
+            part = gradient * (activation - before.activation[name]) / 2
+            total[name] = total.get(name, 0) + part
+        before = here
+    return total
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("consecutive", [False, True])
+@pytest.mark.parametrize("shape", [(9, 8), CORNER])
+def test_the_fast_way_and_hooks_give_the_same(
+    stacked: bool, consecutive: bool, shape: tuple[int, int]
+) -> None:
+    network, windows = make(shape, stacked=stacked), see(9, shape)
+    fast = RetinaFunction(network, LAYERS, consecutive=consecutive)
+    plain = HookedFunction(network, LAYERS)
+    point = fast.start(windows)
+    torch.testing.assert_close(point, network.conv1(windows))
+    torch.testing.assert_close(fast.outputs(point), network(windows))
+    here, expected = fast(point, target), plain(windows, target)
+    torch.testing.assert_close(here.value, expected.value)
+    torch.testing.assert_close(here.output, expected.output)
+    torch.testing.assert_close(whole(here.gradient, network), expected.gradient)
+    torch.testing.assert_close(fast.activations(point), expected.activation)
+    found, at_end, at_begin = fast.integrate(point[:1] * 0.3, point, STEPS, target)
+    # Units that no cell sees contribute exactly nothing.
+    small = HookedFunction(network, LAYERS)
+    straight = trapezoids(fast, point[:1] * 0.3, point, STEPS)
+    torch.testing.assert_close(found, straight)
+    begin = see(1, shape, seed=3)
+    found, at_end, at_begin = fast.integrate(fast.start(begin), point, STEPS, target)
+    expected_sums = trapezoids(small, begin, windows, STEPS)
+    torch.testing.assert_close(whole(found, network), expected_sums)
+    torch.testing.assert_close(at_end.value, target(network(windows)))
+    torch.testing.assert_close(at_begin.value, target(network(begin)))
+    torch.testing.assert_close(at_end.output, network(windows))
+    torch.testing.assert_close(at_end.activation, expected.activation)
+
+
+def test_only_units_in_sight_are_computed() -> None:
+    fast = RetinaFunction(make(CORNER), LAYERS, consecutive=False)
+    here = fast(fast.start(see(2, CORNER)), target)
+    shapes = {name: tuple(units.shape[1:]) for name, units in here.gradient.items()}
+    # Cells in rows 0 to 2 and columns 0 to 1, kernels of 3.
+    assert shapes == {"conv1": (2, 7, 6), "conv2": (3, 5, 4), "conv3": (4,)}
+
+
+@pytest.mark.parametrize("chords", [False, True])
+@pytest.mark.parametrize("layers", [("conv3",), ("conv2",), ("conv3", "conv1")])
+def test_fewer_layers_and_single_windows_give_the_same_values(
+    layers: tuple[str, ...], chords: bool
+) -> None:
+    network, windows = make(), see(5)
+    every = RetinaFunction(network, LAYERS, consecutive=True, chords=chords)
+    some = RetinaFunction(network, layers, consecutive=False, chords=chords)
+    begin, end = every.start(see(1, seed=3)), every.start(windows)
+    expected, at_end, _ = every.integrate(begin, end, STEPS, target)
+    found, at_last, at_first = some.integrate(begin, end[4:], STEPS, target)
+    assert tuple(found) == layers
+    for name in layers:
+        torch.testing.assert_close(found[name], expected[name][4:])
+        torch.testing.assert_close(at_last.activation[name], at_end.activation[name][4:])
+    torch.testing.assert_close(some(end, target).gradient[layers[0]].shape[0], 5)
+    one_each, _, _ = some.integrate(begin.expand_as(end), end, STEPS, target)
+    torch.testing.assert_close(one_each[layers[0]], expected[layers[0]])
+    assert at_first.value.shape == (1,)
+
+
+def chords_by_hand(
+    network: RetinaCNN, begin: torch.Tensor, end: torch.Tensor, steps: int
+) -> tuple[torch.Tensor, ...]:
+    """The formula of `RetinaFunction.integrate`, module by module, with the network's own maps."""
+    z1, z2, z3 = [], [], []
+    for s in range(steps + 1):
+        z1.append(network.norm1(network.conv1(torch.lerp(begin, end, s / steps))))
+        z2.append(network.norm2(network.conv2(z1[-1].relu())))
+        z3.append(network.norm3(network.readout(network.conv3(z2[-1].relu()))))
+    nodes = np.linspace(0, 1, steps + 1)
+    between = CubicSpline(nodes, torch.stack(z3).numpy())
+    total = [torch.zeros_like(z) for z in (z1[0], z2[0], z3[0])]
+
+    def slope(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+        moved = high != low
+        chord = (high.relu() - low.relu()) / torch.where(moved, high - low, 1.0)
+        return torch.where(moved, chord, (high > 0).double())
+
+    for s in range(steps):
+        fine = torch.from_numpy(between(np.linspace(nodes[s], nodes[s + 1], FINE + 1)))
+        rates = torch.nn.functional.softplus(fine).requires_grad_()
+        pull = torch.autograd.grad(sum(target(r).sum() for r in rates), rates)[0]
+        rates = rates.detach()
+        for k in range(FINE):
+            total[2] += (pull[k] + pull[k + 1]) / 2 * (rates[k + 1] - rates[k])
+        inner = pull * torch.sigmoid(fine)
+        mean = sum((inner[k] + inner[k + 1]) / 2 for k in range(FINE)) / FINE
+
+        def top(r2: torch.Tensor) -> torch.Tensor:
+            return network.norm3(network.readout(network.conv3(r2)))
+
+        r2 = z2[s].relu().requires_grad_()
+        g2 = torch.autograd.grad(top(r2), r2, mean)[0]
+        total[1] += g2 * (z2[s + 1].relu() - z2[s].relu())
+        r1 = z1[s].relu().requires_grad_()
+        step = network.norm2(network.conv2(r1))
+        g1 = torch.autograd.grad(step, r1, g2 * slope(z2[s], z2[s + 1]))[0]
+        total[0] += g1 * (z1[s + 1].relu() - z1[s].relu())
+    return tuple(total)
+
+
+def test_chords_follow_their_formula() -> None:
+    network, windows, begin = make(CORNER), see(4, CORNER), see(1, CORNER, seed=3)
+    fast = RetinaFunction(network, LAYERS, consecutive=True, chords=True)
+    found, _, _ = fast.integrate(fast.start(begin), fast.start(windows), STEPS, target)
+    expected = chords_by_hand(network, begin.expand_as(windows), windows, STEPS)
+    maps = whole({name: found[name] for name in ("conv1", "conv2")}, network)
+    torch.testing.assert_close(maps["conv1"], expected[0])
+    torch.testing.assert_close(maps["conv2"], expected[1])
+    torch.testing.assert_close(found["conv3"], expected[2])
+
+
+def test_chords_and_trapezoids_meet_and_chords_are_nearer() -> None:
+    network, windows = make(), see(6)
+    plain = RetinaFunction(network, LAYERS, consecutive=True)
+    chords = RetinaFunction(network, LAYERS, consecutive=True, chords=True)
+    begin, end = plain.start(see(1, seed=3)), plain.start(windows)
+    truth, _, _ = plain.integrate(begin, end, 4000, target)
+
+    def error(function: RetinaFunction, steps: int, name: str) -> float:
+        found = function.integrate(begin, end, steps, target)[0][name]
+        return float((found - truth[name]).norm() / truth[name].norm())
+
+    for name in LAYERS:
+        assert error(chords, 300, name) < 1e-3
+        assert error(chords, 20, name) < error(plain, 20, name) / 1.5
+
+
+def test_one_chord_is_exact_where_nothing_bends() -> None:
+    """All units active and rates far in the linear part: contribution = gradient × change."""
+    network, windows = make(), see(3) * 0.01
+    network.norm1.shift.fill_(3.0)
+    network.norm2.shift.fill_(90.0)
+    network.norm3.shift.fill_(3000.0)
+    fast = RetinaFunction(network, LAYERS, consecutive=False, chords=True)
+    begin, end = fast.start(windows[:1] * 0), fast.start(windows)
+
+    def linear(rates: torch.Tensor) -> torch.Tensor:
+        return rates @ torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
+
+    found, at_end, at_begin = fast.integrate(begin, end, 1, linear)
+    here, start = fast(end, linear), fast(begin.expand_as(end), linear)
+    for name in LAYERS:
+        change = here.activation[name] - start.activation[name]
+        torch.testing.assert_close(found[name], here.gradient[name] * change)
+        total = found[name].flatten(1).sum(1)
+        torch.testing.assert_close(total, at_end.value - at_begin.value, atol=1e-8, rtol=1e-7)
+
+
+@pytest.mark.parametrize("chords", [False, True])
+def test_a_unit_that_stands_still_passes_the_slope_where_it_stands(chords: bool) -> None:
+    """Between equal points nothing changes, and nothing is 0 / 0."""
+    fast = RetinaFunction(make(), LAYERS, consecutive=False, chords=chords)
+    point = fast.start(see(2))
+    for values in fast.integrate(point, point, 3, target)[0].values():
+        # nothing beyond rounding in float64: both ends may be summed in another order
+        torch.testing.assert_close(values, torch.zeros_like(values), rtol=0, atol=1e-12)
+
+
+def test_directional_derivatives_are_those_of_forward_mode() -> None:
+    network, windows, way = make(CORNER), see(5, CORNER), see(5, CORNER, seed=7)
+    fast = RetinaFunction(network, LAYERS, consecutive=True)
+    # The direction of stimuli, seen by the affine first layer.
+    direction = fast.start(windows + way) - fast.start(windows)
+    found = fast.along(fast.start(windows), direction, target)
+    expected = HookedFunction(network, LAYERS).along(windows, way, target)
+    torch.testing.assert_close(found.value_tangent, expected.value_tangent)
+    for name in LAYERS:
+        tangent, truth = found.tangent[name], expected.tangent[name]
+        if tangent.ndim > 2:
+            truth = truth[..., : tangent.shape[2], : tangent.shape[3]]
+        else:
+            truth = network.readout(truth)
+        torch.testing.assert_close(tangent, truth)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_units_put_in_place_of_a_layer(name: str) -> None:
+    network, windows = make(), see(5)
+    fast = RetinaFunction(network, LAYERS, consecutive=True)
+    plain = HookedFunction(network, LAYERS)
+    point = fast.start(windows)
+    units = fast(point, target).activation[name] * 0.7
+    value, gradient = fast.above(name, units, point, target)
+    expected, slopes = plain.above(name, whole({name: units}, network)[name], windows, target)
+    torch.testing.assert_close(value, expected)
+    if gradient.ndim == 2:
+        slopes = network.readout(slopes)
+    torch.testing.assert_close(gradient, slopes)
+
+
+@pytest.mark.parametrize("chords", [False, True])
+def test_the_target_is_first_asked_at_the_end_of_the_path(chords: bool) -> None:
+    fast = RetinaFunction(make(), LAYERS, consecutive=True, chords=chords)
+    asked: list[torch.Tensor] = []
+
+    def ask(rates: torch.Tensor) -> torch.Tensor:
+        asked.append(rates.detach())
+        return rates.sum(1)
+
+    begin, end = fast.start(see(1, seed=3)), fast.start(see(3))
+    fast.integrate(begin, end, STEPS, ask)
+    torch.testing.assert_close(asked[0], fast.outputs(end))
+    torch.testing.assert_close(asked[-1], fast.outputs(begin))
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (10, 11)])
+@pytest.mark.parametrize("count", [1, 4, 6, 11])
+def test_frames_that_do_not_repeat_give_the_first_layer_too(
+    shape: tuple[int, int], count: int
+) -> None:
+    """Transforms of frames against torch's convolution, odd and even sizes, any batch."""
+    network, windows = make(shape), see(count, shape)
+    function = RetinaFunction(network, ("conv1",), consecutive=True)
+    torch.testing.assert_close(function.start(windows), network.conv1(windows))
+
+
+def test_single_precision_is_near() -> None:
+    network, windows, begin = make(CORNER), see(5, CORNER), see(1, CORNER, seed=3)
+    found: list[Callable[[str], torch.Tensor]] = []
+    for dtype in (torch.float64, torch.float32):
+        fast = RetinaFunction(network.to(dtype), LAYERS, consecutive=True, chords=True)
+        points = (fast.start(begin.to(dtype)), fast.start(windows.to(dtype)))
+        found.append(fast.integrate(*points, STEPS, target)[0].__getitem__)
+    for name in LAYERS:
+        assert found[1](name).dtype == torch.float32
+        scale = float(found[0](name).abs().max())
+        torch.testing.assert_close(
+            found[1](name).double(), found[0](name), atol=1e-5 * scale, rtol=0
+        )
+
+
+def test_evaluations_are_detached() -> None:
+    network = tiny_retina().double()  # with weights that could be trained
+    fast = RetinaFunction(network, LAYERS, consecutive=True)
+    here: Evaluation = fast(fast.start(see(2)), target)
+    assert not any(t.requires_grad for t in (*here.gradient.values(), *here.activation.values()))
+    assert all(parameter.grad is None for parameter in network.parameters())

@@ -1,0 +1,467 @@
+"""Every way in which NWB files keep a stimulus comes back as the frames it was made from."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from pynwb.image import ImageSeries, OpticalSeries, RGBImage
+
+from retina_codec.errors import RecordingWarning, RetinaCodecError
+from retina_codec.recordings.frames.seeded import SeededFrames
+from retina_codec.recordings.nwb.reader import read_nwb
+from tests.recordings.nwb_files import (
+    FRAMES,
+    PICTURES,
+    RATE,
+    SPIKES,
+    counted,
+    index_series,
+    intervals,
+    movie,
+    pictures,
+    write,
+)
+
+
+def shown(path, **options):
+    return read_nwb(path, **options)["test/stimulus"]
+
+
+# Frames in the file
+
+
+@pytest.mark.parametrize("kind", [ImageSeries, OpticalSeries])
+def test_inline_frames(tmp_path, kind):
+    more = {} if kind is ImageSeries else {"distance": 0.1, "field_of_view": [90e-6, 120e-6]}
+    series = kind(name="movie", data=FRAMES, unit="n/a", rate=RATE, **more)
+    recording = read_nwb(write(tmp_path / "a.nwb", stimulus=series))
+    np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
+    assert recording["test/stimulus"].dtype == np.uint8
+    expected = counted(SPIKES, np.arange(60) / RATE, 1 / RATE)
+    np.testing.assert_array_equal(recording["test/spike_count"], expected)
+    assert "'movie', inline data" in recording.attrs["reading"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "order"),
+    [("tyx", (0, 1, 2)), ("txy", (0, 2, 1)), ("xyt", (2, 1, 0)), ("yxt", (1, 2, 0))],
+)
+def test_the_stated_order_of_axes(tmp_path, axes, order):
+    stored = np.transpose(FRAMES, order)
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=FRAMES))
+
+    def turn(file):
+        del file["stimulus/presentation/movie/data"]
+        file["stimulus/presentation/movie/data"] = stored
+
+    with h5py.File(path, "a") as file:
+        turn(file)
+    np.testing.assert_array_equal(shown(path, axis_order=axes), FRAMES)
+
+
+def test_dimension_confirms_the_axes_or_asks(tmp_path):
+    right = write(tmp_path / "a.nwb", stimulus=movie(dimension=[3, 4]))  # x, y
+    np.testing.assert_array_equal(shown(right), FRAMES)
+    turned = write(tmp_path / "b.nwb", stimulus=movie(dimension=[4, 3]))
+    with pytest.raises(RetinaCodecError, match=r"4 × 3 and dimension .* 4 × 3.*axis_order='tyx'"):
+        read_nwb(turned)
+    np.testing.assert_array_equal(shown(turned, axis_order="tyx"), FRAMES)
+    np.testing.assert_array_equal(shown(turned, axis_order="txy"), FRAMES.transpose(0, 2, 1))
+    other = write(tmp_path / "c.nwb", stimulus=movie(dimension=[40, 30]))
+    with pytest.raises(RetinaCodecError, match="other sizes"):
+        read_nwb(other)
+    with pytest.raises(RetinaCodecError, match="axis_order must be one of tyx, txy, xyt, yxt"):
+        read_nwb(right, axis_order="zyx")
+
+
+@pytest.mark.parametrize(
+    ("color", "weights"),
+    [("luminance", (0.299, 0.587, 0.114)), ("mean", (1 / 3,) * 3), ("green", (0, 1, 0))],
+)
+def test_color_becomes_grey_only_as_told(tmp_path, color, weights):
+    colored = np.random.default_rng(3).integers(0, 255, (20, 4, 3, 3), dtype=np.uint8)
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=colored))
+    with pytest.raises(RetinaCodecError, match=r"frames in color.*Pass color="):
+        read_nwb(path)
+    expected = sum(w * colored[..., i].astype(float) for i, w in enumerate(weights))
+    np.testing.assert_allclose(shown(path, color=color), expected, rtol=1e-6)
+    with pytest.raises(RetinaCodecError, match="luminance, mean, red, green, blue; got 'teal'"):
+        shown(path, color="teal").compute()
+
+
+def test_a_series_of_an_extension_that_is_not_installed(tmp_path):
+    def rename(file):
+        attrs = file["stimulus/presentation/movie"].attrs
+        attrs["neurodata_type"], attrs["namespace"] = "LabImageSeries", "ndx-lab"
+
+    recording = read_nwb(write(tmp_path / "a.nwb", mend=rename))
+    np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
+    assert "is of the type LabImageSeries, read as an image series" in recording.attrs["reading"]
+
+
+def test_frames_behind_a_link_inside_the_folder_and_outside(tmp_path):
+    folder = tmp_path / "session"
+    (folder / "stimuli").mkdir(parents=True)
+    for place in (folder / "stimuli/noise.h5", tmp_path / "noise.h5"):
+        with h5py.File(place, "w") as file:
+            file["frames"] = FRAMES
+
+    def link(target):
+        def mend(file):
+            del file["stimulus/presentation/movie/data"]
+            file["stimulus/presentation/movie/data"] = h5py.ExternalLink(target, "/frames")
+
+        return mend
+
+    inside = write(folder / "a.nwb", mend=link("stimuli/noise.h5"))
+    np.testing.assert_array_equal(shown(inside), FRAMES)
+    outside = write(folder / "b.nwb", mend=link("../noise.h5"))
+    with pytest.raises(
+        RetinaCodecError, match=r"points to '\.\./noise\.h5', outside its own folder"
+    ):
+        read_nwb(outside)
+    with pytest.raises(RetinaCodecError, match="outside its own folder"):
+        read_nwb(write(folder / "c.nwb", mend=link(str(tmp_path / "noise.h5"))))
+
+
+# Frames in other files
+
+
+def external(names, starts=None, count=20, **more):
+    return ImageSeries(
+        name="movie",
+        external_file=names,
+        format="external",
+        starting_frame=starts or [0] * len(names),
+        num_samples=count,
+        rate=RATE,
+        **more,
+    )
+
+
+def test_pictures_in_files_beside(tmp_path):
+    for number in range(12):
+        Image.fromarray(PICTURES[number]).save(tmp_path / f"frame{number}.png")
+    names = [f"./frame{number}.png" for number in range(12)]
+    path = write(tmp_path / "a.nwb", stimulus=external(names, list(range(12)), 12))
+    recording = read_nwb(path)
+    np.testing.assert_array_equal(recording["test/stimulus"], PICTURES)
+    np.testing.assert_array_equal(recording["test/stimulus"][7:3:-2], PICTURES[7:3:-2])
+    assert "12 picture files" in recording.attrs["reading"]
+    stale = write(tmp_path / "b.nwb", stimulus=external(names, [0, *range(2, 13)], 12))
+    with pytest.raises(RetinaCodecError, match=r"starting_frame must be .* \[0, 1, 2, .* stale"):
+        read_nwb(stale)
+    (tmp_path / "frame3.png").unlink()
+    with pytest.raises(RetinaCodecError, match=r"frame3\.png; no file is there"):
+        read_nwb(path)
+
+
+def test_a_file_of_many_pages(tmp_path):
+    pages = [Image.fromarray(each) for each in PICTURES]
+    pages[0].save(tmp_path / "movie.tif", save_all=True, append_images=pages[1:])
+    path = write(tmp_path / "a.nwb", stimulus=external(["movie.tif"], None, 12))
+    np.testing.assert_array_equal(shown(path), PICTURES)
+
+
+def test_files_outside_the_folder_only_when_asked(tmp_path):
+    Image.fromarray(PICTURES[0]).save(tmp_path / "frame.png")
+    (tmp_path / "session").mkdir()
+    for name in ("../frame.png", str(tmp_path / "frame.png")):
+        path = tmp_path / "session/a.nwb"
+        path.unlink(missing_ok=True)
+        write(path, stimulus=external([name, name], [0, 1], 2), spikes={1: [0.03]})
+        with pytest.raises(RetinaCodecError, match=r"frame\.png', outside its own folder"):
+            read_nwb(path)
+        np.testing.assert_array_equal(shown(path, trust_paths=True), PICTURES[[0, 0]])
+
+
+def write_video(path, frames, codec, rate=50):
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.bit_rate = *frames.shape[1:], 10_000_000
+        stream.pix_fmt = "gray" if codec == "ffv1" else "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="gray")
+            out.mux(stream.encode(picture.reformat(format=stream.pix_fmt)))
+        out.mux(stream.encode())
+
+
+SMOOTH = (
+    127
+    + 100
+    * np.sin(np.arange(64)[:, None, None] / 7 + np.arange(32)[:, None] / 5 + np.arange(48) / 9)
+).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("m.avi", "ffv1"), ("m.mkv", "ffv1")])
+def test_a_lossless_video_comes_back_exactly(tmp_path, name, codec):
+    pytest.importorskip("av")
+    write_video(tmp_path / name, SMOOTH, codec)
+    recording = read_nwb(write(tmp_path / "a.nwb", stimulus=external([name], None, 64)))
+    np.testing.assert_array_equal(recording["test/stimulus"], SMOOTH)
+    np.testing.assert_array_equal(
+        recording["test/stimulus"][[50, 3, 3, 20]], SMOOTH[[50, 3, 3, 20]]
+    )
+    assert "a video file" in recording.attrs["reading"]
+
+
+def test_a_compressed_video_and_two_in_a_row(tmp_path):
+    pytest.importorskip("av")
+    write_video(tmp_path / "one.mp4", SMOOTH[:40], "mpeg4")
+    write_video(tmp_path / "two.mp4", SMOOTH[40:], "mpeg4")
+    series = external(["one.mp4", "two.mp4"], [0, 40], 64)
+    movie_back = shown(write(tmp_path / "a.nwb", stimulus=series))
+    assert movie_back.shape == SMOOTH.shape
+    error = np.abs(movie_back.values.astype(float) - SMOOTH)
+    neighbour = np.abs(SMOOTH[1:].astype(float) - SMOOTH[:-1])
+    assert error.mean() < 0.5 * neighbour.mean(), "each frame must be nearer than its neighbour"
+    np.testing.assert_array_equal(movie_back[60:62], movie_back.values[60:62])
+
+
+def test_a_video_that_is_none(tmp_path):
+    pytest.importorskip("av")
+    (tmp_path / "m.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(RetinaCodecError, match=r"m\.mp4 must be a video that can be read"):
+        read_nwb(write(tmp_path / "a.nwb", stimulus=external(["m.mp4"])))
+    (tmp_path / "m.doc").write_bytes(b"")
+    with pytest.raises(RetinaCodecError, match=r"must be pictures .* or videos .*got \['\.doc'\]"):
+        read_nwb(write(tmp_path / "b.nwb", stimulus=external(["m.doc"])))
+
+
+# Pictures by index
+
+
+def test_indices_into_pictures_in_stated_order(tmp_path):
+    order = [3, 1, 2, 0, *range(4, 12)]
+    index = np.random.default_rng(2).integers(0, 12, 30)
+
+    def fill(nwbfile):
+        images = pictures(order=order)
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, index, rate=RATE))
+
+    recording = read_nwb(write(tmp_path / "a.nwb", fill, stimulus=()))
+    np.testing.assert_array_equal(recording["test/stimulus"], PICTURES[order][index])
+    assert "indices into /stimulus/templates/pictures" in recording.attrs["reading"]
+
+
+def test_pictures_without_an_order_go_by_number_in_their_names_with_a_warning(tmp_path):
+    index = np.arange(12)[::-1]
+
+    def fill(nwbfile):
+        images = pictures()
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, index, rate=RATE))
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=())
+    with pytest.warns(RecordingWarning, match="does not say the order of its pictures"):
+        found = shown(path)
+    np.testing.assert_array_equal(found, PICTURES[index])  # im10 after im9, not after im1
+
+
+def test_indices_into_an_older_series_whose_own_times_mean_nothing(tmp_path):
+    index = np.tile(np.arange(12), 3)
+
+    def fill(nwbfile):
+        template = movie("template", PICTURES, timestamps=np.r_[np.arange(11.0), np.nan])
+        nwbfile.add_stimulus_template(template)
+        images = pictures(order=range(12))
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, index, rate=RATE))
+
+    def redirect(file):  # pynwb no longer writes this
+        series = file["stimulus/presentation/index"]
+        del series["indexed_images"]
+        series["indexed_timeseries"] = h5py.SoftLink("/stimulus/templates/template")
+
+    recording = read_nwb(write(tmp_path / "a.nwb", fill, stimulus=(), mend=redirect))
+    np.testing.assert_array_equal(recording["test/stimulus"], PICTURES)  # shown three times
+    assert recording["test/repeats"].sizes["repeat"] == 3
+    np.testing.assert_allclose(recording["test/repeats/start_time"], [0, 0.24, 0.48])
+
+
+def onset_file(path, table=None, **timing):
+    """Pictures shown for unequal times, with a blank of half a second before the last."""
+    onsets = [1.0, 1.5, 1.7, 3.0]
+
+    def fill(nwbfile):
+        images = pictures(order=range(12))
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, [5, 2, 9, 5], timestamps=onsets, **timing))
+        if table is not None:
+            nwbfile.add_time_intervals(intervals("flashes", onsets, table))
+
+    return write(path, fill, stimulus=(), spikes={1: [1.05, 3.2]})
+
+
+def test_the_last_duration_is_never_invented(tmp_path):
+    path = onset_file(tmp_path / "a.nwb")
+    with pytest.raises(RetinaCodecError, match=r"the last one, shown from 3 s, has no known end"):
+        read_nwb(path, frame_rate=10)
+    with pytest.raises(RetinaCodecError, match=r"0\.2 to 1\.3 s.*Pass frame_rate=HZ"):
+        read_nwb(path, last_duration=0.4)
+    found = shown(path, frame_rate=10, last_duration=0.4)
+    index = [5] * 5 + [2] * 2 + [9] * 13 + [5] * 4
+    np.testing.assert_array_equal(found, PICTURES[index])
+
+
+def test_ends_come_from_intervals_and_blanks_must_be_known(tmp_path):
+    path = onset_file(tmp_path / "a.nwb", table=[1.5, 1.7, 2.5, 3.4])
+    with pytest.raises(RetinaCodecError, match=r"no picture was shown.*Pass blank=INTENSITY"):
+        read_nwb(path, frame_rate=10)
+    found = read_nwb(path, frame_rate=10, blank=128)
+    expected = PICTURES[[5] * 5 + [2] * 2 + [9] * 8 + [0] * 5 + [5] * 4].copy()
+    expected[15:20] = 128
+    np.testing.assert_array_equal(found["test/stimulus"], expected)
+    assert found["test/stimulus"].dtype == np.uint8
+    assert "stop_time of /intervals/flashes" in found.attrs["reading"]
+    assert np.flatnonzero(found["test/spike_count"]).tolist() == [0, 22]
+    half = shown(path, frame_rate=10, blank=127.5)
+    assert half.values[16, 0, 0] == 127.5
+
+
+def test_an_index_beyond_the_pictures(tmp_path):
+    def fill(nwbfile):
+        images = pictures(order=range(12))
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, [0, 12], rate=RATE))
+
+    with pytest.raises(RetinaCodecError, match=r"below the number of pictures, 12; .* 0 to 12"):
+        read_nwb(write(tmp_path / "a.nwb", fill, stimulus=()))
+
+
+def test_pictures_of_two_sizes_and_in_color(tmp_path):
+    def fill(nwbfile):
+        images = pictures(order=None)
+        colored = np.random.default_rng(4).integers(0, 255, (4, 3, 3), dtype=np.uint8)
+        images.add_image(RGBImage(name="im12", data=colored))
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, [12, 0], rate=RATE))
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=(), spikes={1: [0.03]})
+    with pytest.raises(RetinaCodecError, match="pictures in color"):
+        read_nwb(path)
+    with pytest.warns(RecordingWarning, match="numbered by name"):
+        found = shown(path, color="red").values
+    np.testing.assert_array_equal(found[1], PICTURES[0])
+
+    def uneven(nwbfile):
+        images = pictures(data=[*PICTURES[:2], np.zeros((5, 3), "u1")], order=range(3))
+        nwbfile.add_stimulus_template(images)
+        nwbfile.add_stimulus(index_series(images, [0, 1], rate=RATE))
+
+    with pytest.raises(
+        RetinaCodecError, match=r"one size; im0 and others have \[\(4, 3\), \(5, 3\)"
+    ):
+        read_nwb(write(tmp_path / "b.nwb", uneven, stimulus=()))
+
+
+# Presentations that name a template
+
+
+def test_a_table_of_presentations_with_frame_numbers(tmp_path):
+    starts = 2 + np.arange(36) / 30
+
+    def fill(nwbfile):
+        nwbfile.add_stimulus_template(movie("clip", PICTURES))
+        table = intervals(
+            "clip_presentations", starts, starts + 1 / 30, frame=np.tile(np.arange(12.0), 3)
+        )
+        nwbfile.add_time_intervals(table)
+
+    recording = read_nwb(
+        write(tmp_path / "a.nwb", fill, stimulus=(), spikes={1: [2.01, 2.45, 9.0]})
+    )
+    np.testing.assert_array_equal(recording["test/stimulus"], PICTURES)
+    assert recording.attrs["frame_rate"] == pytest.approx(30)
+    rate = recording["test/repeats/rate"].values[:, :, 0]
+    assert np.argwhere(rate).tolist() == [[0, 0], [1, 1]]
+    assert "by the column 'frame'" in recording.attrs["reading"]
+
+
+def test_presentations_of_several_templates_by_picture_name(tmp_path):
+    starts = np.arange(6) * 0.5
+    names = ["im3", "im1", "clip", "im3", "im0", "clip"]
+
+    def fill(nwbfile):
+        nwbfile.add_stimulus_template(pictures("scenes", order=range(12)))
+        nwbfile.add_stimulus_template(movie("clip", FRAMES))
+        table = intervals(
+            "flash_presentations",
+            starts,
+            starts + 0.25,
+            stimulus=["scenes", "scenes", "clip", "scenes", "scenes", "clip"],
+            image_name=names,
+        )
+        nwbfile.add_time_intervals(table)
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=())
+    found = shown(path, frame_rate=8, blank=0)
+    expected = np.zeros((18, 4, 3), "u1")
+    for bin_, number in {0: 3, 4: 1, 12: 3, 16: 0}.items():
+        expected[bin_ : bin_ + 2] = PICTURES[number]
+    np.testing.assert_array_equal(found, expected)
+
+
+# Seeds
+
+
+def test_frames_from_a_seed_in_the_words_of_the_series(tmp_path):
+    words = {"generator": "numpy", "seed": 7, "bright": 200, "dark": 50}
+
+    def fill(nwbfile):
+        series = ImageSeries(
+            name="noise",
+            external_file=[""],
+            format="external",
+            starting_frame=[0],
+            num_samples=30,
+            dimension=[5, 4],
+            timestamps=np.arange(30) / RATE,
+            comments=json.dumps(words),
+        )
+        nwbfile.add_stimulus(series)
+
+    def empty(file):
+        del file["stimulus/presentation/noise/external_file"]
+
+    recording = read_nwb(write(tmp_path / "a.nwb", fill, stimulus=(), mend=empty))
+    draw = np.random.default_rng(7).random((30, 4, 5))
+    np.testing.assert_array_equal(recording["test/stimulus"], np.where(draw < 0.5, 200, 50))
+    assert "made from seed 7 by numpy" in recording.attrs["reading"]
+
+
+def test_frames_that_the_user_gives(tmp_path):
+    path = write(tmp_path / "a.nwb")
+    other = np.random.default_rng(9).random((60, 5, 6), dtype=np.float32)
+    np.testing.assert_array_equal(shown(path, frames=other), other)
+    seeded = SeededFrames("minimal_standard", seed=1, shape=(60, 5, 6))
+    np.testing.assert_array_equal(shown(path, frames=seeded), seeded.read(np.arange(60)))
+    with pytest.raises(RetinaCodecError, match=r"an array \(time, y, x\); got \(60, 5\)"):
+        read_nwb(path, frames=other[:, :, 0])
+
+
+def test_bins_finer_than_frames(tmp_path):
+    recording = read_nwb(write(tmp_path / "a.nwb"), bins_per_frame=4)
+    np.testing.assert_array_equal(recording["test/stimulus"], np.repeat(FRAMES, 4, axis=0))
+    assert recording.attrs["frame_rate"] == 4 * RATE
+    expected = counted(SPIKES, np.arange(240) / (4 * RATE), 1 / (4 * RATE))
+    np.testing.assert_array_equal(recording["test/spike_count"], expected)
+
+
+def test_train_and_test_from_two_series(tmp_path):
+    other = np.random.default_rng(5).integers(0, 255, (30, 4, 3), dtype=np.uint8)
+    series = [movie("noise"), movie("clip", other, starting_time=2.0)]
+    path = write(tmp_path / "a.nwb", stimulus=series, spikes={1: [0.1, 1.9, 2.1]})
+    recording = read_nwb(path, stimulus={"train": "noise", "test": "clip"})
+    np.testing.assert_array_equal(recording["train/stimulus"], FRAMES)
+    np.testing.assert_array_equal(recording["test/stimulus"], other)
+    assert recording["train/spike_count"].values.sum() == 1
+    assert float(recording["test/time"][0]) == 2.0
+    assert int(recording["clock/spikes_outside"][0]) == 1
+    with pytest.raises(RetinaCodecError, match="must name one for 'test'"):
+        read_nwb(path, stimulus={"train": "noise"})
