@@ -11,8 +11,11 @@ from typing import Any
 __all__ = ["attach"]
 
 
-def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` of a package whose stub lists its public names.
+Public = tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]
+
+
+def attach(package: str, file: str) -> Public:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package with a stub of its names.
 
     Parameters
     ----------
@@ -26,6 +29,8 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
         Name to object. An unknown name raises AttributeError with the closest matches.
     names : callable
         The public names, sorted.
+    public : list of str
+        The same.
     """
     stub = Path(file).with_suffix(".pyi").read_text(encoding="utf-8")
     homes: dict[str, tuple[str, str]] = {}
@@ -44,4 +49,4 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
             return import_module(f"{package}.{original}")
         return getattr(import_module(home), original)
 
-    return load, lambda: sorted(homes)
+    return load, lambda: sorted(homes), sorted(homes)
