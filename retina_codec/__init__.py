@@ -1,7 +1,6 @@
 """Which interneurons, acting together, make a ganglion cell fire.
 
-The verbs of the road from a recording to a report; everything else stands in the submodules. Names
-are loaded when they are first used, so that ``import retina_codec`` is quick.
+The verbs from a recording to a report; everything else stands in the submodules.
 """
 
 from retina_codec.lazy import attach

@@ -1,6 +1,7 @@
 """The house itself: imports run one way, importing is quick, and what the README says is true."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -14,172 +15,242 @@ import retina_codec as rc
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "retina_codec"
 
-# A room may use itself and every room before it.
-ROOMS = [
-    {"errors", "hdf5_input", "hdf5_output", "progress"},
-    {"storage"},
-    {"recordings"},
-    {"networks"},
-    {"contributions"},
-    {"modes"},
-    {"analysis"},
-    {"figures"},
-    {"report"},
-    {"cli_options"},
-    {"cli_recordings"},
-    {"cli"},
+# A wing may import itself and every wing before it.
+WINGS = [
+    ["errors", "progress", "lazy", "registry"],
+    ["storage"],
+    ["nulls"],
+    ["recordings", "images"],
+    ["statistics"],
+    ["networks"],
+    ["probing"],
+    ["targets"],
+    ["methods"],
+    ["reductions"],
+    ["contributions"],
+    ["modes"],
+    ["analysis"],
+    ["figures"],
+    ["report"],
+    ["paper", "cli"],
 ]
-RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
+RANK = {wing: rank for rank, wings in enumerate(WINGS) for wing in wings}
+LARGEST_FOLDER = 15  # modules, `__init__.py` not counted
 
-PUBLIC = {
-    "ActGrad",
-    "ActNormGrad",
-    "AllUnits",
-    "BatchTopKAutoencoder",
-    "CenterCrop",
-    "ChannelSums",
-    "CircularShift",
-    "Contrast",
-    "Entropy",
-    "GatedAutoencoder",
-    "HeadSums",
-    "ImageStudy",
-    "InputGrad",
-    "IntegratedGradients",
-    "KMeans",
-    "LinearShift",
-    "NMF",
-    "Normalisation",
-    "OtherSessions",
-    "PCA",
-    "Probability",
-    "RawChannels",
-    "RecordingWarning",
-    "RetinaCNN",
-    "RetinaCodecError",
-    "SeededFrames",
-    "SegmentPermutation",
-    "SemiNMF",
-    "SmallResNet",
-    "SmallViT",
-    "SmoothGrad",
-    "SparseAutoencoder",
-    "Sum",
-    "Surprisal",
-    "TopK",
-    "TopKAutoencoder",
-    "TrainingSettings",
-    "Unit",
-    "activation_tree",
+VERBS = {
     "adapt",
-    "all_fields",
     "analyze",
-    "combination_effect",
     "completeness",
-    "concept_table",
     "contribute",
-    "contribution_statistics",
-    "control_curves",
-    "convert",
-    "correlate_concepts",
     "decompose",
-    "digit_scenes",
-    "export_results",
-    "field_measures",
-    "find_leakage",
     "find_pathways",
     "fit_network",
-    "from_openretina",
-    "head_sparsity",
-    "hoyer_sparsity",
-    "hypotheses_to_table",
     "hypothesize",
-    "import_results",
-    "input_map",
-    "load_image_network",
     "load_network",
-    "make_recording",
-    "measure_quality",
-    "mode_gallery",
-    "mode_maps",
-    "open_images",
     "open_recording",
-    "open_study",
     "open_tree",
-    "overlay",
-    "own_contributions",
-    "perturb",
-    "plot_recording",
-    "predict_rates",
-    "read_hierarchy",
-    "read_interneurons",
     "receptive_fields",
-    "register_generator",
     "save_network",
     "save_recording",
     "save_tree",
     "score_modes",
-    "score_table",
-    "separable_kernels",
-    "significance",
     "simulate_retina",
-    "smooth_rates",
     "summarize",
-    "top_images",
-    "validate_recording",
     "write_report",
+}
+ERRORS = {"RecordingWarning", "RetinaCodecError"}
+SUBMODULES = {
+    "analysis",
+    "figures",
+    "images",
+    "methods",
+    "modes",
+    "networks",
+    "nulls",
+    "recordings",
+    "reductions",
+    "report",
+    "targets",
 }
 
 
-def wrong_imports(source: str, room: str) -> list[str]:
-    """Imports of a later room, wherever they stand in the file, functions included."""
-    wrong = []
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imports(source: str, known: set[str]) -> set[str]:
+    """Modules that a source imports, wherever the import stands, functions included."""
+    found = set()
     for node in ast.walk(ast.parse(source)):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names]
-            if node.level:
-                wrong.append(f"relative import of {module or names}")
-        for name in names:
-            parts = name.split(".")
-            if parts[0] != "retina_codec" or len(parts) < 2:
-                continue
-            if parts[1] not in RANK:
-                wrong.append(f"{name}: no such room, or the root package itself")
-            elif RANK[parts[1]] > RANK[room]:
-                wrong.append(name)
-    return wrong
+            assert not node.level, f"relative import of {node.module}: write the whole name"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else str(node.module) for name in names}
+    return {name for name in found if name.split(".")[0] == "retina_codec"}
 
 
-def test_imports_run_one_way():
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts == ("__init__",):
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """One circle of names, in order, or none: by removing what imports nothing that is left."""
+    left = {name: set(others) - {name} for name, others in arrows.items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def grouped(arrows: dict[str, set[str]], depth: int) -> dict[str, set[str]]:
+    """The same arrows between the folders (or modules) at a depth below the package."""
+    found: dict[str, set[str]] = {}
+    for name, others in arrows.items():
+        here = ".".join(name.split(".")[: depth + 1])
+        found.setdefault(here, set()).update(".".join(o.split(".")[: depth + 1]) for o in others)
+    return found
+
+
+@pytest.fixture(scope="module")
+def arrows() -> dict[str, set[str]]:
+    known = modules()
+    return {n: imports(p.read_text(encoding="utf-8"), set(known)) for n, p in known.items()}
+
+
+def test_imports_run_one_way(arrows):
+    wrong = {}
+    for name, others in arrows.items():
+        parts = name.split(".")
+        if len(parts) == 1:
             continue
-        assert parts[0] in RANK, f"{path.name} stands in no known room; add it to ROOMS"
-        if wrong := wrong_imports(path.read_text(encoding="utf-8"), parts[0]):
-            found[str(path.relative_to(ROOT))] = wrong
-    assert not found, f"a room may only use the rooms before it: {found}"
+        assert parts[1] in RANK, f"{name} stands in no known wing; add it to WINGS"
+        above = [
+            other
+            for other in others
+            if other == "retina_codec" or RANK[other.split(".")[1]] > RANK[parts[1]]
+        ]
+        beside = [
+            other
+            for other in others
+            if other != "retina_codec"
+            and RANK[other.split(".")[1]] == RANK[parts[1]]
+            and other.split(".")[1] != parts[1]
+            and len(WINGS[RANK[parts[1]]]) > 1
+            and RANK[parts[1]] > 0
+        ]
+        if above or beside:
+            wrong[name] = above + beside
+    assert not wrong, f"a wing may import only the wings before it: {wrong}"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_there_is_no_circle_of_imports(arrows, depth):
+    """Neither between modules nor between folders of any depth."""
+    without_faces = {n: others - {"retina_codec"} for n, others in arrows.items()}
+    assert circles(grouped(without_faces, depth)) == []
 
 
 @pytest.mark.parametrize(
-    ("line", "room", "expected"),
+    ("arrows", "expected"),
     [
-        ("from retina_codec.analysis.analyze import analyze", "modes", 1),
-        ("def f():\n    import retina_codec.cli.main", "report", 1),
-        ("from retina_codec import figures", "networks", 1),
-        ("from .engine import contribute", "contributions", 1),
-        ("from retina_codec.errors import RetinaCodecError", "recordings", 0),
-        ("from retina_codec import figures", "cli", 0),
-        ("from retina_codec import analyze", "cli", 1),
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"a"}, "c": {"a"}}, ["a", "b", "c"]),
+        ({"a": {"a"}}, []),
     ],
 )
-def test_a_wrong_import_is_found(line, room, expected):
-    assert len(wrong_imports(line, room)) == expected
+def test_a_circle_is_found(arrows, expected):
+    assert circles(arrows) == expected
+
+
+def test_a_late_import_is_found():
+    source = "def f():\n    from retina_codec.cli import main\n    import retina_codec.modes"
+    assert imports(source, {"retina_codec.cli.main"}) == {
+        "retina_codec.cli.main",
+        "retina_codec.modes",
+    }
+
+
+def test_no_folder_is_crowded():
+    folders: dict[Path, int] = {}
+    for path in PACKAGE.rglob("*.py"):
+        folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
+    crowded = {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > LARGEST_FOLDER}
+    assert not crowded, f"no folder holds more than {LARGEST_FOLDER} modules: {crowded}"
+
+
+def test_programs_end_only_in_the_command_line_and_in_scripts():
+    wrong = []
+    for name, path in modules().items():
+        if name.split(".")[1:2] in (["cli"], ["paper"]):
+            continue
+        source = path.read_text(encoding="utf-8")
+        wrong += [f"{name}: {word}" for word in ("argparse", "sys.exit") if word in source]
+    assert not wrong, f"only cli/ and paper/ read arguments or end a program: {wrong}"
+
+
+def test_no_function_is_long():
+    """At most 60 lines of code in a body: blank lines, comments and the docstring do not count."""
+    long = {}
+    for name, path in modules().items():
+        source = path.read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[ast.get_docstring(node) is not None :]
+                if not body:
+                    continue
+                text = lines[body[0].lineno - 1 : node.end_lineno]
+                code = [line for line in text if line.strip() and not line.strip().startswith("#")]
+                if len(code) > 60:
+                    long[f"{name}:{node.name}"] = len(code)
+    assert not long, f"cut these functions where their subject changes: {long}"
+
+
+def test_only_a_methods_own_file_asks_for_its_class():
+    names = "ActGrad|ActNormGrad|InputGrad|IntegratedGradients|SmoothGrad|Surprisal"
+    asking = re.compile(rf"isinstance\([^\n]*\b({names})\b")
+    wrong = [
+        f"{name}: {found.group(0)}"
+        for name, path in modules().items()
+        if (found := asking.search(path.read_text(encoding="utf-8")))
+        and name.split(".")[1] not in ("methods", "targets")
+    ]
+    assert not wrong, f"ask the base class (units, passes, statistics, ...), not the class: {wrong}"
+
+
+def test_heads_of_modules_say_what_they_do_in_three_lines():
+    wrong = []
+    for name, path in modules().items():
+        head = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        text = head.split("Notation")[0].strip()
+        if not text or len(text.splitlines()) > 3 or "Why this file exists" in head:
+            wrong.append(name)
+    assert not wrong, f"at most three lines on what the module does, then the notation: {wrong}"
+
+
+def test_public_functions_take_at_most_twelve_parameters():
+    many = {}
+    for space in (rc, *(getattr(rc, name) for name in sorted(SUBMODULES))):
+        public = dir(space) if hasattr(space, "__path__") else space.__all__
+        for name in public:
+            item = getattr(space, name)
+            if inspect.isfunction(item) and len(inspect.signature(item).parameters) > 12:
+                many[f"{space.__name__}.{name}"] = len(inspect.signature(item).parameters)
+    assert not many, f"move rare options into one settings object: {many}"
+
+
+def test_analyses_use_public_names_and_the_paper_wing():
+    """Scripts of figures are read as examples of the public surface."""
+    wrong = []
+    for path in sorted((ROOT / "analyses").glob("*.py")):
+        for name in imports(path.read_text(encoding="utf-8"), set(modules())):
+            parts = name.split(".")
+            public = len(parts) == 1 or (len(parts) == 2 and parts[1] in SUBMODULES)
+            if not public and parts[1] != "paper":
+                wrong.append(f"{path.name}: {name}")
+    assert not wrong, f"analyses/ import public names and retina_codec.paper only: {wrong}"
 
 
 def test_import_leaves_heavy_libraries_alone():
@@ -204,10 +275,39 @@ def _run(program: str) -> str:
     return done.stdout.strip()
 
 
-def test_public_names_are_the_documented_ones():
-    assert set(rc.__all__) == PUBLIC | {"__version__"}
-    for name in PUBLIC:
+def test_the_public_surface_is_small_and_documented():
+    assert set(dir(rc)) == VERBS | ERRORS | SUBMODULES
+    for name in VERBS | ERRORS:
         assert getattr(rc, name).__doc__, f"{name} has no docstring"
+    for name in sorted(SUBMODULES):
+        space = getattr(rc, name)
+        assert space.__doc__
+        for public in space.__all__:
+            item = getattr(space, public)
+            documented = not (inspect.isfunction(item) or inspect.isclass(item)) or item.__doc__
+            assert documented, f"rc.{name}.{public} has no docstring"
+
+
+def test_a_wrong_name_gets_its_closest_matches():
+    with pytest.raises(AttributeError, match=r"no 'contributes'\. Did you mean contribute\?"):
+        rc.contributes  # noqa: B018
+    with pytest.raises(AttributeError, match="Did you mean TopK") as found:
+        rc.targets.TopKay  # noqa: B018
+    assert len(str(found.value)) < 120
+    with pytest.raises(AttributeError, match=r"no 'zzzz'\. See dir\(retina_codec\)"):
+        rc.zzzz  # noqa: B018
+
+
+def test_public_names_do_not_hide_modules():
+    """A name that is also a module of the same package would depend on what was imported first."""
+    for stub in PACKAGE.rglob("__init__.pyi"):
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            assert isinstance(node, ast.ImportFrom)
+            for alias in node.names:
+                assert alias.asname == alias.name, f"{stub}: write `import name as name`"
+                inside = stub.parent / alias.name
+                is_module = inside.with_suffix(".py").exists() or inside.is_dir()
+                assert is_module == (node.module is None), f"{stub}: {alias.name}"
 
 
 def test_readme_examples_run(monkeypatch, capsys):
