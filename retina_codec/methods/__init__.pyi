@@ -1,6 +1,10 @@
+from .base import InputPath as InputPath
 from .base import Method as Method
+from .base import UnitContributions as UnitContributions
+from .base import registry as registry
 from .gradients import ActGrad as ActGrad
 from .gradients import ActNormGrad as ActNormGrad
 from .gradients import InputGrad as InputGrad
 from .gradients import SmoothGrad as SmoothGrad
 from .integrated_gradients import IntegratedGradients as IntegratedGradients
+from .quadrature import rule as rule

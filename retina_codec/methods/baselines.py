@@ -1,8 +1,4 @@
-"""Baselines: the input without a signal, x′, where paths begin.
-
-Why this file exists: a baseline may be a number, an input, the mean of the inputs or several of
-these, and each method must read it alike. It computes no contributions.
-"""
+"""Baselines x′: the inputs without a signal, at which paths start."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,11 +10,15 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.probing.batches import Batch, map_tensors, tensors_of
 
-__all__ = ["Baseline", "check_baseline", "prepare_baseline", "resolve_baselines"]
+__all__ = [
+    "Baseline",
+    "check_baseline",
+    "count_baselines",
+    "prepare_baseline",
+    "resolve_baselines",
+]
 
 Baseline = Any
-
-
 """A number, one input ``(...)`` as tensor, array or DataArray (or a dict of these by name), the
 word "mean" (mean of the inputs explained), or a list of several of these, over which contributions
 are averaged."""
@@ -36,6 +36,11 @@ def check_baseline(baseline: Baseline) -> None:
         for part in one.values() if isinstance(one, Mapping) else [one]:
             if not bool(torch.isfinite(_tensor(part)).all()):
                 raise RetinaCodecError("the baseline must be finite.")
+
+
+def count_baselines(baseline: Baseline) -> int:
+    """Return over how many baselines contributions are averaged."""
+    return len(_several(baseline))
 
 
 def prepare_baseline(baseline: Baseline, mean: Callable[[], Batch]) -> Baseline:

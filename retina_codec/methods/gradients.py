@@ -1,26 +1,22 @@
-"""Contribution methods: how much each hidden unit acted to make the target what it is.
-
-Why this file exists: a method is arithmetic on activations and gradients at points of the input
-space, and stands here free of networks, hooks and arrays with labels. It is not the code that runs
-a network (hooked.py, retina.py) or goes through a recording (engine.py). A new method is one
-subclass of `Method`; path integrals stand in integrated_gradients.py.
+"""Methods that use gradients at the input, or at noisy copies of it.
 
 Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/∂h, F target, J = ∂h/∂x.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.base import Method, UnitContributions, at_least_float
+from retina_codec.methods.base import InputPath, Method, UnitContributions, at_least_float
 from retina_codec.methods.baselines import (
     Baseline,
     check_baseline,
+    count_baselines,
     resolve_baselines,
 )
+from retina_codec.methods.quadrature import Rule, rule
 from retina_codec.probing.batches import Batch, map_tensors
 from retina_codec.probing.points import LayeredFunction
 from retina_codec.targets.base import Target, bind_at_input
@@ -55,9 +51,15 @@ class ActGrad(Method):
         if self.baseline is not None:
             check_baseline(self.baseline)
 
-    def prepare(self, mean: Callable[[], Batch]) -> Method:
-        """Put in the mean, if it is asked for."""
-        return self if self.baseline is None else super().prepare(mean)
+    def passes(self, layers: int) -> tuple[int, int]:
+        """One, and one for each baseline with its own activations."""
+        del layers
+        both = 1 if self.baseline is None else 1 + count_baselines(self.baseline)
+        return both, both
+
+    def input_path(self, steps: int) -> InputPath | None:
+        """``C_ij = g_j(x) (x_i − x′_i) ∫ J_ji dα`` by trapezoids."""
+        return InputPath(rule("trapezoid", steps), gradient_at_input=True)
 
     def explain(
         self, function: LayeredFunction, target: Target, inputs: Batch
@@ -99,6 +101,12 @@ class ActNormGrad(ActGrad):
     Melander et al. 2026, CODEC, contribution algorithms.
     """
 
+    units: ClassVar[str] = "activation"
+
+    def input_path(self, steps: int) -> None:
+        """Return None: no map is defined."""
+        del steps
+
     def _weigh(self, change: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         wide = at_least_float(gradient)
         norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
@@ -133,6 +141,16 @@ class InputGrad(Method):
     def __post_init__(self) -> None:
         """Check the baseline."""
         check_baseline(self.baseline)
+
+    def passes(self, layers: int) -> tuple[int, int]:
+        """One forward and back, and one forward that carries the derivative."""
+        del layers
+        return 2, 1
+
+    def input_path(self, steps: int) -> InputPath:
+        """``C_ij = g_j J_ji (x_i − x′_i)``, all at x."""
+        del steps
+        return InputPath(Rule((1.0,), (1.0,)))
 
     def explain(
         self, function: LayeredFunction, target: Target, inputs: Batch
@@ -198,6 +216,11 @@ class SmoothGrad(Method):
             )
         if not 0 <= float(self.sigma) < float("inf"):
             raise RetinaCodecError(f"sigma must be finite and not negative; got {self.sigma!r}.")
+
+    def passes(self, layers: int) -> tuple[int, int]:
+        """One for each noisy copy, and one at the input."""
+        del layers
+        return self.samples + 1, self.samples + 1
 
     def explain(
         self, function: LayeredFunction, target: Target, inputs: Batch

@@ -1,8 +1,5 @@
 """Integrated gradients: contributions as an integral along a path from the baseline.
 
-Why this file exists: the path, the quadrature and its refinement until the error is small enough
-belong together. What is seen at a point of the path comes from a `LayeredFunction`.
-
 Notation: b inputs, γ(α) path, x input, x′ baseline, h activations, g = ∂F/∂h, F target.
 """
 
@@ -13,8 +10,13 @@ from typing import ClassVar, Literal
 import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.base import Method, UnitContributions, at_least_float
-from retina_codec.methods.baselines import Baseline, check_baseline, resolve_baselines
+from retina_codec.methods.base import InputPath, Method, UnitContributions, at_least_float
+from retina_codec.methods.baselines import (
+    Baseline,
+    check_baseline,
+    count_baselines,
+    resolve_baselines,
+)
 from retina_codec.methods.quadrature import SIMPSON, check_rule, rule
 from retina_codec.probing.batches import Batch, batch_length, lerp, map_tensors
 from retina_codec.probing.points import Bound, Evaluation, LayeredFunction, Layers
@@ -102,6 +104,27 @@ class IntegratedGradients(Method):
     def chords(self) -> bool:  # type: ignore[override]  # a choice here, fixed elsewhere
         """Whether nonlinearities are followed by chords."""
         return self.quadrature == "chords"
+
+    def passes(self, layers: int) -> tuple[int, int]:
+        """One for each node, for each baseline; on the hidden path one for each layer as well."""
+        several = count_baselines(self.baseline)
+        if self.path == "hidden":
+            both = 2 + layers * len(rule(self.quadrature, self.steps).nodes)
+            return several * both, several * both
+        if self.quadrature == "gauss-legendre":
+            return several * (2 + 2 * self.steps), several * (2 + self.steps)
+        return several * (self.steps + 1), several * (self.steps + 1)
+
+    def input_path(self, steps: int) -> InputPath:
+        """``C_ij = (x_i − x′_i) ∫ g_j J_ji dα`` by the method's own quadrature."""
+        del steps
+        if self.path != "input" or self.chords or self.tolerance is not None:
+            raise RetinaCodecError(
+                "a map follows the input path with a fixed number of steps; got "
+                f"{self!r}. Use IntegratedGradients(steps, quadrature='trapezoid', 'simpson' or "
+                "'gauss-legendre')."
+            )
+        return InputPath(rule(self.quadrature, self.steps))
 
     def explain(
         self, function: LayeredFunction, target: Target, inputs: Batch

@@ -1,7 +1,4 @@
-"""Quadrature: where to look along a path from 0 to 1, and how to weigh what is seen there.
-
-Why this file exists: every path integral of the package uses these nodes and weights, which sum to
-one. What is integrated is the business of the methods.
+"""Nodes and weights for integrals along a path from 0 to 1.
 
 Notation: n steps, s node, α_s its place on the path, g gradient, h activation.
 """

@@ -1,10 +1,5 @@
 """Targets: the one number per input that contributions explain.
 
-Why this file exists: every contribution is a contribution *to* something; here that something is
-defined once, with its unit. It is not a loss (nothing is trained on it) and knows nothing about
-layers. A new target is one subclass of `Target`; the surprisal of a population stands in
-surprisal.py, the targets of classifiers in classification.py.
-
 Notation: b inputs, n outputs (cells), y (b, n) the network's output.
 """
 
@@ -15,19 +10,36 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.probing.points import Bound
+from retina_codec.registry import Registry
 
-__all__ = ["Sum", "Target", "Unit", "as_target", "bind_at_input"]
+__all__ = ["Sum", "Target", "Unit", "as_target", "bind_at_input", "registry", "target_of"]
 
 
 class Target(ABC):
     """A scalar of the network's output, one per input.
 
-    A subclass must implement `__call__`, ``(b, n) -> (b,)``, differentiable in torch and the same
-    for an input whether alone or in a batch; it may set `units` and override `prepare`. One that
-    holds a choice made at the input along a path overrides `bind` and `decides`.
+    Must
+    ----
+    - implement `__call__`, ``(b, n) -> (b,)``, in torch and differentiable;
+    - give an input the same number alone and in a batch;
+    - have a ``repr`` that shows its parameters (a dataclass has one).
+
+    Should
+    ------
+    - set `units`;
+    - override `incomplete` and `prepare`, if it is fitted to the network's responses over all
+      inputs; then also `unfitted`;
+    - override `statistics`, if results must hold more than the description to compute it again,
+      and then also `from_results`;
+    - override `bind` and `decides`, if it holds a choice made at the input (such as the winning
+      class) along a path.
+
+    Any instance can be passed as ``target=``. To add a target by name, register its class
+    (`registry`) or name it as an entry point of the group ``retina_codec.targets``.
     """
 
     units: ClassVar[str] = "1"
@@ -44,23 +56,86 @@ class Target(ABC):
     def prepare(
         self, *, responses: np.ndarray | None = None, cells: Sequence[Any] | None = None
     ) -> "Target":
-        """Return a copy ready for these cells, fitted to these responses where it needs them."""
+        """Return a copy ready for these cells, fitted to these responses where it needs them.
+
+        Parameters
+        ----------
+        responses : np.ndarray, (time, cell), Hz, optional
+        cells : sequence, optional
+            Ids of the outputs, where the network names them.
+        """
         del responses, cells
         return self
 
+    def unfitted(self) -> "Target":
+        """Return the target as it is before a fit, for the responses of another network."""
+        return self
+
+    def statistics(self) -> dict[str, xr.Variable]:
+        """Return what results hold of the target in ``/responses``, beside the prediction.
+
+        Returns
+        -------
+        dict of xr.Variable
+            By name, with ``units`` in attrs. Dims ``cell`` and ``other_cell`` are labelled with
+            the ids of the outputs. Asked for when the target is prepared, and only then.
+        """
+        return {}
+
+    @classmethod
+    def from_results(cls, responses: xr.Dataset) -> "Target | None":
+        """Return the target whose `statistics` are in ``/responses``; None if it is not known."""
+        del responses
+        return None
+
     def bind(self, outputs: torch.Tensor) -> Bound:
-        """Return F for one batch, whose outputs at the inputs themselves are given."""
+        """Return F for one batch, given the outputs at the inputs themselves."""
         del outputs
         return self
 
     @property
     def decides(self) -> bool:
-        """Whether `bind` holds a choice, so that F differs from input to input."""
+        """Whether the target is fixed at the input (for example the winning class)."""
         return False
 
     def describe(self) -> str:
-        """Return the readable form that goes into the provenance."""
+        """Return the readable form that results hold."""
         return repr(self)
+
+
+def target_of(tree: xr.DataTree) -> Target | None:
+    """Return the target that results explain; None if they do not hold enough to know it.
+
+    Parameters
+    ----------
+    tree : xr.DataTree
+        Results of `contribute`; the attribute ``target`` begins with the name of the class.
+    """
+    name, bracket, _ = str(tree.attrs.get("target", "")).partition("(")
+    if not bracket or name not in registry.list() or "responses" not in tree.children:
+        return None
+    return registry.get(name).from_results(tree["responses"].to_dataset())
+
+
+def _check(name: str, target: Any) -> None:
+    if not (isinstance(target, type) and issubclass(target, Target)):
+        raise RetinaCodecError(f"a target must be a subclass of Target; {name!r} is {target!r}.")
+
+
+registry: Registry[type[Target]] = Registry(
+    "target",
+    "retina_codec.targets",
+    {
+        "Surprisal": "retina_codec.targets.surprisal:Surprisal",
+        "TopK": "retina_codec.targets.classification:TopK",
+        "Probability": "retina_codec.targets.classification:Probability",
+        "Entropy": "retina_codec.targets.classification:Entropy",
+        "Contrast": "retina_codec.targets.classification:Contrast",
+        "Unit": "retina_codec.targets.base:Unit",
+        "Sum": "retina_codec.targets.base:Sum",
+    },
+    _check,
+)
 
 
 def bind_at_input(target: Target) -> Bound:

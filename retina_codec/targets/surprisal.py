@@ -1,8 +1,5 @@
 """The surprisal of the population response, the target of the retina analysis.
 
-Why this file exists: it is the one target that is fitted to responses, and it must say which cells
-make that impossible. Whether a covariance can be inverted is judged in covariance.py.
-
 Notation: b inputs, n cells, y (b, n) responses in Hz, μ mean, Σ covariance.
 """
 
@@ -159,6 +156,25 @@ class Surprisal(Target):
         if responses is None:
             raise RetinaCodecError("Surprisal has no mean yet; call fit(responses) first.")
         return self.fit(responses, cells)
+
+    def unfitted(self) -> "Surprisal":
+        """Return a surprisal to be fitted with shrinkage, which any network's responses allow."""
+        return Surprisal(shrinkage="ledoit-wolf")
+
+    def statistics(self) -> dict[str, xr.Variable]:
+        """Return ``mean`` (cell), ``covariance`` (cell, other_cell) and ``condition_number``."""
+        return {
+            "mean": xr.Variable("cell", self.mean, {"units": "Hz"}),
+            "covariance": xr.Variable(("cell", "other_cell"), self.covariance, {"units": "Hz²"}),
+            "condition_number": xr.Variable((), self.condition_number, {"units": "1"}),
+        }
+
+    @classmethod
+    def from_results(cls, responses: xr.Dataset) -> "Surprisal | None":
+        """Return the surprisal with the mean and covariance of the results."""
+        if not {"mean", "covariance"} <= set(responses.data_vars):
+            return None
+        return cls(responses["mean"].values, responses["covariance"].values)
 
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the surprisal, ``(b,)`` nats, of outputs ``(b, cell)``."""
