@@ -1,9 +1,6 @@
-"""Which modes go with which cells, and the pathways that follow: cells driven by the same modes.
+"""Correlate modes with the rates of cells and group cells that the same modes drive: pathways.
 
-Why this file exists: a mode names hidden channels; correlated with the rates of the ganglion cells
-it becomes a statement about a pathway through the retina, with its significance (nulls.py) and its
-stability (clustering.py). What it is not: a use of the known cell types, which only judge the
-result.
+Recorded cell types take no part in the grouping; they name its numbers and judge it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +56,9 @@ def find_pathways(
     p and q from a null that keeps autocorrelation and an interval from blocks of time. Cells are
     described by √share of the modes in their own drive (`own_contributions`), or by r standardised
     over cells per mode (mean 0, standard deviation 1); k-means, k as in `cluster_cells`. Groupings
-    are compared by the adjusted Rand index (1 the same, 0 as by chance).
+    are compared by the adjusted Rand index (1 the same, 0 as by chance). Pathways are numbered from
+    0, by the type that most of their cells have in alphabetical order, then by their first cells;
+    figures, report, tables and files all show these numbers.
 
     Parameters
     ----------
@@ -109,6 +108,7 @@ def find_pathways(
     """
     chosen = layers_with_modes(tree, layers)
     responses = tree["responses"].to_dataset() if "responses" in tree.children else xr.Dataset()
+    types = responses["type"].values.astype(str) if "type" in responses.coords else None
     if rates not in ("prediction", "rate") or rates not in responses:
         raise RetinaCodecError(
             f"rates must be 'prediction' or 'rate' and lie in /responses; got {rates=}, /responses "
@@ -127,10 +127,20 @@ def find_pathways(
     groupings: dict[str, list[xr.Dataset]] = {}
     for name in chosen:
         each = [
-            _layer_pathways(tree, name, responses[source], clusters, null, kind, setting)
+            _layer_pathways(
+                tree["layers"].children[name],
+                responses[source],
+                clusters,
+                null,
+                kind,
+                resamples=resamples,
+                block=block,
+                seed=seed,
+                progress=progress,
+            )
             for source, kind in zip(sources, (description, "correlation"), strict=False)
-            for setting in [(resamples, block, seed, progress)]
         ]
+        each = [_numbered(one, types) for one in each]
         groupings[name] = each
         found = each[0].assign_attrs(rates=rates, seed=seed)
         for other in each[1:]:
@@ -142,26 +152,26 @@ def find_pathways(
             )
         found = found.drop_vars("resampled_pathway", errors="ignore")
         result[f"layers/{name}/pathways"] = xr.DataTree(found)
-    types = responses["type"].values if "type" in responses.coords else None
     result["pathways"] = xr.DataTree(_agreement(groupings, types))
     return result
 
 
 def _layer_pathways(
-    tree: xr.DataTree,
-    name: str,
+    layer: xr.DataTree,
     rate: xr.DataArray,
     clusters: list[int],
     null: Null | None,
     description: str | None,
-    setting: tuple[int, float, int, bool | None],
+    *,
+    resamples: int,
+    block: float,
+    seed: int,
+    progress: bool | None,
 ) -> xr.Dataset:
     """Correlate, test and group for one layer and one kind of rates."""
-    resamples, block, seed, progress = setting
-    layer = tree["layers"].children[name]
     loading = layer["modes"].to_dataset()["loading"]
     dim = str(loading.dims[0])
-    correlation = _correlation(rate, loading, name)
+    correlation = _correlation(rate, loading, str(layer.name))
     found = assess_significance(rate, loading, null=null, progress=progress)
     found["correlation"] = correlation
     attrs: dict[str, Any] = {"resamples": resamples}
@@ -182,7 +192,7 @@ def _layer_pathways(
     own = layer.children["own"].to_dataset(inherit=False) if "own" in layer.children else None
     if description == "own" and own is None:
         raise RetinaCodecError(
-            f"layer {name!r} must have own contributions to describe cells by them; it has "
+            f"layer {layer.name!r} must have own contributions to describe cells by them; it has "
             f"{list(layer.children)}. Run own_contributions() first, or use 'correlation'."
         )
     if own is None or description == "correlation":
@@ -196,6 +206,20 @@ def _layer_pathways(
         groups = groups.assign_coords(other_cell=correlation["cell"].values)
     found = found.assign(groups.variables).assign_attrs(groups.attrs)
     return found.assign_attrs(attrs | {"method": f"k-means of {words}", "description": words})
+
+
+def _numbered(found: xr.Dataset, types: npt.NDArray[np.str_] | None) -> xr.Dataset:
+    """Give pathways numbers by their commonest type, the first by alphabet among equals."""
+    if types is None:
+        return found
+    pathway = found["pathway"].values
+
+    def commonest(number: int) -> str:
+        names, count = np.unique(types[pathway == number], return_counts=True)
+        return str(names[count.argmax()])
+
+    order = sorted(range(pathway.max() + 1), key=commonest)
+    return found.assign(pathway=found["pathway"].copy(data=np.argsort(order)[pathway]))
 
 
 def _standard(correlation: Floats) -> Floats:
@@ -283,13 +307,13 @@ def _agreement(
     """Compare the groupings of layers, of kinds of rates, and with known types."""
     names = list(groupings)
     first = {name: groupings[name][0] for name in names}
-    known = np.zeros(0, bool) if types is None else np.asarray(types).astype(str) != UNKNOWN
+    known = np.zeros(0, bool) if types is None else types != UNKNOWN
     found: dict[str, list[Any]] = {
         "agreement": [[_compare(a, b) for b in first.values()] for a in first.values()]
     }
     missing = np.full(3, np.nan)
     if types is not None and known.sum() >= 2:
-        kinds = np.unique(np.asarray(types)[known], return_inverse=True)[1]
+        kinds = np.unique(types[known], return_inverse=True)[1]
         found["type_agreement"] = [_compare(one, kinds, known) for one in first.values()]
     else:
         found["type_agreement"] = [missing for _ in names]

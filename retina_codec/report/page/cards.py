@@ -13,7 +13,6 @@ import xarray as xr
 
 from retina_codec.report.page.drawings import change_bars, colors_of, kernel_drawing
 from retina_codec.report.page.headlines import (
-    Numbering,
     headline,
     layer_words,
     supporters,
@@ -30,7 +29,6 @@ SHOWN = 10  # cards; the others stand in a table
 def hypothesis_cards(
     hypotheses: xr.Dataset,
     channels: xr.Dataset | None = None,
-    pathways: Numbering | None = None,
 ) -> dict[str, Any]:
     """Prepare the section on hypotheses.
 
@@ -40,8 +38,6 @@ def hypothesis_cards(
         From `hypothesize`: rows in order of rank.
     channels : xr.Dataset, optional
         From `separable_kernels`; without it cards have no drawing of a kernel.
-    pathways : mapping, optional
-        For every layer, the number on the page of every pathway's label.
 
     Returns
     -------
@@ -57,14 +53,8 @@ def hypothesis_cards(
     attrs = hypotheses.attrs
     kinds = hypotheses["type"].values.astype(str)
     return {
-        "cards": [
-            _card(row, number, channels, pathways or {})
-            for number, row in enumerate(rows[:SHOWN], 1)
-        ],
-        "rest": [
-            _short(row, number, pathways or {})
-            for number, row in enumerate(rows[SHOWN:], SHOWN + 1)
-        ],
+        "cards": [_card(row, number, channels) for number, row in enumerate(rows[:SHOWN], 1)],
+        "rest": [_short(row, number) for number, row in enumerate(rows[SHOWN:], SHOWN + 1)],
         "types": sorted(colors_of(kinds).items()),
         "timed": any(timed(row) for row in rows),
         "named": any(str(row["interneuron"].item()) for row in rows),
@@ -80,16 +70,15 @@ def _card(
     row: xr.Dataset,
     number: int,
     channels: xr.Dataset | None,
-    pathways: Numbering,
 ) -> dict[str, Any]:
     layer = str(row["layer"].item())
     named = str(row["channels"].item())
-    return _short(row, number, pathways) | {
+    return _short(row, number) | {
         "statement": str(row["statement"].item()),
         "layer": layer_words(layer),
         "channels": named,
         "silenced": _silenced_words(text_of(row, "silenced")),
-        "named_by": supporters(row, pathways),
+        "named_by": supporters(row),
         "events": _events(row),
         "elsewhere": _elsewhere(row),
         "p_value": _p_words(_value(row, "match_p_value")),
@@ -104,11 +93,11 @@ def _card(
     }
 
 
-def _short(row: xr.Dataset, number: int, pathways: Numbering) -> dict[str, Any]:
+def _short(row: xr.Dataset, number: int) -> dict[str, Any]:
     """Return what both the card and the line in the table hold."""
     return {
         "rank": number,
-        "headline": headline(row, pathways),
+        "headline": headline(row),
         "interneuron": str(row["interneuron"].item()),
         "match": measured(_value(row, "match")),
         "information": measured(_value(row, "information"), 1),

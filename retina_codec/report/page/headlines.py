@@ -1,11 +1,10 @@
 """Hypotheses in plain words: who is silenced, when, and which cells fire less or more.
 
 Why this file exists: the first line of a card must be understood without the method. Cells are
-named by their types, modes and pathways by the numbers that they have on the page.
+named by their types, modes and pathways by their numbers.
 """
 
 import re
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -13,26 +12,18 @@ import xarray as xr
 
 from retina_codec.report.page.words import listed, plural
 
-__all__ = ["Numbering", "headline", "layer_words", "supporters", "text_of", "timed"]
-
-Numbering = Mapping[str, Mapping[int, int]]
-
-
-"""For every layer, the number on the page of every pathway's label."""
-
+__all__ = ["headline", "layer_words", "supporters", "text_of", "timed"]
 
 NAMED = re.compile(r"(\S+) (mode|pathway)s? (\d+(?:, \d+)*)")
 
 
-def headline(row: xr.Dataset, pathways: Numbering | None = None) -> str:
+def headline(row: xr.Dataset) -> str:
     """Say one hypothesis in plain words, cells by their types.
 
     Parameters
     ----------
     row : xr.Dataset
         One row of `hypothesize`.
-    pathways : mapping, optional
-        Numbers of pathways, see `Numbering`; labels are shown where it is left out.
 
     Returns
     -------
@@ -46,7 +37,7 @@ def headline(row: xr.Dataset, pathways: Numbering | None = None) -> str:
     place = layer_words(str(row["layer"].item()))
     names = name if name.endswith("s") else f"{name}s"
     who = names if name else f"the neurons that are like {noun} {listed(channels)} of {place}"
-    when = f", while {_source(row, pathways or {})} acts" if timed(row) else ""
+    when = f", while {_source(row)} acts" if timed(row) else ""
     change = row["change"].values.astype(np.float64)
     affected = row["affected"].values.astype(bool)
     parts: list[str] = []
@@ -76,31 +67,30 @@ def timed(row: xr.Dataset) -> bool:
     return str(row.attrs.get("when", "always")) == "active" and "event_start" in row
 
 
-def supporters(row: xr.Dataset, pathways: Numbering) -> list[str]:
-    """Modes and pathways behind a row: "mode 3 of layer 1", "pathways 1 and 2 of layer 2"."""
+def supporters(row: xr.Dataset) -> list[str]:
+    """Name what a row rests on: "mode 3 of layer 1", "pathways 1 and 2 of layer 2"."""
     layer = str(row["layer"].item())
     text = text_of(row, "support") or "; ".join(
         f"{layer} {word} {text_of(row, word)}"
         for word in ("modes", "pathways")
         if text_of(row, word)
     )
-    return _numbered(text, pathways)
+    return _in_words(text)
 
 
-def _numbered(text: str, pathways: Numbering) -> list[str]:
-    """Turn "conv1 modes 2; conv2 pathways 0, 1" into words with the numbers of the page."""
+def _in_words(text: str) -> list[str]:
+    """Turn "conv1 modes 2; conv2 pathways 0, 1" into words."""
     words = []
     for place, noun, numbers in NAMED.findall(text):
-        known = pathways.get(place, {}) if noun == "pathway" else {}
-        shown = sorted(known.get(int(number), int(number)) for number in numbers.split(", "))
+        shown = sorted(int(number) for number in numbers.split(", "))
         plural_s = "s" if len(shown) > 1 else ""
         words.append(f"{noun}{plural_s} {listed(shown)} of {layer_words(place)}")
     return words
 
 
-def _source(row: xr.Dataset, pathways: Numbering) -> str:
+def _source(row: xr.Dataset) -> str:
     """Name the mode or pathway whose events they are; "its mode" where the results do not."""
-    return (_numbered(text_of(row, "event_source"), pathways) or ["its mode"])[0]
+    return (_in_words(text_of(row, "event_source")) or ["its mode"])[0]
 
 
 def _who(row: xr.Dataset, chosen: npt.NDArray[np.bool_]) -> str:

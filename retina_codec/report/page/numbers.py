@@ -20,7 +20,6 @@ __all__ = [
     "field_numbers",
     "layer_numbers",
     "numbers_of",
-    "pathway_numbers",
     "pathway_rows",
     "pathway_statistics",
     "prediction_numbers",
@@ -76,11 +75,6 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
         "hypotheses": hypothesis_cards(
             table(results, "hypotheses"),
             table(results, "channels") if "channels" in results.children else None,
-            {
-                name: pathway_numbers(results, name)
-                for name in names
-                if "pathways" in results[f"layers/{name}"].children
-            },
         )
         if "hypotheses" in results.children
         else None,
@@ -218,13 +212,13 @@ def pathway_rows(results: xr.DataTree, name: str) -> list[dict[str, Any]]:
     pathway = node["pathway"].values
     correlation = node["correlation"].transpose("cell", "mode").values
     rows = []
-    for number in pathway_numbers(results, name):
+    for number in np.unique(pathway).tolist():
         inside = pathway == number
         mean = correlation[inside].mean(axis=0)
         best = np.argsort(-mean, kind="stable")[:3]
         rows.append(
             {
-                "label": number,  # in the results' files
+                "label": number,
                 "cells": [str(cell) for cell in node["cell"].values[inside]],
                 "types": {
                     kind: int((types[inside] == kind).sum()) for kind in sorted(set(types[inside]))
@@ -233,20 +227,6 @@ def pathway_rows(results: xr.DataTree, name: str) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def pathway_numbers(results: xr.DataTree, name: str) -> dict[int, int]:
-    """Give every pathway's label the number it has on the page: from 1, in order of its types."""
-    pathway = table(results, f"layers/{name}/pathways")["pathway"].values
-    types = table(results, "responses")["type"].values.astype(str)
-    labels = sorted(set(pathway.tolist()), key=lambda p: (_leading(types[pathway == p]), p))
-    return {int(label): number for number, label in enumerate(labels, 1)}
-
-
-def _leading(types: npt.NDArray[Any]) -> str:
-    """Return the commonest type, the first by alphabet among equals, as the figures order them."""
-    names, count = np.unique(types, return_counts=True)
-    return str(names[count.argmax()])
 
 
 def pathway_statistics(results: xr.DataTree, name: str) -> dict[str, Any]:

@@ -59,10 +59,25 @@ def test_planted_pathways_come_back(tree):
         assert node.attrs["k"] == 4
         groups = node["pathway"].values
         assert len({(a, b) for a, b in zip(types, groups, strict=True)}) == 4
-        assert groups[0] == 0  # numbered by first cells
-        assert list(dict.fromkeys(groups)) == [0, 1, 2, 3]
+        assert types[np.argsort(groups, kind="stable")].tolist() == sorted(types)
     np.testing.assert_allclose(found["pathways/agreement"], 1)
     np.testing.assert_allclose(found["pathways/type_agreement"], 1)
+
+
+def test_pathways_are_numbered_by_their_commonest_type_then_by_first_cells(tree):
+    mixed = tree.copy(deep=True)
+    types = mixed["responses/type"].values.astype("U20")
+    groups = find_pathways(mixed)["layers/conv1/pathways/pathway"].values
+    first = np.flatnonzero(groups == 0)
+    types[first[:3]], types[first[3]] = "zebra", "ON"  # the commonest type decides
+    mixed["responses"] = xr.DataTree(
+        mixed["responses"].to_dataset().assign_coords(type=("cell", types))
+    )
+    node = find_pathways(mixed)["layers/conv1/pathways"]
+    np.testing.assert_array_equal(node["pathway"], (groups - 1) % 4)
+    mixed["responses"] = xr.DataTree(mixed["responses"].to_dataset().drop_vars("type"))
+    plain = find_pathways(mixed)["layers/conv1/pathways/pathway"].values
+    assert list(dict.fromkeys(plain)) == [0, 1, 2, 3]
 
 
 def test_standardising_gives_every_mode_one_vote(tree):
@@ -190,7 +205,8 @@ def test_own_drive_describes_cells_where_it_is_known(tree):
     found = find_pathways(tree, resamples=30)
     node = found["layers/conv1/pathways"]
     assert node.attrs["k"] == 2
-    np.testing.assert_array_equal(node["pathway"], (number != number[0]).astype(int))
+    group = node["pathway"].values
+    assert len(set(zip(number.tolist(), group.tolist(), strict=True))) == len(set(group)) == 2
     np.testing.assert_allclose(node["confidence"], 1)
     assert found["layers/conv2/pathways"].attrs["k"] == 4
     plain = find_pathways(tree, description="correlation", resamples=0)

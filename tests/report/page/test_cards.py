@@ -10,8 +10,7 @@ from tests.report.small_hypotheses import channels, hypotheses, timed
 
 @pytest.fixture(scope="module")
 def found():
-    numbers = {"conv1": {0: 3}, "conv2": {0: 2, 1: 1}}
-    return hypothesis_cards(hypotheses(13), channels(), numbers)
+    return hypothesis_cards(hypotheses(13), channels())
 
 
 def test_ten_cards_in_order_and_the_rest_as_a_table(found):
@@ -32,7 +31,7 @@ def test_a_card_says_what_the_row_holds(found):
         "p_value": "0.040",
         "second": "amacrine (r = −0.25)",
         "silenced": "channels 0, 3 and 5 of layer 1",
-        "named_by": ["mode 2 of layer 1", "pathway 3 of layer 1"],
+        "named_by": ["mode 2 of layer 1", "pathway 0 of layer 1"],
         "sees": "OFF, strongest 80 ms before the response, biphasic, 3 px wide",
         "segment": "12.3 to 13.3 s of the recording",
         "segment_repeats": "once",

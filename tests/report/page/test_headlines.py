@@ -62,7 +62,7 @@ def test_events_are_those_of_the_mode_by_its_number_on_the_page():
         "Without fast bipolars, while mode 2 of layer 1 acts, all 2 on cells would fire"
     )
     second = row_with(1, source=timed)
-    assert ", while pathway 5 of layer 2 acts, no cell" in headline(second, {"conv2": {1: 5}})
+    assert ", while pathway 1 of layer 2 acts, no cell" in headline(second)
     older = row_with(source=timed).drop_vars("event_source")
     assert ", while its mode acts, " in headline(older)
     always = row_with(source=timed)
@@ -71,10 +71,9 @@ def test_events_are_those_of_the_mode_by_its_number_on_the_page():
 
 
 def test_all_that_name_a_row_are_listed():
-    numbers = {"conv1": {0: 3}, "conv2": {0: 2, 1: 1}}
-    assert supporters(row_with(), numbers) == ["mode 2 of layer 1", "pathway 3 of layer 1"]
-    assert supporters(row_with(1), numbers) == ["pathways 1 and 2 of layer 2"]
-    assert supporters(row_with(source=timed), numbers) == [
+    assert supporters(row_with()) == ["mode 2 of layer 1", "pathway 0 of layer 1"]
+    assert supporters(row_with(1)) == ["pathways 0 and 1 of layer 2"]
+    assert supporters(row_with(source=timed)) == [
         "mode 2 of layer 1",
         "modes 0 and 4 of layer 2",
         "pathway 1 of layer 2",

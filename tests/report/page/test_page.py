@@ -258,11 +258,14 @@ def test_pathways_have_one_number_on_the_whole_page(results):
     tree = claiming(results, claims)
     rows = numbers_of(tree)["pathways"]["conv1"]
     cell = str(results["layers/conv1/pathways/cell"].values[5])
-    number = next(i for i, row in enumerate(rows, 1) if cell in row["cells"])
-    text = Page(render(tree)).text
-    assert f"pathway {number} of layer 1, through channels 3, 0" in text
-    assert rows[number - 1]["label"] == labels[5]
-    assert f"carry the labels {', '.join(str(row['label']) for row in rows)}, in this" in text
+    number = next(row["label"] for row in rows if cell in row["cells"])
+    assert number == labels[5]
+    assert [row["label"] for row in rows] == sorted(set(labels.tolist()))
+    html = render(tree)
+    assert f"pathway {number} of layer 1, through channels 3, 0" in Page(html).text
+    table = html[html.index('<th class="n">pathway</th>') :]
+    shown = re.findall(r'<tr><td class="n">(\d+)</td><td>([^<]*)</td>', table)[: len(rows)]
+    assert shown == [(str(row["label"]), ", ".join(row["cells"])) for row in rows]
 
 
 @pytest.mark.usefixtures("undrawn")
