@@ -1,3 +1,7 @@
+from .base import Decomposition as Decomposition
+from .base import Fitted as Fitted
+from .base import decomposition_of as decomposition_of
+from .base import registry as registry
 from .decompose import decompose as decompose
 from .decompositions.gated import GatedAutoencoder as GatedAutoencoder
 from .decompositions.kmeans import KMeans as KMeans
@@ -8,6 +12,5 @@ from .decompositions.nmf import SemiNMF as SemiNMF
 from .decompositions.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
 from .decompositions.topk import BatchTopKAutoencoder as BatchTopKAutoencoder
 from .decompositions.topk import TopKAutoencoder as TopKAutoencoder
-from .registry import method_of as method_of
 from .scores.score import score_modes as score_modes
 from .scores.score import score_table as score_table

@@ -1,94 +1,174 @@
-"""Settings of methods: checked once, written as plain attributes, and read back.
+"""Contracts of a decomposition (a way to find modes) and of what its fit returns; the registry."""
 
-Why this file exists: every method is a frozen dataclass whose fields are all its settings. What a
-result was made with must stand in its attributes, and must be enough to make it again. It knows no
-method by name (``methods`` does).
-"""
-
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
+from typing import Any, Self
 
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.registry import Registry
 
-__all__ = ["DecompositionMethod", "FittedModes", "at_least", "between", "restore", "settings_of"]
+__all__ = ["Decomposition", "Fitted", "at_least", "between", "decomposition_of", "registry"]
 
-Method = TypeVar("Method")
+FOLDER = "retina_codec.modes.decompositions"
 
 
-def at_least(method: Any, lowest: float, *names: str) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted(ABC):
+    """Modes, and a way to load them on any samples: what `Decomposition.fit` returns.
+
+    Must: hold ``dictionary``; implement `encode`.
+
+    Should: be a frozen dataclass that keeps all that `encode` needs; set ``epochs`` where the fit
+    is iterative; implement `encode_unpolished` where `encode` improves on the answer of a trained
+    encoder.
+    """
+
+    dictionary: Tensor
+    """Modes (mode, feature), rows of unit length (0 for a mode that was never used)."""
+    epochs: int = 0
+    """Number of steps of the fit until the state that was kept."""
+
+    @abstractmethod
+    def encode(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) of features (sample, feature); features ≈ loadings @ D."""
+
+    def encode_unpolished(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) of the encoder alone; here those of `encode`."""
+        return self.encode(features)
+
+
+class Decomposition(ABC):
+    """A way to find modes.
+
+    Must: be a frozen dataclass whose fields are all its settings, each a number, text or truth
+    value with a default; set ``sign_consistent``, as a field or a class attribute; implement `fit`,
+    which gives the same modes for the same settings and features.
+
+    Should: call the number of modes ``modes``, the largest number of modes of one sample
+    ``active``, and the start of its random numbers ``seed``, because `score_modes` varies these;
+    refuse settings that cannot work in ``__post_init__``, with `at_least` and `between`.
+
+    A subclass is registered under its class name, so that results made with it find it again
+    (`decomposition_of`); with the class keyword ``register=False`` it is not. Packages name theirs
+    in the entry-point group ``retina_codec.decompositions``.
+    """
+
+    def __init_subclass__(cls, *, register: bool = True, **keywords: Any) -> None:
+        """Register the subclass under its name."""
+        super().__init_subclass__(**keywords)
+        if register:
+            registry.register(cls.__name__, cls)
+
+    @property
+    @abstractmethod
+    def sign_consistent(self) -> bool:
+        """Whether inhibitory features are turned positive before the fit, and modes stay so."""
+
+    @abstractmethod
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> Fitted:
+        """Find modes in features (sample, feature), dimensionless, in order of time."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return name and settings as attributes that every file format can hold.
+
+        Truth values become 0 and 1; settings that are None are left out.
+        """
+        found: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
+        plain = {
+            name: int(value) if isinstance(value, bool) else value
+            for name, value in found.items()
+            if value is not None
+        }
+        return {"method": type(self).__name__} | plain
+
+    @classmethod
+    def from_settings(cls, attrs: Mapping[str, Any]) -> Self:
+        """Make one from attributes that `settings` wrote; other attributes are passed over."""
+        known: tuple[Field[Any], ...] = fields(cls) if is_dataclass(cls) else ()
+        given: dict[str, Any] = {}
+        for field in known:
+            if field.init and field.name in attrs:
+                value = attrs[field.name]
+                value = value.item() if hasattr(value, "item") else value
+                given[field.name] = bool(value) if isinstance(field.default, bool) else value
+        return cls(**given)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is a setting of this name, and it is not None."""
+        named = is_dataclass(self) and name in {field.name for field in fields(self)}
+        return named and getattr(self, name) is not None
+
+    def vary(self, **settings: Any) -> Self:
+        """Return a copy with those of the settings changed that it `has`."""
+        known = {name: value for name, value in settings.items() if self.has(name)}
+        return replace(self, **known) if known else self  # type: ignore[type-var]  # a dataclass
+
+
+def decomposition_of(attrs: Mapping[str, Any]) -> Decomposition:
+    """Make the decomposition that modes were found with, from their attributes.
+
+    Parameters
+    ----------
+    attrs : mapping
+        ``method``, the name of the decomposition, and its settings by name, as `decompose` writes
+        them.
+
+    Returns
+    -------
+    Decomposition
+
+    Raises
+    ------
+    RetinaCodecError
+        If no decomposition of this name is registered.
+    """
+    return registry.get(str(attrs.get("method", "none"))).from_settings(attrs)
+
+
+def at_least(decomposition: object, lowest: float, *names: str) -> None:
     """Refuse settings below ``lowest``; None passes."""
     for name in names:
-        value = getattr(method, name)
+        value = getattr(decomposition, name)
         if value is not None and not value >= lowest:
             raise RetinaCodecError(
                 f"{name} must be >= {lowest:g}; got {name}={value}. Choose a larger one."
             )
 
 
-def between(method: Any, low: float, high: float, *names: str) -> None:
+def between(decomposition: object, low: float, high: float, *names: str) -> None:
     """Refuse settings that do not lie inside an interval, ends excluded."""
     for name in names:
-        value = getattr(method, name)
+        value = getattr(decomposition, name)
         if not low < value < high:
             raise RetinaCodecError(
                 f"{name} must lie between {low:g} and {high:g}; got {name}={value}."
             )
 
 
-def settings_of(method: Any) -> dict[str, Any]:
-    """Name a method and its settings as attributes that every file format can hold.
-
-    Truth values become 0 and 1; settings that are None are left out.
-    """
-    found: dict[str, Any] = (
-        asdict(method) if is_dataclass(method) and not isinstance(method, type) else {}
-    )
-    plain = {
-        key: int(value) if isinstance(value, bool) else value
-        for key, value in found.items()
-        if value is not None
-    }
-    return {"method": type(method).__name__} | plain
+def _check(name: str, item: object) -> None:
+    if not (isinstance(item, type) and issubclass(item, Decomposition)):
+        raise RetinaCodecError(
+            f"the decomposition {name!r} must be a subclass of rc.modes.Decomposition; got "
+            f"{item!r}. See help(rc.modes.Decomposition)."
+        )
 
 
-def restore(kind: type[Method], attrs: Mapping[str, Any]) -> Method:
-    """Make a method from attributes that `settings_of` wrote; others are passed over."""
-    given: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]  # a dataclass, by its contract
-        if field.init and field.name in attrs:
-            value = attrs[field.name]
-            value = value.item() if hasattr(value, "item") else value
-            given[field.name] = bool(value) if isinstance(field.default, bool) else value
-    return kind(**given)
-
-
-class FittedModes(Protocol):
-    """What a method returns: modes, and a way to load them on any samples."""
-
-    @property
-    def dictionary(self) -> Tensor:
-        """Modes (mode, feature), rows of unit length."""
-
-    @property
-    def epochs(self) -> int:
-        """How long the kept state was trained."""
-
-    def encode(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode), >= 0 (but for `PCA`)."""
-
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode) straight from the encoder network."""
-
-
-class DecompositionMethod(Protocol):
-    """A way to find modes: a frozen dataclass whose fields are all its settings."""
-
-    @property
-    def sign_consistent(self) -> bool:
-        """Whether inhibitory features are turned positive before the fit, and modes stay so."""
-
-    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedModes:
-        """Find modes in features (sample, feature), dimensionless, in order of time."""
+registry: Registry[type[Decomposition]] = Registry(
+    "decomposition",
+    "retina_codec.decompositions",
+    {
+        "SparseAutoencoder": f"{FOLDER}.sparse_autoencoder:SparseAutoencoder",
+        "GatedAutoencoder": f"{FOLDER}.gated:GatedAutoencoder",
+        "TopKAutoencoder": f"{FOLDER}.topk:TopKAutoencoder",
+        "BatchTopKAutoencoder": f"{FOLDER}.topk:BatchTopKAutoencoder",
+        "NMF": f"{FOLDER}.nmf:NMF",
+        "SemiNMF": f"{FOLDER}.nmf:SemiNMF",
+        "PCA": f"{FOLDER}.linear:PCA",
+        "KMeans": f"{FOLDER}.kmeans:KMeans",
+        "RawChannels": f"{FOLDER}.linear:RawChannels",
+    },
+    _check,
+)

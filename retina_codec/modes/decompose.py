@@ -1,9 +1,4 @@
-"""From labelled contributions to labelled modes, layer by layer.
-
-Why this file exists: it chooses which times fit and which judge, turns signs and scales into plain
-numbers for a method and back again, and puts names and units on what the method found. It is not a
-method: those are classes with ``fit(features)``, one file each (``autoencoder``, ``gated``).
-"""
+"""Decompose the contributions of each layer into modes and loadings, labelled and with units."""
 
 from collections.abc import Sequence
 
@@ -12,24 +7,22 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import DecompositionMethod, settings_of
-from retina_codec.modes.scores.scorecard import scorecard
+from retina_codec.modes.base import Decomposition, Fitted
+from retina_codec.modes.explained_variance import scorecard
 
 __all__ = ["checked_contribution", "decompose", "modes_of"]
 
 ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
 
 
-# Nodes of the tree and of a layer that speak of modes: void when the modes are replaced.
+# Nodes of the tree and of a layer that were computed from the modes; dropped with them.
 STALE = ("pathways", "receptive_fields", "hypotheses")
-
-
 STALE_OF_LAYER = ("own", "pathways", "score")
 
 
 def decompose(
     tree: xr.DataTree,
-    method: DecompositionMethod,
+    decomposition: Decomposition,
     *,
     layers: Sequence[str] | None = None,
     signs: str | Sequence[str] | None = None,
@@ -49,8 +42,8 @@ def decompose(
     ----------
     tree : xr.DataTree
         Results of `contribute`: ``/layers/<name>/contribution`` (time or sample, sign, channel).
-    method : DecompositionMethod
-        For instance `SparseAutoencoder`.
+    decomposition : Decomposition
+        For instance `SparseAutoencoder`; ``rc.modes.registry.list()`` names all.
     layers : sequence of str, optional
         Which layers; all if left out.
     signs : str or sequence of str, optional
@@ -69,29 +62,29 @@ def decompose(
     -------
     xr.DataTree
         A copy with ``/layers/<name>/modes``: ``dictionary`` (mode, sign, channel), unit length,
-        dimensionless, inhibitory entries <= 0 if the method is sign consistent; ``loading`` (time,
-        mode), >= 0 (but for `PCA`), unit of the contributions; ``scale`` (), the standard
-        deviation used; ``active`` (time, mode), where the size of
-        the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time.
+        dimensionless, inhibitory entries <= 0 if the decomposition is sign consistent; ``loading``
+        (time, mode), >= 0 (but for `PCA`), unit of the contributions; ``scale`` (), the standard
+        deviation used; ``active`` (time, mode), where the size of the loading exceeds 1 % of
+        ``scale``; the scores of `scorecard`; ``split`` along time.
         Modes that never load in the fitted part are dropped; the others stand in order of the
-        sum they explain there, largest first. What speaks of earlier modes is left out: own
+        sum they explain there, largest first. Results of earlier modes are dropped: own
         contributions, scores and pathways of these layers; pathways of all layers, receptive fields
         and hypotheses.
 
     Raises
     ------
     RetinaCodecError
-        If there are no such layers, a contribution is not finite or does not vary, or the parts
-        would be too short.
+        If there are no such layers, a contribution is not finite or does not vary, the parts
+        would be too short, or what the decomposition returns is no `Fitted` for these features.
 
     References
     ----------
     Melander et al. 2026, decomposition of contributions.
     """
-    if not callable(getattr(method, "fit", None)):
+    if not isinstance(decomposition, Decomposition):
         raise RetinaCodecError(
-            f"method must be a decomposition with fit(), for instance SparseAutoencoder(); "
-            f"got {method!r}."
+            "decomposition must be one of rc.modes, for instance rc.modes.SparseAutoencoder(), or "
+            f"of a subclass of rc.modes.Decomposition; got {decomposition!r}."
         )
     found = list(tree["layers"].children) if "layers" in tree.children else []
     layers = [layers] if isinstance(layers, str) else layers
@@ -106,7 +99,7 @@ def decompose(
     for name in chosen:
         _drop(result["layers"].children[name], STALE_OF_LAYER)
         contribution = checked_contribution(tree, name, signs)
-        modes = modes_of(contribution, method, held_out, gap, device, progress)
+        modes = modes_of(contribution, decomposition, held_out, gap, device, progress)
         if signs is not None:
             modes = on_all_signs(modes, tree[f"layers/{name}"].to_dataset()["sign"])
         result[f"layers/{name}/modes"] = xr.DataTree(modes)
@@ -179,7 +172,7 @@ def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:
 
 def modes_of(
     contribution: xr.DataArray,
-    method: DecompositionMethod,
+    decomposition: Decomposition,
     held_out: float,
     gap: int,
     device: str | torch.device | None,
@@ -196,14 +189,13 @@ def modes_of(
             "silent, or the stimulus constant?"
         )
     sign = np.where(contribution["sign"].values == "inhibitory", -1.0, 1.0)[:, None]
-    if not method.sign_consistent:
+    if not decomposition.sign_consistent:
         sign = np.ones_like(sign)
     scaled = (values * sign / scale).reshape(len(values), -1)
     features = torch.as_tensor(scaled.astype(np.float32), device=device)
-    fitted = method.fit(features[torch.as_tensor(split == "fit")], progress=progress)
+    fitted = decomposition.fit(features[torch.as_tensor(split == "fit")], progress=progress)
     loading, unpolished = (
-        find(features).cpu().numpy() * np.float32(scale)
-        for find in (fitted.encode, fitted.encode_unpolished)
+        found * np.float32(scale) for found in _loadings(decomposition, fitted, features)
     )
     dictionary = fitted.dictionary.cpu().numpy().reshape(-1, *values.shape[1:])
 
@@ -213,8 +205,8 @@ def modes_of(
     order = order[alive[order]]
     if len(order) == 0:
         raise RetinaCodecError(
-            f"no mode is alive after the fit of {type(method).__name__}; try another seed, more "
-            "epochs, or SparseAutoencoder()."
+            f"no mode is active after the fit of {type(decomposition).__name__}; try another seed, "
+            "more epochs, or SparseAutoencoder()."
         )
     units = contribution.attrs.get("units", "1")
     coords = {**contribution.coords, "mode": np.arange(len(order)), "split": (dim, split)}
@@ -231,7 +223,32 @@ def modes_of(
             "scale": ((), scale, {"units": units, "long_name": "global standard deviation"}),
         },
         coords=coords,
-        attrs=settings_of(method) | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
+        attrs=decomposition.settings()
+        | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
     )
     raw = modes["loading"].copy(data=unpolished[:, order])
     return modes.assign(scorecard(contribution, modes, unpolished=raw).data_vars)
+
+
+def _loadings(
+    decomposition: Decomposition, fitted: Fitted, features: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return loadings (sample, mode) of features (sample, feature), polished and unpolished."""
+    name = type(decomposition).__name__
+    if not isinstance(fitted, Fitted):
+        raise RetinaCodecError(
+            f"fit() of {name} must return a subclass of rc.modes.Fitted; got "
+            f"{type(fitted).__name__}."
+        )
+    found = tuple(
+        encode(features).detach().cpu().numpy()
+        for encode in (fitted.encode, fitted.encode_unpolished)
+    )
+    modes, wide = fitted.dictionary.shape
+    shapes = [one.shape for one in found]
+    if wide != features.shape[1] or shapes != [(len(features), modes)] * 2:
+        raise RetinaCodecError(
+            f"{name} must return a dictionary (mode, {features.shape[1]}) and loadings "
+            f"({len(features)}, mode); got {(modes, wide)} and {shapes[0]}, unpolished {shapes[1]}."
+        )
+    return found[0], found[1]

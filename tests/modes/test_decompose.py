@@ -1,9 +1,12 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 from retina_codec import RetinaCodecError
+from retina_codec.modes.base import Decomposition, Fitted
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.gated import GatedAutoencoder
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
@@ -163,7 +166,7 @@ def test_every_argument_counts(planted):
 def test_dead_modes_are_dropped(tree):
     gates = GatedAutoencoder(modes=6, epochs=1, threshold=0.7, learning_rate=1e-3)
 
-    class WithDeadModes:
+    class WithDeadModes(Decomposition, register=False):
         sign_consistent = True
 
         def fit(self, features, *, progress=None):
@@ -187,6 +190,55 @@ def test_free_signs(tree):
     modes = decompose(tree, free, layers=["conv1"])["layers/conv1/modes"]
     assert float(modes["r2"]) > 0.95
     assert modes.attrs["sign_consistent"] == 0
+
+
+class FittedChannels(Fitted):
+    """Every feature is a mode; nothing is said of an encoder."""
+
+    def encode(self, features):
+        return features.clamp(min=0)
+
+
+@dataclass(frozen=True)
+class Channels(Decomposition, register=False):
+    sign_consistent = True
+
+    def fit(self, features, *, progress=None):
+        del progress
+        return FittedChannels(dictionary=torch.eye(features.shape[1]))
+
+
+def test_a_decomposition_needs_no_unpolished_encoder(tree):
+    modes = decompose(tree, Channels(), layers=["conv1"])["layers/conv1/modes"]
+    assert float(modes["r2_encoder"]) == float(modes["r2"])
+    assert float(modes["r2"]) > 0.99
+    assert modes.attrs["kept_epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fitted", "message"),
+    [
+        (lambda x: x, "must return a subclass of rc.modes.Fitted; got Tensor"),
+        (
+            lambda x: FittedChannels(dictionary=torch.eye(x.shape[1])[:, 1:]),
+            r"dictionary \(mode, 16\).*got \(16, 15\)",
+        ),
+        (
+            lambda x: FittedChannels(dictionary=torch.eye(x.shape[1])[1:]),
+            r"loadings \(600, mode\); got \(15, 16\) and \(600, 16\)",
+        ),
+    ],
+)
+def test_what_fit_returns_is_checked(tree, fitted, message):
+    class Wrong(Decomposition, register=False):
+        sign_consistent = True
+
+        def fit(self, features, *, progress=None):
+            del progress
+            return fitted(features)
+
+    with pytest.raises(RetinaCodecError, match=message):
+        decompose(tree, Wrong(), layers=["conv1"])
 
 
 def spoiled(tree, change):
@@ -223,7 +275,7 @@ def test_bad_input_is_named(tree, change, options, message):
 def test_bad_trees_and_methods(tree):
     with pytest.raises(RetinaCodecError, match="Run contribute"):
         decompose(xr.DataTree(), SMALL)
-    with pytest.raises(RetinaCodecError, match="method must be a decomposition with fit"):
+    with pytest.raises(RetinaCodecError, match=r"decomposition must be one of rc\.modes"):
         decompose(tree, "SparseAutoencoder")
     unsigned = xr.DataTree.from_dict(
         {"/layers/conv1": tree["layers/conv1"].to_dataset().sum("sign")}

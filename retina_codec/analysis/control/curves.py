@@ -29,8 +29,8 @@ from retina_codec.analysis.control.layer import Asking
 from retina_codec.analysis.control.trials import draw_images, draw_trials
 from retina_codec.analysis.results import chosen_layers, layer_sites
 from retina_codec.errors import RetinaCodecError
+from retina_codec.modes.base import decomposition_of
 from retina_codec.modes.decompose import decompose
-from retina_codec.modes.registry import method_of
 from retina_codec.networks.adapter import Adapter
 from retina_codec.probing.interventions import Fill, open_perturbed
 
@@ -348,7 +348,7 @@ def _trees(
             attrs = modes[f"layers/{names[0]}/modes"].to_dataset().attrs
             activation_modes = decompose(
                 activation_tree(modes, names),
-                method_of(attrs),
+                decomposition_of(attrs),
                 signs=attrs["signs"].split(",") if "signs" in attrs else None,
                 held_out=float(attrs["held_out"]),
                 gap=int(attrs["gap"]),

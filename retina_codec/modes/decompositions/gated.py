@@ -7,13 +7,13 @@ heavy-tailed, and with the published rates a small data set can end with almost 
 
 import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least, between
+from retina_codec.modes.base import Decomposition, Fitted, at_least, between
 from retina_codec.progress import progress_bar
 
 __all__ = ["GatedAutoencoder"]
@@ -76,29 +76,22 @@ class GatedNetwork(nn.Module):
         return gate, gate @ self.dictionary
 
 
-class FittedGates(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedGates(Fitted):
     """A trained gated autoencoder: what ``GatedAutoencoder.fit`` returns."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length."""
     length: Tensor
     """(mode,): length of each row as trained; a gate times this is the loading."""
     network: GatedNetwork
-    epochs: int
-    """Epoch whose state was kept, the best on the validation part."""
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) >= 0: gates times the lengths of the modes."""
         return self.network.gates(features) * self.length
 
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``: nothing is polished here."""
-        return self.encode(features)
-
 
 @dataclass(frozen=True, kw_only=True)
-class GatedAutoencoder:
+class GatedAutoencoder(Decomposition):
     """Sparse autoencoder with gates as loadings, as published.
 
     s = sigmoid(W f(f(x))), f = LayerNorm ∘ ReLU ∘ Dropout ∘ Linear; z = s where s >= threshold,
@@ -155,7 +148,7 @@ class GatedAutoencoder:
     validation: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "modes_per_feature", "hidden", "epochs", "batch_size")
         at_least(self, 1, "decay_every")
         at_least(self, 0, "plateau", "loading_penalty", "dictionary_penalty")
@@ -226,7 +219,10 @@ class GatedAutoencoder:
         length = network.dictionary.norm(dim=1)
         tiny = torch.finfo(length.dtype).tiny
         return FittedGates(
-            network.dictionary / length.clamp(min=tiny)[:, None], length, network, epoch
+            dictionary=network.dictionary / length.clamp(min=tiny)[:, None],
+            length=length,
+            network=network,
+            epochs=epoch,
         )
 
     def _train(

@@ -5,27 +5,23 @@ samples, not cells: pathways are another matter (``analysis``).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least
 
 __all__ = ["FittedClusters", "KMeans"]
 
 
-class FittedClusters(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedClusters(Fitted):
     """Cluster centres: what ``KMeans.fit`` returns."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length."""
     length: Tensor
     """(mode,): distance of each centre from zero."""
-    epochs: int
-    """Iterations that were run."""
 
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode): the length of the nearest centre, 0 for the others."""
@@ -34,13 +30,9 @@ class FittedClusters(NamedTuple):
         loading = features.new_zeros((len(features), len(centre)))
         return loading.scatter_(1, nearest[:, None], self.length[nearest][:, None])
 
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``: nothing is polished here."""
-        return self.encode(features)
-
 
 @dataclass(frozen=True, kw_only=True)
-class KMeans:
+class KMeans(Decomposition):
     """k-means: every sample is rebuilt as the centre of its cluster.
 
     min Σ_t ‖x_t − c_{k(t)}‖². A mode is a centre at unit length; its loading is that length for
@@ -62,10 +54,10 @@ class KMeans:
     modes: int = 32
     seed: int = 0
     restarts: int = 4
-    sign_consistent: ClassVar[bool] = True
+    sign_consistent = True
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "restarts")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedClusters:
@@ -85,4 +77,4 @@ class KMeans:
         centre = centre.to(features.device)
         length = centre.norm(dim=1)
         unit = centre / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
-        return FittedClusters(unit, length, int(model.n_iter_))
+        return FittedClusters(dictionary=unit, length=length, epochs=int(model.n_iter_))

@@ -7,13 +7,12 @@ Notation: X (sample, feature), D (mode, feature) rows of unit length, Z (sample,
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least
 
 __all__ = ["PCA", "FittedProjection", "RawChannels", "keep_largest"]
 
@@ -26,27 +25,21 @@ def keep_largest(loading: Tensor, active: int | None) -> Tensor:
     return torch.zeros_like(loading).scatter_(1, chosen, loading.gather(1, chosen))
 
 
-class FittedProjection(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedProjection(Fitted):
     """Orthonormal modes: what ``PCA.fit`` and ``RawChannels.fit`` return."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length at right angles to each other."""
     active: int | None
     non_negative: bool
-    epochs: int = 0
 
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) = X Dᵀ, the largest ones; best for orthonormal rows."""
         loading = features @ self.dictionary.T
         return keep_largest(loading.clamp(min=0) if self.non_negative else loading, self.active)
 
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``: nothing is polished here."""
-        return self.encode(features)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PCA:
+class PCA(Decomposition):
     """Principal components about zero: orthonormal modes whose loadings may be negative.
 
     min ‖X − Z D‖² with D Dᵀ = 1, Z = X Dᵀ: the first right singular vectors of X. Nothing is
@@ -67,10 +60,10 @@ class PCA:
 
     modes: int = 8
     active: int | None = None
-    sign_consistent: ClassVar[bool] = False
+    sign_consistent = False
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "active")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedProjection:
@@ -84,13 +77,12 @@ class PCA:
         _, _, right = torch.linalg.svd(features.double(), full_matrices=False)
         dictionary = right[: self.modes].to(features.dtype)
         total = (features @ dictionary.T).sum(0)
-        return FittedProjection(
-            torch.where(total < 0, -1.0, 1.0)[:, None] * dictionary, self.active, False
-        )
+        turned = torch.where(total < 0, -1.0, 1.0)[:, None] * dictionary
+        return FittedProjection(dictionary=turned, active=self.active, non_negative=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RawChannels:
+class RawChannels(Decomposition):
     """No decomposition: every feature (sign of a channel) is a mode of its own.
 
     Parameters
@@ -100,14 +92,14 @@ class RawChannels:
     """
 
     active: int | None = None
-    sign_consistent: ClassVar[bool] = True
+    sign_consistent = True
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "active")
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedProjection:
         """Return the unit vectors of features (sample, feature)."""
         del progress
         unit = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
-        return FittedProjection(unit, self.active, True)
+        return FittedProjection(dictionary=unit, active=self.active, non_negative=True)

@@ -9,13 +9,12 @@ Notation: X (sample, feature), D (mode, feature) rows of unit length, Z (sample,
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.progress import progress_bar
 
@@ -71,14 +70,11 @@ def nonnegative_loadings(
     return loading.T.contiguous()
 
 
-class FittedFactors(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedFactors(Fitted):
     """Modes with loadings >= 0: what ``NMF.fit`` and ``SemiNMF.fit`` return."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length (0 for a mode that was never used)."""
     active: int | None
-    epochs: int
-    """Iterations that were run."""
 
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) >= 0: least squares, at most ``active`` of them."""
@@ -86,10 +82,6 @@ class FittedFactors(NamedTuple):
             return nonnegative_loadings(features, self.dictionary)
         codes = coding.sparse_codes(features, self.dictionary, self.active)
         return coding.to_dense(*codes, len(self.dictionary))
-
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``: nothing is polished here."""
-        return self.encode(features)
 
 
 def _unit_rows(dictionary: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +91,7 @@ def _unit_rows(dictionary: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Factorisation:
+class _Factorisation(Decomposition, register=False):
     """The settings of both factorisations."""
 
     modes: int = 8
@@ -109,7 +101,7 @@ class _Factorisation:
     tolerance: float
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "active", "iterations")
         at_least(self, 0, "tolerance")
 
@@ -139,7 +131,7 @@ class NMF(_Factorisation):
 
     iterations: int = 1000
     tolerance: float = 1e-4
-    sign_consistent: ClassVar[bool] = True
+    sign_consistent = True
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Find modes in features (sample, feature)."""
@@ -165,7 +157,7 @@ class NMF(_Factorisation):
             model.fit(positive.cpu().numpy())
         dictionary = torch.as_tensor(model.components_, dtype=features.dtype)
         unit, _ = _unit_rows(dictionary.to(features.device))
-        return FittedFactors(unit, self.active, int(model.n_iter_))
+        return FittedFactors(dictionary=unit, active=self.active, epochs=int(model.n_iter_))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +187,7 @@ class SemiNMF(_Factorisation):
 
     iterations: int = 300
     tolerance: float = 1e-6
-    sign_consistent: ClassVar[bool] = False
+    sign_consistent = False
 
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Find modes in features (sample, feature)."""
@@ -225,4 +217,6 @@ class SemiNMF(_Factorisation):
             if error - now <= self.tolerance * energy:
                 break
             error = now
-        return FittedFactors(dictionary.to(features.dtype), self.active, epochs)
+        return FittedFactors(
+            dictionary=dictionary.to(features.dtype), active=self.active, epochs=epochs
+        )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least, between
+from retina_codec.modes.base import Decomposition, Fitted, at_least, between
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.modes.decompositions.encoder import UnrolledEncoder, train_encoder
 from retina_codec.progress import progress_bar
@@ -30,17 +30,14 @@ CANDIDATES = 1.5  # the search starts with this many times the modes asked for
 ROUGH = 2  # alternations before spare modes are taken away; more help little and amplify rounding
 
 
-class FittedAutoencoder(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedAutoencoder(Fitted):
     """A trained dictionary and encoder: what ``SparseAutoencoder.fit`` returns."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length."""
     network: UnrolledEncoder
     active: int
     exchanges: int
     minimum_share: float
-    epochs: int
-    """Alternations after which the kept dictionary was found."""
 
     @torch.no_grad()
     def propose(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +71,7 @@ class _Candidate(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseAutoencoder:
+class SparseAutoencoder(Decomposition):
     """Sparse non-negative modes with free amplitudes.
 
     x ≈ z D with D (mode, feature) of unit rows, z >= 0, at most ``active`` entries of z above 0.
@@ -139,7 +136,7 @@ class SparseAutoencoder:
     validation: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "active", "restarts", "epochs", "patience")
         at_least(self, 1, "encoder_steps", "batch_size")
         at_least(self, 0, "exchanges", "encoder_epochs", "minimum_gain", "minimum_share")

@@ -7,13 +7,12 @@ have no offsets: a contribution of zero means that nothing acted.
 
 import copy
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import at_least, between
+from retina_codec.modes.base import Decomposition, Fitted, at_least, between
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.modes.decompositions.linear import keep_largest
 from retina_codec.progress import progress_bar
@@ -43,18 +42,15 @@ class TopKNetwork(nn.Module):
         self.dictionary.div_(self.dictionary.norm(dim=1, keepdim=True).clamp(min=tiny))
 
 
-class FittedTopK(NamedTuple):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedTopK(Fitted):
     """A trained top-k autoencoder."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length."""
     network: TopKNetwork
     active: int | None
     """Largest number of loadings of one sample; None where the threshold decides."""
-    threshold: float
+    threshold: float = 0.0
     """Smaller loadings are 0."""
-    epochs: int
-    """Epoch whose state was kept, the best on the validation part."""
 
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
@@ -63,13 +59,9 @@ class FittedTopK(NamedTuple):
         loading = torch.where(loading >= self.threshold, loading, 0.0)
         return keep_largest(loading, self.active)
 
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``: nothing is polished here."""
-        return self.encode(features)
-
 
 @dataclass(frozen=True, kw_only=True)
-class TopKAutoencoder:
+class TopKAutoencoder(Decomposition):
     """Sparse autoencoder that keeps the k largest loadings of every sample.
 
     z = TopK(ReLU(x W + b)), x̂ = z D with rows of D of unit length; loss = mean ‖x − x̂‖² +
@@ -109,7 +101,7 @@ class TopKAutoencoder:
     validation: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "active", "epochs", "batch_size")
         at_least(self, 0, "revival")
         between(self, 0, 1, "learning_rate", "validation")
@@ -148,7 +140,7 @@ class TopKAutoencoder:
     def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
         del train
         dictionary = network.dictionary.detach()
-        return FittedTopK(dictionary, network, self.active, 0.0, epochs)
+        return FittedTopK(dictionary=dictionary, epochs=epochs, network=network, active=self.active)
 
     def _train(
         self,
@@ -217,4 +209,10 @@ class BatchTopKAutoencoder(TopKAutoencoder):
     def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
         with torch.no_grad():
             threshold = self._lowest(network(train))
-        return FittedTopK(network.dictionary.detach(), network, None, threshold, epochs)
+        return FittedTopK(
+            dictionary=network.dictionary.detach(),
+            epochs=epochs,
+            network=network,
+            active=None,
+            threshold=threshold,
+        )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retina_codec.modes.base import at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least
 from retina_codec.modes.decompositions.linear import keep_largest
 from retina_codec.modes.decompositions.nmf import FittedFactors
 
@@ -18,7 +18,7 @@ __all__ = ["FrozenDecoder", "FrozenEncoder", "shuffle_features"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frozen:
+class _Frozen(Decomposition, register=False):
     """The settings of both controls."""
 
     modes: int = 32
@@ -27,7 +27,7 @@ class _Frozen:
     sign_consistent: bool = True
 
     def __post_init__(self) -> None:
-        """Check the numbers once, at the door."""
+        """Validate the parameters."""
         at_least(self, 1, "modes", "active")
 
     def directions(self, features: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class _Frozen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenDecoder(_Frozen):
+class FrozenDecoder(_Frozen, register=False):
     """Random modes, best loadings: the dictionary is never learned.
 
     Rows of D are random directions (of positive entries, if ``sign_consistent``); loadings are
@@ -61,33 +61,26 @@ class FrozenDecoder(_Frozen):
     def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedFactors:
         """Draw the modes; of the features (sample, feature) only their number is used."""
         del progress
-        return FittedFactors(self.directions(features), self.active, 0)
+        return FittedFactors(dictionary=self.directions(features), active=self.active)
 
 
-@dataclass(frozen=True)
-class FittedRandomEncoder:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedRandomEncoder(Fitted):
     """A random encoder and the dictionary fitted to it: what ``FrozenEncoder.fit`` returns."""
 
-    dictionary: Tensor
-    """(mode, feature), rows of unit length."""
     length: Tensor
     """(mode,): length of each row as fitted."""
     weight: Tensor
     """(feature, mode)."""
     active: int | None
-    epochs: int = 0
 
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) >= 0: the largest of ReLU(x W), times the lengths."""
         return keep_largest(torch.relu(features @ self.weight), self.active) * self.length
 
-    def encode_unpolished(self, features: Tensor) -> Tensor:
-        """Return the same as ``encode``."""
-        return self.encode(features)
-
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenEncoder(_Frozen):
+class FrozenEncoder(_Frozen, register=False):
     """Random encoder, best modes: who is active is never learned.
 
     z = the ``active`` largest of ReLU(x W) with random W; D by least squares of x on z.
@@ -117,7 +110,9 @@ class FrozenEncoder(_Frozen):
         rows = rows.to(features.dtype)
         length = rows.norm(dim=1)
         unit = rows / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
-        return FittedRandomEncoder(unit, length, weight, self.active)
+        return FittedRandomEncoder(
+            dictionary=unit, length=length, weight=weight, active=self.active
+        )
 
 
 def shuffle_features(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retina_codec.modes.base import DecompositionMethod
+from retina_codec.modes.base import Decomposition
 from retina_codec.modes.decompositions.linear import PCA, RawChannels
 from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.modes.scores.controls import FrozenDecoder, FrozenEncoder, shuffle_features
@@ -20,7 +20,7 @@ from retina_codec.modes.scores.stability import agreement, correlation, cosine, 
 
 __all__ = ["BASELINES", "Fit", "baseline_scores", "has", "pair_scores", "pareto_scores", "vary"]
 
-Fit = Callable[[xr.DataArray, DecompositionMethod], xr.Dataset]
+Fit = Callable[[xr.DataArray, Decomposition], xr.Dataset]
 
 
 """Decompose one layer: contributions and method to labelled modes with their scores."""
@@ -37,16 +37,16 @@ BASELINES = (
 )
 
 
-def has(method: DecompositionMethod, name: str) -> bool:
+def has(method: Decomposition, name: str) -> bool:
     """Say whether a method has a setting of this name, and it is set."""
     named = is_dataclass(method) and name in {item.name for item in fields(method)}
     return named and getattr(method, name) is not None
 
 
-def vary(method: DecompositionMethod, **settings: Any) -> DecompositionMethod:
+def vary(method: Decomposition, **settings: Any) -> Decomposition:
     """Return the method with those of the settings changed that it has."""
     known = {name: value for name, value in settings.items() if has(method, name)}
-    changed: DecompositionMethod = replace(method, **known)  # type: ignore[type-var]
+    changed: Decomposition = replace(method, **known)  # type: ignore[type-var]
     return changed
 
 
@@ -127,7 +127,7 @@ def _numbers(modes: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def baseline_scores(
     contribution: xr.DataArray,
     fits: Sequence[xr.Dataset],
-    method: DecompositionMethod,
+    method: Decomposition,
     seeds: Sequence[int],
     fit: Fit,
     step: Callable[[], object],
@@ -153,7 +153,7 @@ def baseline_scores(
                 contribution.values, own["split"].values, np.random.default_rng(seed)
             )
         )
-        controls: tuple[tuple[xr.DataArray, DecompositionMethod], ...] = (
+        controls: tuple[tuple[xr.DataArray, Decomposition], ...] = (
             (contribution, NMF(**common)),
             (contribution, PCA(modes=min(live, size), active=active)),
             (contribution, RawChannels(active=active)),

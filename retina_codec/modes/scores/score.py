@@ -14,9 +14,8 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import DecompositionMethod, settings_of
+from retina_codec.modes.base import Decomposition, decomposition_of
 from retina_codec.modes.decompose import checked_contribution, modes_of, on_all_signs
-from retina_codec.modes.registry import method_of
 from retina_codec.modes.scores.refits import (
     BASELINES,
     baseline_scores,
@@ -40,7 +39,7 @@ def score_modes(
     *,
     network: Any = None,
     inputs: Any = None,
-    method: DecompositionMethod | None = None,
+    method: Decomposition | None = None,
     target: Any = None,
     attribution: Any = None,
     layers: Sequence[str] | None = None,
@@ -66,7 +65,7 @@ def score_modes(
         The network that was explained.
     inputs : as for `contribute`, optional
         What it was explained on, in the same order. Needed with ``network``.
-    method : DecompositionMethod, optional
+    method : Decomposition, optional
         How to decompose again; as the results say when left out.
     target : Target, optional
         What was explained; when left out, the surprisal whose mean and covariance the results
@@ -174,7 +173,7 @@ def score_modes(
             if "signs" in again.modes.attrs:
                 score = on_all_signs(score, tree[f"layers/{name}"].to_dataset()["sign"])
         result[f"layers/{name}/score"] = xr.DataTree(
-            score.assign_attrs(settings_of(again.method) | {"seeds": seeds, "first_seed": seed})
+            score.assign_attrs(again.method.settings() | {"seeds": seeds, "first_seed": seed})
         )
     return result
 
@@ -257,7 +256,7 @@ class _Again:
 
     tree: xr.DataTree
     name: str
-    given: DecompositionMethod | None
+    given: Decomposition | None
     device: str | torch.device | None
 
     def __post_init__(self) -> None:
@@ -265,9 +264,9 @@ class _Again:
         signs = self.modes.attrs["signs"].split(",") if "signs" in self.modes.attrs else None
         self.contribution = checked_contribution(self.tree, self.name, signs)
         self.modes = self.modes.sel(sign=self.contribution["sign"].values)
-        self.method = self.given or method_of(self.modes.attrs)
+        self.method = self.given or decomposition_of(self.modes.attrs)
 
-    def __call__(self, contribution: xr.DataArray, method: DecompositionMethod) -> xr.Dataset:
+    def __call__(self, contribution: xr.DataArray, method: Decomposition) -> xr.Dataset:
         attrs = self.modes.attrs
         held_out, gap = float(attrs["held_out"]), int(attrs["gap"])
         return modes_of(contribution, method, held_out, gap, self.device, False)
@@ -287,7 +286,7 @@ def _chosen_layers(tree: xr.DataTree, layers: Sequence[str] | None) -> list[str]
     return chosen
 
 
-def _limits(method: DecompositionMethod, limits: Sequence[int] | None) -> list[int]:
+def _limits(method: Decomposition, limits: Sequence[int] | None) -> list[int]:
     """Return the limits of active modes to try, the method's own among them; 0: it has none."""
     if not has(method, "active"):
         return [0]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.modes.scores.scorecard import explained_variance
+from retina_codec.modes.explained_variance import explained_variance
 from retina_codec.report.nwb.layout import mode_statistics
 from retina_codec.report.page.numbers import layer_numbers
 

@@ -4,7 +4,7 @@ import xarray as xr
 from sklearn.metrics import r2_score
 
 from retina_codec import RetinaCodecError
-from retina_codec.modes.scores.scorecard import explained_variance, scorecard
+from retina_codec.modes.explained_variance import explained_variance, scorecard
 from tests.reference.modes import explained_variance as slow_explained_variance
 
 
