@@ -30,3 +30,5 @@ from .recordings.simulated.retina import simulate_retina as simulate_retina
 from .report.page.page import write_report as write_report
 from .storage.trees import open_tree as open_tree
 from .storage.trees import save_tree as save_tree
+
+__version__: str
