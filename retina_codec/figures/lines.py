@@ -1,8 +1,4 @@
-"""Lines from layer to layer with intervals, and bands of what chance gives.
-
-Why this file exists: statistics and concepts are drawn alike, and one colour means one thing in
-both. It draws no figure of its own.
-"""
+"""Lines from layer to layer with intervals, and bands of what chance gives."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,4 @@
-"""How every figure looks: sizes, colours, and where things stand, in one place.
-
-Why this file exists: the same cell type has the same colour in every panel, and text is readable
-at the width of the report (10.4 inches shown as 1040 pixels). It draws no data.
-"""
+"""How every figure looks: sizes, colours, layout and names of layers."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -32,6 +28,7 @@ __all__ = [
     "draw_title",
     "explained_layers",
     "grid",
+    "has_part",
     "high_quantile",
     "layer_name",
     "new_figure",
@@ -50,8 +47,6 @@ Area = Figure | SubFigure
 
 
 P = ParamSpec("P")
-
-
 WIDTH = 10.4  # inches
 
 
@@ -59,21 +54,13 @@ INK, MUTED = "#1f2733", "#66707d"
 
 
 SIGNED = "RdBu_r"  # blue: negative, white: zero, red: positive; safe for the colour-blind
-
-
 LOADING = "Purples"
-
-
 RATE = "Greys"
 
 
 # Okabe and Ito's set, told apart by all kinds of colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8a7500", "#4a3aa7")
-
-
 UNKNOWN = "#9aa3ad"
-
-
 SETTINGS = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
@@ -176,14 +163,24 @@ def draw_title(area: Area, letter: str, title: str) -> None:
 
 def explained_layers(results: xr.DataTree, part: str = "") -> list[str]:
     """Name the layers of the results that hold ``part`` ("modes", "pathways", or all)."""
-    layers = list(results["layers"].children) if "layers" in results.children else []
-    found = [name for name in layers if not part or part in results[f"layers/{name}"].children]
+    found = _layers_with(results, part)
     if not found:
+        way_out = "Run score_modes." if part == "score" else "Run analyze, which makes all of them."
         raise RetinaCodecError(
             f"this figure needs results with {part or 'contributions'} of at least one layer; "
-            f"these have layers {layers or 'none'}. Run analyze, which makes all of them."
+            f"these have layers {_layers_with(results) or 'none'}. {way_out}"
         )
     return found
+
+
+def has_part(results: xr.DataTree, part: str) -> bool:
+    """Return whether a layer of the results holds ``part`` ("modes", "pathways", "score")."""
+    return bool(_layers_with(results, part))
+
+
+def _layers_with(results: xr.DataTree, part: str = "") -> list[str]:
+    layers = results.children.get("layers", xr.DataTree()).children
+    return [str(name) for name, node in layers.items() if not part or part in node.children]
 
 
 def table(results: xr.DataTree, path: str) -> xr.Dataset:
@@ -221,23 +218,15 @@ def type_colors(types: Sequence[str] | npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def cell_order(results: xr.DataTree, layer: str) -> npt.NDArray[np.intp]:
-    """Order cells by pathway of a layer, within it by type, then as they came.
-
-    Pathways stand in the order of the type that most of their cells have.
+    """Order cells by number of their pathway in a layer, within it by type, then as they came.
 
     Returns
     -------
     array of int, (cell,)
     """
-    node = table(results, f"layers/{layer}/pathways")
-    pathway = node["pathway"].values
+    pathway = table(results, f"layers/{layer}/pathways")["pathway"].values
     types = table(results, "responses")["type"].values.astype(str)
-    leading = {}
-    for number in np.unique(pathway):
-        names, count = np.unique(types[pathway == number], return_counts=True)
-        leading[number] = (names[count.argmax()], number)
-    key = [(*leading[p], t, i) for i, (p, t) in enumerate(zip(pathway, types, strict=True))]
-    return np.asarray(sorted(range(len(pathway)), key=lambda i: key[i]), dtype=np.intp)
+    return np.lexsort((types, pathway))
 
 
 def type_strip(axes: Axes, types: npt.NDArray[Any], *, vertical: bool = False) -> None:

@@ -6,6 +6,7 @@ same rules, stated before the numbers come. It perturbs nothing itself; that is 
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.analysis.control.curves import PERCENTAGES, control_curves
+from retina_codec.figures.images.control import plot_control, plot_control_by_layer
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
 from retina_codec.statistics.differences import contrast, depth_weights, thirds
 
-__all__ = ["asked_study", "control_claims", "control_of", "control_options"]
+__all__ = ["asked_study", "control_claims", "control_of", "control_options", "save_control"]
 
 OURS, THEIRS, CHANCE = "contribution modes", "activation modes", "random channels"
 
@@ -96,6 +98,29 @@ def control_of(
         **changes,
     )
     return found, modes
+
+
+def save_control(found: xr.Dataset, path: Path, layer: str | None = None) -> list[Path]:
+    """Save both figures of control; ``_layers`` is added to the name of the second.
+
+    Parameters
+    ----------
+    found : xr.Dataset
+        From ``analysis.control_curves``.
+    path : Path
+        Ending in the kind of picture, .png or .pdf.
+    layer : str, optional
+        Of the curves, the last when left out.
+
+    Returns
+    -------
+    list of Path
+        Of both.
+    """
+    other = path.with_name(f"{path.stem}_layers{path.suffix}")
+    plot_control(found, layer).savefig(path, dpi=150)
+    plot_control_by_layer(found).savefig(other, dpi=150)
+    return [path, other]
 
 
 def control_claims(found: xr.Dataset, source: str, concept: str = "class") -> list[Claim]:

@@ -1,8 +1,4 @@
-"""How well modes, channels and activations go with classes, from the first layer to the last.
-
-Why this file exists: the largest of many correlations is large by chance too, so every number
-stands beside what shuffled labels give. It shows what `correlate_concepts` found.
-"""
+"""Correlation of modes, channels and activations with classes, beside shuffled labels."""
 
 from collections.abc import Sequence
 
@@ -25,7 +21,7 @@ from retina_codec.figures.style import (
     styled,
 )
 
-__all__ = ["class_matrix", "concepts"]
+__all__ = ["plot_class_matrix", "plot_concepts"]
 
 WORDS = {
     "modes": "modes",
@@ -43,7 +39,7 @@ PANELS = (
 
 
 @styled
-def concepts(
+def plot_concepts(
     found: xr.DataTree, level: str = "class", layers: Sequence[str] | None = None
 ) -> Figure:
     """Draw correlation with classes, number of correlated features and coverage by layer.
@@ -132,13 +128,11 @@ def _panel(axes: Axes, here: xr.Dataset, name: str) -> None:
 
 
 KINDS = {"modes": "contribution modes", "activation_modes": "activation modes"}
-
-
 MOST_NAMES = 30  # concepts named along the axis
 
 
 @styled
-def class_matrix(found: xr.DataTree, layer: str | None = None, level: str = "class") -> Figure:
+def plot_class_matrix(found: xr.DataTree, layer: str | None = None, level: str = "class") -> Figure:
     """Draw Pearson r of every mode's loading with every concept.
 
     Parameters

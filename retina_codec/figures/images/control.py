@@ -1,11 +1,6 @@
-"""What happens to accuracy when a concept's channels are taken away, or left alone.
-
-Why this file exists: a curve that falls on target and not off target is what control means, and
-which choice of channels does it best is seen side by side. It shows what `control_curves` found.
-"""
+"""Accuracy when the channels of a concept are ablated or preserved."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -16,7 +11,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.lines import COLORS, layer_axis, line, room_below, sites_of
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
-__all__ = ["control", "control_by_layer", "save_control"]
+__all__ = ["plot_control", "plot_control_by_layer"]
 
 SELECTIONS = {
     "contribution modes": COLORS["modes"],
@@ -26,13 +21,11 @@ SELECTIONS = {
 
 
 SIDES = (("on target", "-", "o"), ("off target", "--", "s"))
-
-
 SPACE = 0.14  # between selections of a layer
 
 
 @styled
-def control(found: xr.Dataset, layer: str | None = None) -> Figure:
+def plot_control(found: xr.Dataset, layer: str | None = None) -> Figure:
     """Draw accuracy against the share of channels taken, on and off target, in one layer.
 
     Parameters
@@ -84,7 +77,7 @@ def control(found: xr.Dataset, layer: str | None = None) -> Figure:
 
 
 @styled
-def control_by_layer(found: xr.Dataset) -> Figure:
+def plot_control_by_layer(found: xr.Dataset) -> Figure:
     """Draw specificity by layer, for every selection of channels.
 
     Parameters
@@ -128,29 +121,6 @@ def control_by_layer(found: xr.Dataset) -> Figure:
             handles, words = axes.get_legend_handles_labels()
             figure.legend(handles, words, loc="upper right", ncols=len(words))  # clear of stars
     return figure
-
-
-def save_control(found: xr.Dataset, path: Path, layer: str | None = None) -> list[Path]:
-    """Save `control` at a path and `control_by_layer` beside it, ``_layers`` added to its name.
-
-    Parameters
-    ----------
-    found : xr.Dataset
-        From ``analysis.control_curves``.
-    path : Path
-        Ending in the kind of picture, .png or .pdf.
-    layer : str, optional
-        Of the curves, the last when left out.
-
-    Returns
-    -------
-    list of Path
-        Of both.
-    """
-    other = path.with_name(f"{path.stem}_layers{path.suffix}")
-    control(found, layer).savefig(path, dpi=150)
-    control_by_layer(found).savefig(other, dpi=150)
-    return [path, other]
 
 
 def _curves(axes: Axes, one: xr.Dataset, kind: str) -> None:

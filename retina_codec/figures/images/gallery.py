@@ -1,8 +1,4 @@
-"""Images that load a mode, beside what the mode uses of them.
-
-Why this file exists: whether a mode shows the same something across classes is for eyes to judge.
-It shows what `mode_gallery` put together.
-"""
+"""Images with the largest loadings of a mode, by class, beside what the mode uses of them."""
 
 import numpy as np
 import xarray as xr
@@ -12,11 +8,11 @@ from matplotlib.figure import Figure
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.style import MUTED, WIDTH, draw_title, grid, new_figure, styled
 
-__all__ = ["mode_images"]
+__all__ = ["plot_gallery"]
 
 
 @styled
-def mode_images(gallery: xr.Dataset) -> Figure:
+def plot_gallery(gallery: xr.Dataset) -> Figure:
     """Draw top images of a mode, one row per class, each beside its overlay.
 
     Parameters

@@ -1,8 +1,4 @@
-"""Sparsity, balance of signs and dimensionality, from the first layer to the last.
-
-Why this file exists: how contributions change along a network is seen best beside what its
-activations do. It shows what `contribution_statistics` and `head_sparsity` found.
-"""
+"""Sparsity, correlation of signs and dimensionality, from the first layer to the last."""
 
 import numpy as np
 import xarray as xr
@@ -15,31 +11,27 @@ from retina_codec.figures.lines import COLORS, band, layer_axis, line, room_belo
 from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure, styled
 
 __all__ = [
-    "contribution_statistics",
     "draw_dimensionality",
     "draw_signs",
     "draw_sparsity",
     "draw_varying",
-    "head_sparsity",
+    "plot_head_sparsity",
+    "plot_layers",
 ]
 
 SHOWN = (("contribution", "contributions", "-"), ("activation", "activations", "-"))
-
-
 PARTS = (("excitatory", "C⁺ alone", ":"), ("inhibitory", "C⁻ alone", ":"))
-
-
 SHIFT = 0.06
 
 
 @styled
-def contribution_statistics(found: xr.Dataset) -> Figure:
+def plot_layers(found: xr.Dataset) -> Figure:
     """Draw sparsity, sign correlation and dimensionality by layer.
 
     Parameters
     ----------
     found : xr.Dataset
-        From ``analysis.contribution_statistics``; select layers with ``found.sel(layer=[...])``.
+        From ``analysis.measure_contributions``; select layers with ``found.sel(layer=[...])``.
 
     Returns
     -------
@@ -56,7 +48,7 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
     """
     if not {"sparsity", "varying_sparsity", "sign_correlation"} <= set(found):
         raise RetinaCodecError(
-            "this figure needs what contribution_statistics() returned; got variables "
+            "this figure needs what measure_contributions() returned; got variables "
             f"{list(found.data_vars)}."
         )
     layers = [layer_name(str(name)) for name in found["layer"].values]
@@ -75,7 +67,7 @@ def contribution_statistics(found: xr.Dataset) -> Figure:
 
 
 @styled
-def head_sparsity(found: xr.Dataset) -> Figure:
+def plot_head_sparsity(found: xr.Dataset) -> Figure:
     """Draw the sparsity of attention heads beside that of random groups of dimensions.
 
     Parameters

@@ -1,8 +1,4 @@
-"""Maps of activations and contributions of single channels, and how sparse such maps are.
-
-Why this file exists: an active unit need not act, and one that acts may act against the answer;
-this is seen best with both maps side by side. It computes nothing.
-"""
+"""Maps of activations and contributions of single channels, and how sparse such maps are."""
 
 from typing import Any
 
@@ -24,11 +20,9 @@ from retina_codec.figures.style import (
     styled,
 )
 
-__all__ = ["unit_maps"]
+__all__ = ["plot_units"]
 
 ROW = 1.2  # inches
-
-
 KEY = (
     "contribution: red for the answer, blue against it;\none scale for the maps of a layer\n"
     "sum: over all places of the channel"
@@ -39,7 +33,7 @@ SCOPES = {"places": "places of a channel's map", "units": "all units of a layer"
 
 
 @styled
-def unit_maps(maps: xr.DataTree, spatial: xr.Dataset, words: str = "") -> Figure:
+def plot_units(maps: xr.DataTree, spatial: xr.Dataset, words: str = "") -> Figure:
     """Draw one image, maps and sums of its contributions, and the sparsity of many maps.
 
     Parameters

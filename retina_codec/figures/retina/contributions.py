@@ -1,7 +1,4 @@
-"""Panel B: a few seconds of stimulus, from rates through contributions to modes and fields.
-
-Why this file exists: everything the method computes at one moment stands here on one time axis.
-"""
+"""Panel B of Figure 8: rates, contributions, modes and fields over a few seconds."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.figures import base
 from retina_codec.figures.retina.fields import crop_around, draw_field
 from retina_codec.figures.style import (
     LOADING,
@@ -37,19 +35,39 @@ from retina_codec.figures.style import (
     units_of,
 )
 
-__all__ = ["contribution_heat_maps", "draw_contribution_heat_maps", "liveliest_window"]
+__all__ = ["Contributions", "draw_contributions", "liveliest_window", "plot_contributions"]
 
 SHOWN = 4.0  # s, when no window is asked for
-
-
 LABEL_GAP = 0.44  # inches between a row and what it is called
-
-
 THUMBNAILS = 8  # receptive fields under the time axis
 
 
+class Contributions(base.Figure):
+    """A stretch of time, from rates through contributions to modes."""
+
+    name = "contribution_heat_maps"
+    title = (
+        "Rates, surprisal, contributions of two layers and mode loadings over four seconds, with "
+        "receptive fields"
+    )
+    section = "contributions"
+    look_for = "modes (purple) that switch on where several channels (red and blue) act together."
+    caption = (
+        "The stretch with most of the events chosen for receptive fields. Rates of all cells "
+        "stand in the order of their pathways, the strip gives their type. Colours grow with the "
+        "square root of the value and saturate at the 99.5th percentile of the stretch, so that "
+        "weak contributions stay visible. Modes stand in the order of the summed contributions "
+        "that they rebuild in the fitted part, largest first. Dotted lines: the numbered moments "
+        "whose receptive fields are shown below."
+    )
+
+    def draw(self, results: xr.DataTree) -> Figure:
+        """Draw `plot_contributions`."""
+        return plot_contributions(results)
+
+
 @styled
-def contribution_heat_maps(
+def plot_contributions(
     results: xr.DataTree, start: float | None = None, stop: float | None = None
 ) -> Figure:
     """Draw rates, target, contributions and mode loadings over one stretch of time.
@@ -75,7 +93,7 @@ def contribution_heat_maps(
         If the window holds fewer than two response times.
     """
     figure = new_figure(8.4)
-    draw_contribution_heat_maps(figure, results, start, stop)
+    draw_contributions(figure, results, start, stop)
     return figure
 
 
@@ -95,7 +113,7 @@ def liveliest_window(results: xr.DataTree, length: float = SHOWN) -> tuple[float
     return start, start + length
 
 
-def draw_contribution_heat_maps(
+def draw_contributions(
     area: Area,
     results: xr.DataTree,
     start: float | None = None,

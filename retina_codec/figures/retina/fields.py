@@ -1,8 +1,6 @@
-"""Panel D: which pattern drove each cell, by the set of modes that were active.
+"""Panel D of Figure 8: receptive fields by the set of active modes."""
 
-Why this file exists: the same cell looks for different patterns when other modes act on it.
-"""
-
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
     SIGNED,
@@ -28,28 +27,53 @@ from retina_codec.figures.style import (
 )
 
 __all__ = [
+    "Fields",
     "crop_around",
     "draw_field",
     "draw_field_parts",
-    "draw_irf_combinations",
+    "draw_fields",
     "has_parts",
-    "irf_combinations",
     "parts_height",
+    "plot_fields",
     "shown_cells",
     "shown_parts",
 ]
 
 CROP = 20  # px, side of the square that is shown
+COLUMNS, ROWS = 6, 8  # cells and combinations that are shown
+MOST_MODES, ROWS_OF_PARTS = 3, 4  # of fields split by mode
 
 
-COLUMNS = 6
+class Fields(base.Figure):
+    """Receptive fields of several cells, one row per set of active modes."""
 
+    name = "irf_combinations"
+    title = "Spatial receptive fields of six cells for each combination of active modes"
+    section = "fields"
+    look_for = (
+        "a cell whose pattern changes from row to row: what it was sensitive to depended on the "
+        "active modes."
+    )
+    caption = (
+        "One row per set of active modes, at its moment with the highest population rate. Left: "
+        "the scene, mean of the last 400 ms, squares where the fields are shown. Middle: spatial "
+        "parts with the predicted rate, each tile on its own scale: the gradient behind a pattern "
+        "at a few Hz is small. Right: time courses of the cells that respond, in the colour of "
+        "their type. Below, if drawn: single fields as the sum of the parts that pass through each "
+        "active mode and a remainder."
+    )
 
-ROWS = 8
+    def needs(self, results: xr.DataTree) -> bool:
+        """Return whether there are receptive fields."""
+        return "receptive_fields" in results.children
+
+    def draw(self, results: xr.DataTree) -> Figure:
+        """Draw `plot_fields`."""
+        return plot_fields(results)
 
 
 @styled
-def irf_combinations(results: xr.DataTree) -> Figure:
+def plot_fields(results: xr.DataTree) -> Figure:
     """Draw receptive fields of several cells for each set of active modes.
 
     Parameters
@@ -73,18 +97,14 @@ def irf_combinations(results: xr.DataTree) -> Figure:
     fields, height = _fields(results), height_needed(results)
     if not has_parts(fields):
         figure = new_figure(height)
-        draw_irf_combinations(figure, results)
+        draw_fields(figure, results)
         return figure
     heights = [height, parts_height(fields)]
     figure = new_figure(sum(heights))
     parts = figure.subfigures(2, 1, height_ratios=heights, hspace=0, squeeze=False)
     top, bottom = parts[:, 0]
-    draw_irf_combinations(top, results)
-    windows = {
-        cell: crop_around(abs(fields["spatial"].isel(cell=cell)).mean("event").values)
-        for _, cell in shown_parts(fields)
-    }
-    draw_field_parts(bottom, fields, windows)
+    draw_fields(top, results)
+    draw_field_parts(bottom, fields, _windows(fields, [cell for _, cell in shown_parts(fields)]))
     return figure
 
 
@@ -130,9 +150,9 @@ def crop_around(size: npt.NDArray[Any], side: int = CROP) -> tuple[slice, slice]
     return slice(starts[0], starts[0] + side), slice(starts[1], starts[1] + side)
 
 
-def draw_field(axes: Axes, field: npt.NDArray[Any]) -> None:
-    """Draw one spatial field, scaled to its own largest size, zero white."""
-    limit = float(np.abs(field).max()) or 1.0
+def draw_field(axes: Axes, field: npt.NDArray[Any], limit: float | None = None) -> None:
+    """Draw one spatial field, zero white, scaled to ``limit`` or to its own largest size."""
+    limit = limit or float(np.abs(field).max()) or 1.0
     axes.imshow(field, cmap=SIGNED, vmin=-limit, vmax=limit)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -140,7 +160,7 @@ def draw_field(axes: Axes, field: npt.NDArray[Any]) -> None:
     axes.spines[:].set_color("#b9c0c8")
 
 
-def draw_irf_combinations(area: Area, results: xr.DataTree, letter: str = "") -> None:
+def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
     """Draw panel D into a figure or a part of one."""
     fields = _fields(results)
     events = first_events(fields)
@@ -159,41 +179,25 @@ def draw_irf_combinations(area: Area, results: xr.DataTree, letter: str = "") ->
         gap_x=0.2,
     )
     types = fields["type"].values.astype(str)
-    colors = type_colors(types)
-    windows = {
-        cell: crop_around(abs(fields["spatial"].isel(cell=cell)).mean("event").values)
-        for cell in cells
-    }
-    course_limit = 1.1 * float(np.nanmax(np.abs(fields["temporal"].isel(event=events, cell=cells))))
-    scene_limit = float(np.abs(fields["scene"].isel(event=events)).max()) or 1.0
-    for row, event in enumerate(events):
-        here = fields.isel(event=event)
-        scene = area.add_subplot(spec[row, 0])
-        scene.imshow(here["scene"], cmap="gray", vmin=-scene_limit, vmax=scene_limit)
-        scene.set_xticks([])
-        scene.set_yticks([])
-        label = str(here["combination"].item())
-        word = "modes" if "+" in label else "mode"
-        scene.set_ylabel(
-            f"{word} {label}\n{here['time'].item():.2f} s",
-            rotation=0,
-            ha="right",
-            va="center",
-            labelpad=6,
-            size=8.5,
-        )
-        courses = area.add_subplot(spec[row, -1])
+    colors = [type_colors(types)[name] for name in types]
+    windows = _windows(fields, cells)
+    shown = fields.isel(event=events)
+    scene_limit = float(np.abs(shown["scene"]).max()) or 1.0
+    course_limit = 1.1 * float(np.nanmax(np.abs(shown["temporal"].isel(cell=cells))))
+    for row in range(len(events)):
+        here = shown.isel(event=row)
+        scene, courses = (area.add_subplot(spec[row, column]) for column in (0, -1))
+        _scene(scene, here, scene_limit)
         for column, cell in enumerate(cells, start=1):
             one = here.isel(cell=cell)
             axes = area.add_subplot(spec[row, column])
             _tile(axes, one, windows[cell], float(fields.attrs.get("minimum_rate", 0.0)))
-            color = colors[types[cell]]
             if bool(one["responding"]):
-                courses.plot(-1000 * fields["lag"], one["temporal"], color=color, lw=1.1)
+                courses.plot(-1000 * fields["lag"], one["temporal"], color=colors[cell], lw=1.1)
             if row == 0:
                 words = f"cell {one['cell'].item()}\n{types[cell].replace(' ', chr(10), 1)}"
-                axes.set_title(words, size=8, color=color, weight="bold", pad=4)
-            scene.add_patch(_outline(windows[cell], color))
+                axes.set_title(words, size=8, color=colors[cell], weight="bold", pad=4)
+            scene.add_patch(_outline(windows[cell], colors[cell]))
         courses.axhline(0, color=MUTED, lw=0.5)
         courses.set_ylim(-course_limit, course_limit)
         courses.set_xlim(-1000 * float(fields["lag"].max()), 0)
@@ -204,6 +208,29 @@ def draw_irf_combinations(area: Area, results: xr.DataTree, letter: str = "") ->
             courses.set_title("time courses (unit length)", size=8.5, pad=4)
     courses.set_xlabel("time before the response (ms)")
     _scale_bar(area, fields, results.attrs.get("pixel_size"))
+
+
+def _windows(fields: xr.Dataset, cells: Iterable[int]) -> dict[int, tuple[slice, slice]]:
+    """Return the square of the frame that is shown of each cell, around its mean field's peak."""
+    size = abs(fields["spatial"]).mean("event")
+    return {cell: crop_around(size.isel(cell=cell).values) for cell in cells}
+
+
+def _scene(axes: Axes, here: xr.Dataset, limit: float) -> None:
+    """Draw the scene of one event; beside it the active modes and the time."""
+    axes.imshow(here["scene"], cmap="gray", vmin=-limit, vmax=limit)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    label = str(here["combination"].item())
+    word = "modes" if "+" in label else "mode"
+    axes.set_ylabel(
+        f"{word} {label}\n{here['time'].item():.2f} s",
+        rotation=0,
+        ha="right",
+        va="center",
+        labelpad=6,
+        size=8.5,
+    )
 
 
 def _outline(window: tuple[slice, slice], color: Any) -> Rectangle:
@@ -267,15 +294,6 @@ def _scale_bar(area: Area, fields: xr.Dataset, pixel_size: Any) -> None:
     )
 
 
-MOST_MODES = 3
-
-
-ROWS_OF_FIELD_PARTS = 4
-
-
-Floats = npt.NDArray[Any]
-
-
 def has_parts(fields: xr.Dataset) -> bool:
     """Whether the fields are split by mode."""
     return "part" in fields and bool(shown_parts(fields))
@@ -305,7 +323,7 @@ def shown_parts(fields: xr.Dataset) -> list[tuple[int, int]]:
         event, cell = np.unravel_index(int(second[events].argmax()), second[events].shape)
         if second[events[event], cell] >= 0:
             chosen.append((int(events[event]), int(cell)))
-    return chosen[:ROWS_OF_FIELD_PARTS]
+    return chosen[:ROWS_OF_PARTS]
 
 
 def draw_field_parts(
@@ -345,7 +363,7 @@ def draw_field_parts(
         places = [*range(len(tiles) - 2), columns - 2, columns - 1]
         for number, (place, (name, image, share)) in enumerate(zip(places, tiles, strict=True)):
             axes = area.add_subplot(spec[row, place])
-            _draw(axes, image[windows[cell]], limit)
+            draw_field(axes, image[windows[cell]], limit)
             axes.set_title(name if share is None else f"{name}  {share:.0%}", size=8, pad=3)
             if number:
                 _sign(axes, "=" if place == columns - 1 else "+")
@@ -373,10 +391,10 @@ def draw_field_parts(
     )
 
 
-def _tiles(one: xr.Dataset) -> list[tuple[str, Floats, float | None]]:
+def _tiles(one: xr.Dataset) -> list[tuple[str, npt.NDArray[Any], float | None]]:
     """Name, image and share of the active modes, the remainder and the whole field."""
     active = {name for name in str(one["combination"].item()).split("+") if name}
-    found: list[tuple[str, Floats, float | None]] = [
+    found: list[tuple[str, npt.NDArray[Any], float | None]] = [
         (
             f"mode {name}",
             one["part"].sel(mode=name).values,
@@ -388,14 +406,6 @@ def _tiles(one: xr.Dataset) -> list[tuple[str, Floats, float | None]]:
     found.append(("remainder", one["remainder"].values, float(one["remainder_share"])))
     found.append(("field", one["spatial"].values, None))
     return found
-
-
-def _draw(axes: Axes, image: Floats, limit: float) -> None:
-    axes.imshow(image, cmap=SIGNED, vmin=-limit, vmax=limit)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color("#b9c0c8")
 
 
 def _sign(axes: Axes, text: str) -> None:

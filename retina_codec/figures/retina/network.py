@@ -1,7 +1,4 @@
-"""Panel A: the network that is explained, and the one number its explanation adds up to.
-
-Why this file exists: a reader must know what "contribution" contributes to before any heat map.
-"""
+"""Panel A of Figure 8: the network that is explained, and its target F."""
 
 from typing import Any
 
@@ -13,6 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, FancyArrowPatch, Rectangle
 
+from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
     Area,
@@ -29,16 +27,35 @@ from retina_codec.figures.style import (
     units_of,
 )
 
-__all__ = ["draw_network_and_target", "network_and_target"]
+__all__ = ["NetworkAndTarget", "draw_network_and_target", "plot_network_and_target"]
 
 LAYER_COLORS = ("#c9d7ea", "#b3c6e0", "#9cb4d5")
-
-
 SHOWN_TIMES = 1500  # dots in the scatter: more hide each other
 
 
+class NetworkAndTarget(base.Figure):
+    """What is explained, at the top of the page."""
+
+    name = "network_and_target"
+    title = (
+        "The network from stimulus to surprisal; rates of two cells coloured by surprisal; "
+        "histogram of surprisal"
+    )
+    section = "read"
+    look_for = "bright dots far from the ellipses: unusual pairs of rates have a large F."
+    caption = (
+        "Left: the explained network. Middle: predicted rates of two cells, one dot per time, "
+        "coloured by F of the whole population; ellipses at one and two standard deviations. "
+        "Right: F over all times; note the logarithmic count."
+    )
+
+    def draw(self, results: xr.DataTree) -> Figure:
+        """Draw `plot_network_and_target`."""
+        return plot_network_and_target(results)
+
+
 @styled
-def network_and_target(results: xr.DataTree) -> Figure:
+def plot_network_and_target(results: xr.DataTree) -> Figure:
     """Draw the network as it was explained, and what surprisal measures.
 
     Parameters

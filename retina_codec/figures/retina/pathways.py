@@ -1,8 +1,4 @@
-"""Panel C: which modes go with which cells, and the pathways that follow from it.
-
-Why this file exists: cells driven by the same modes are taken as one pathway; the matrices show
-whether that grouping is visible to the eye, and the coloured strip whether it matches the types.
-"""
+"""Panel C of Figure 8: correlation of modes with cells, and the pathways found from it."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from retina_codec.figures import base
 from retina_codec.figures.style import (
     SIGNED,
     Area,
@@ -20,6 +17,7 @@ from retina_codec.figures.style import (
     draw_title,
     explained_layers,
     grid,
+    has_part,
     layer_name,
     new_figure,
     size_of,
@@ -29,16 +27,38 @@ from retina_codec.figures.style import (
     type_strip,
 )
 
-__all__ = ["draw_mode_matrices", "mode_matrices", "mode_order"]
+__all__ = ["Pathways", "draw_pathways", "mode_order", "plot_pathways"]
 
 SIGNIFICANT = 0.05  # false discovery rate of a dot
-
-
 TICKS = 24  # cell ids under a matrix; with more cells, every second, third, ...
 
 
+class Pathways(base.Figure):
+    """Modes by cells, ordered by pathway."""
+
+    name = "mode_matrices"
+    title = "Matrices of modes by cells for two layers, ordered by pathway"
+    section = "pathways"
+    look_for = "red blocks: cells side by side that share their modes."
+    caption = (
+        "Red: the mode is strong when the cell fires. Cells and modes are ordered by pathway; the "
+        "strip above gives the number of the pathway and, in colour, the type of each cell. "
+        "Dots: significant correlations. In brackets after an agreement: the middle 95 % over "
+        "stretches of time drawn again. Right: the silhouette for each number of pathways; a ring "
+        "marks the chosen one."
+    )
+
+    def needs(self, results: xr.DataTree) -> bool:
+        """Return whether a layer has pathways."""
+        return has_part(results, "pathways")
+
+    def draw(self, results: xr.DataTree) -> Figure:
+        """Draw `plot_pathways`."""
+        return plot_pathways(results)
+
+
 @styled
-def mode_matrices(results: xr.DataTree) -> Figure:
+def plot_pathways(results: xr.DataTree) -> Figure:
     """Draw mode × cell correlations of the first two layers, cells ordered by pathway.
 
     Parameters
@@ -53,7 +73,7 @@ def mode_matrices(results: xr.DataTree) -> Figure:
         type of every cell as a coloured strip; the silhouette by number of pathways.
     """
     figure = new_figure(4.4)
-    draw_mode_matrices(figure, results)
+    draw_pathways(figure, results)
     return figure
 
 
@@ -78,7 +98,7 @@ def mode_order(
     return np.lexsort((-means.max(axis=0), best)).astype(np.intp)
 
 
-def draw_mode_matrices(area: Area, results: xr.DataTree, letter: str = "") -> None:
+def draw_pathways(area: Area, results: xr.DataTree, letter: str = "") -> None:
     """Draw panel C into a figure or a part of one."""
     draw_title(area, letter, "Modes that drive the same cells: pathways")
     layers = explained_layers(results, "pathways")[:2]
@@ -130,10 +150,10 @@ def draw_mode_matrices(area: Area, results: xr.DataTree, letter: str = "") -> No
 
 
 def _number_pathways(strip: Axes, pathway: npt.NDArray[np.integer]) -> None:
-    """Write 1, 2, ... on the strip over the middle of each pathway; cells come in order."""
-    for number, label in enumerate(dict.fromkeys(pathway.tolist()), start=1):
+    """Write its number on the strip over the middle of each pathway."""
+    for number in np.unique(pathway):
         strip.text(
-            float(np.flatnonzero(pathway == label).mean()),
+            float(np.flatnonzero(pathway == number).mean()),
             0,
             str(number),
             ha="center",

@@ -1,14 +1,11 @@
-"""Can the numbers be trusted? Prediction, completeness, reconstruction and sparsity, side by side.
-
-Why this file exists: a mode is only worth reading if the network predicts the cells, the
-contributions add up to the target, and the modes rebuild contributions they were not fitted to.
-"""
+"""Checks of an analysis: prediction, completeness, reconstruction and sparsity."""
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
     Area,
@@ -22,16 +19,44 @@ from retina_codec.figures.style import (
     type_colors,
 )
 
-__all__ = ["draw_quality_checks", "quality_checks", "relative_error"]
+__all__ = ["Quality", "draw_quality", "plot_quality", "relative_error"]
 
 LOWEST = -0.5  # R²; worse features are drawn here
-
-
 LAYER_COLORS = ("#5b3f8c", "#b0762a", "#2f7f86", "#8c3f5b")
 
 
+class Quality(base.Figure):
+    """Four checks, side by side."""
+
+    name = "quality_checks"
+    title = "Prediction per cell, completeness error, R² per feature, active modes per time"
+    section = "checks"
+    look_for = (
+        "bars that nearly reach their black line, curves far left of the dotted line, and dots "
+        "close to 1."
+    )
+    caption = (
+        "From left: r of predicted and recorded rate per cell{lowest}, line: the noise ceiling; "
+        "share of times whose contributions miss the change of F by less than the given "
+        "percentage, dotted at 1 %; R² on held-out times for every sign and channel (worse than "
+        "−0.5 drawn at −0.5); number of modes active at once."
+    )
+
+    def caption_of(self, results: xr.DataTree) -> str:
+        """Name the cell that is predicted worst, where rates were recorded."""
+        responses, lowest = table(results, "responses"), ""
+        if "pearson" in responses and responses["pearson"].notnull().any():
+            worst = responses.isel(cell=int(responses["pearson"].argmin("cell")))
+            lowest = f" (lowest {worst['pearson'].item():.2f}, cell {worst['cell'].item()})"
+        return self.caption.format(lowest=lowest)
+
+    def draw(self, results: xr.DataTree) -> Figure:
+        """Draw `plot_quality`."""
+        return plot_quality(results)
+
+
 @styled
-def quality_checks(results: xr.DataTree) -> Figure:
+def plot_quality(results: xr.DataTree) -> Figure:
     """Draw four checks of an analysis.
 
     Parameters
@@ -47,7 +72,7 @@ def quality_checks(results: xr.DataTree) -> Figure:
         contribution feature on held-out times; active modes per held-out time.
     """
     figure = new_figure(3.1)
-    draw_quality_checks(figure, results)
+    draw_quality(figure, results)
     return figure
 
 
@@ -65,7 +90,7 @@ def relative_error(layer: xr.Dataset) -> xr.DataArray:
     return ratio
 
 
-def draw_quality_checks(area: Area, results: xr.DataTree, letter: str = "") -> None:
+def draw_quality(area: Area, results: xr.DataTree, letter: str = "") -> None:
     """Draw the four checks into a figure or a part of one."""
     draw_title(area, letter, "Four checks")
     spec = grid(area, [1], [1.2, 1, 1, 1], left=0.6, right=0.15, top=0.62, bottom=0.5, gap_x=0.66)

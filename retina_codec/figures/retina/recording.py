@@ -1,8 +1,4 @@
-"""One page that shows what was recorded: movie, spikes, rates, and whether they can be trusted.
-
-Why this file exists: before a network is fitted, one look should tell whether the stimulus is the
-one that was meant, whether the cells answer to it, and what is wrong in words.
-"""
+"""One page of a recording: movie, spikes, rates and reliability of the cells."""
 
 from collections.abc import Sequence
 
@@ -13,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.retina.recording_words import describe
+from retina_codec.figures.retina.recording_text import describe
 from retina_codec.figures.style import (
     MUTED,
     Area,
@@ -31,26 +27,12 @@ from retina_codec.recordings.schema import validate_recording
 __all__ = ["choose_cells", "plot_recording"]
 
 FRAMES = 6
-
-
 CELLS = 5
-
-
 ROWS = 20  # presentations in a raster: more are too thin to see
-
-
 NAMES = 16  # cell ids under the bars
-
-
 LARGEST_BIN = 4  # spikes in a bin that are drawn black
-
-
 STEPS = 250  # of the mean rate: more are a black band
-
-
 TYPES = 6  # lines of types: more cannot be told apart
-
-
 LINE_HEIGHT = 0.165  # inches
 
 

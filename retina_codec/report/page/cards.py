@@ -1,9 +1,4 @@
-"""Hypotheses as cards: words and numbers, ready for the template.
-
-Why this file exists: a card is read by someone who plans an experiment. Every word and number of it
-is made here, where a test can compare it with the results; the template only places them. Nothing
-is predicted here.
-"""
+"""Hypotheses as cards: every word and number that the template places."""
 
 import math
 from typing import Any
@@ -12,14 +7,18 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.report.page.drawings import change_bars, colors_of, kernel_drawing
-from retina_codec.report.page.headlines import (
+from retina_codec.report.page.text import (
+    NOT_MEASURED,
     headline,
     layer_words,
+    listed,
+    measured,
+    plural,
+    signed,
     supporters,
     text_of,
     timed,
 )
-from retina_codec.report.page.words import NOT_MEASURED, listed, measured, plural, signed
 
 __all__ = ["hypothesis_cards"]
 

@@ -1,7 +1,4 @@
-"""The checks of the report: what was found, what it means, and whether it is good enough.
-
-Why this file exists: the bars stand in one place, in words that a reader can dispute.
-"""
+"""Checks and scores of the report: the value found, what it means, and the value wanted."""
 
 from typing import Any
 
@@ -9,18 +6,18 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.modes.scores.score import score_table
-from retina_codec.report.page.words import NOT_MEASURED, measured, number, percent
+from retina_codec.report.page.text import NOT_MEASURED, measured, number, percent
 
 __all__ = ["checks_of", "trust_numbers"]
 
 
 def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """State each check with its value, its bar, and whether the bar is reached.
+    """State each check with its value, the value wanted, and whether it is reached.
 
     Parameters
     ----------
     numbers : dict
-        From `summarize`.
+        From `numbers_of`.
 
     Returns
     -------
@@ -29,21 +26,12 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     """
     from retina_codec.figures.style import layer_name
 
-    checks = []
-    prediction = numbers["prediction"]
-    if prediction and prediction["share"] is not None:
-        checks.append(
-            {
-                "what": "Does the network predict the cells?",
-                "value": f"r = {number(prediction['mean'])} of a possible "
-                f"{number(prediction['ceiling'])} ({percent(prediction['share'])})",
-                "means": "An explanation of the network speaks about the retina only as far as "
-                "the network predicts it. The possible r follows from repeats.",
-                "bar": "≥ 90 % of the noise ceiling",
-                "passed": prediction["share"] >= 0.9,
-            }
-        )
+    prediction, agreement = numbers["prediction"], numbers["agreement"]
+    shown = [layer["name"] for layer in numbers["layers"][:2]]
     worst = max(numbers["layers"], key=lambda layer: layer["completeness_median"])
+    checks = []
+    if prediction and prediction["share"] is not None:
+        checks.append(_predicts(prediction))
     checks.append(
         {
             "what": "Do contributions add up?",
@@ -55,35 +43,51 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
             "passed": worst["completeness_median"] < 0.01,
         }
     )
-    for layer in numbers["layers"][:2]:
-        checks.append(
-            {
-                "what": f"Do the modes of {layer_name(layer['name'])} rebuild contributions?",
-                "value": f"R² = {number(layer['r2'])} with {layer['live']} modes, "
-                f"{number(layer['mean_active'], 1)} active at a time",
-                "means": f"On {layer['held_out']} times that the modes were not fitted to "
-                f"(on the fitted ones R² = {number(layer['r2_fit'])}).",
-                "bar": "R² ≥ 0.85 with at least 8 modes",
-                "passed": layer["r2"] >= 0.85 and layer["live"] >= 8,
-            }
-        )
-    agreement = numbers["agreement"]
-    for name, value in (agreement["types"] if agreement else {}).items():
-        if name in [layer["name"] for layer in numbers["layers"][:2]]:
-            checks.append(
-                {
-                    "what": f"Do pathways of {layer_name(name)} match the cell types?",
-                    "value": f"adjusted Rand index {number(value)}",
-                    "means": "1 is the same grouping, 0 is chance. The types were not used to "
-                    "find the pathways.",
-                    "bar": "≥ 0.80",
-                    "passed": value >= 0.8,
-                }
-            )
+    checks += [_rebuilds(layer, layer_name(layer["name"])) for layer in numbers["layers"][:2]]
+    checks += [
+        _matches_types(value, layer_name(name))
+        for name, value in (agreement["types"] if agreement else {}).items()
+        if name in shown
+    ]
     return checks
 
 
-# Score, its words, what to hold it against: first those of `decompose`, then `score_modes`.
+def _predicts(prediction: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "what": "Does the network predict the cells?",
+        "value": f"r = {number(prediction['mean'])} of a possible "
+        f"{number(prediction['ceiling'])} ({percent(prediction['share'])})",
+        "means": "An explanation of the network speaks about the retina only as far as "
+        "the network predicts it. The possible r follows from repeats.",
+        "bar": "≥ 90 % of the noise ceiling",
+        "passed": prediction["share"] >= 0.9,
+    }
+
+
+def _rebuilds(layer: dict[str, Any], name: str) -> dict[str, Any]:
+    return {
+        "what": f"Do the modes of {name} rebuild contributions?",
+        "value": f"R² = {number(layer['r2'])} with {layer['live']} modes, "
+        f"{number(layer['mean_active'], 1)} active at a time",
+        "means": f"On {layer['held_out']} times that the modes were not fitted to "
+        f"(on the fitted ones R² = {number(layer['r2_fit'])}).",
+        "bar": "R² ≥ 0.85 with at least 8 modes",
+        "passed": layer["r2"] >= 0.85 and layer["live"] >= 8,
+    }
+
+
+def _matches_types(agreement: float, name: str) -> dict[str, Any]:
+    return {
+        "what": f"Do pathways of {name} match the cell types?",
+        "value": f"adjusted Rand index {number(agreement)}",
+        "means": "1 is the same grouping, 0 is chance. The types were not used to "
+        "find the pathways.",
+        "bar": "≥ 0.80",
+        "passed": agreement >= 0.8,
+    }
+
+
+# Score, its words, a good value: first those of `decompose`, then `score_modes`.
 CHEAP = (
     ("r2", "R² on held-out times", "1 would be perfect; says little alone, see the shuffled data"),
     ("r2_fit", "R² on fitted times", "not far above the one on held-out times"),
@@ -110,15 +114,19 @@ FULL = (
     ("collisions", "modes with no partner of their own", "near 0"),
     (
         "insertion_gain",
-        "how much better its channels alone bring F back than random ones",
+        "F recovered by the mode's channels alone, minus F recovered by random channels",
         "above 0",
     ),
     (
         "deletion_gain",
-        "how much more F falls without its channels than without random ones",
+        "F lost without the mode's channels, minus F lost without random channels",
         "above 0",
     ),
-    ("effect", "what a mode says of a channel against what silencing it does (r)", "near 1"),
+    (
+        "effect",
+        "correlation of predicted and actual effect of silencing each channel",
+        "near 1",
+    ),
     ("noise_r2", "R² in a network with shuffled weights", "the higher it is, the less R² proves"),
     (
         "noise_match",

@@ -1,8 +1,4 @@
-"""Small drawings on the cards of hypotheses, as geometry and pixels.
-
-Why this file exists: a card shows at a glance which cells change and what the channel sees. The
-template draws what is laid out here; colours are those of the figures.
-"""
+"""Drawings on the cards of hypotheses: bars of changes, and what a channel sees."""
 
 import base64
 import io
@@ -14,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.report.page.words import NOT_MEASURED
+from retina_codec.report.page.text import NOT_MEASURED
 
 __all__ = ["change_bars", "colors_of", "kernel_drawing"]
 

@@ -1,8 +1,4 @@
-"""Read off the results the numbers that the report's sentences are made of.
-
-Why this file exists: every number in the report is computed here, where a test can compare it with
-the results. No sentence is written here and nothing is drawn.
-"""
+"""Numbers of the report's sentences, read from the results."""
 
 from itertools import combinations
 from typing import Any

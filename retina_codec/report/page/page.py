@@ -1,8 +1,4 @@
-"""Write the report: numbers and figures into one page that needs nothing else.
-
-Why this file exists: the page is what a person reads. It computes nothing itself; numbers come from
-`numbers`, pictures from the figures, words from the template.
-"""
+"""Write the results as one HTML page that holds all its figures and needs no other file."""
 
 import base64
 import io
@@ -14,9 +10,10 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.figures.base import drawn_figures
 from retina_codec.report.page.checks import checks_of
 from retina_codec.report.page.numbers import numbers_of
-from retina_codec.report.page.words import count, listed, number, percent, signed
+from retina_codec.report.page.text import count, listed, number, percent, signed
 from retina_codec.storage.trees import new_output
 
 if TYPE_CHECKING:
@@ -25,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["write_report"]
 
 DOTS_PER_INCH = 170  # 1.7 pixels per pixel of the page: sharp on dense screens too
+
+
+SECTIONS = {"read", "checks", "contributions", "trust"}  # of every page
 
 
 # Attributes of the results that the provenance table explains; others are listed by their name.
@@ -82,6 +82,8 @@ def render(results: xr.DataTree) -> str:
     """Return the page as text; no request leaves it and nothing outside it is needed."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+    from retina_codec.figures.style import layer_name
+
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_part)
     )
@@ -89,15 +91,16 @@ def render(results: xr.DataTree) -> str:
         "number": number,
         "count": count,
         "percent": percent,
-        "layer": _layer_name,
+        "layer": layer_name,
         "listed": listed,
         "signed": signed,
     }
     environment.filters |= filters
     numbers = numbers_of(results)
+    sections = SECTIONS | {name for name in ("pathways", "fields") if numbers[name]}
     return environment.get_template("template.html").render(
         **numbers,
-        figures=_figures(results),
+        figures=_figures(results, sections),
         provenance=_provenance(results),
         checks=checks_of(numbers),
     )
@@ -105,12 +108,6 @@ def render(results: xr.DataTree) -> str:
 
 def _part(name: str) -> str:
     return (files("retina_codec.report.page") / name).read_text(encoding="utf-8")
-
-
-def _layer_name(name: str) -> str:
-    from retina_codec.figures.style import layer_name
-
-    return layer_name(name)
 
 
 def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
@@ -123,23 +120,20 @@ def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
     ]
 
 
-def _figures(results: xr.DataTree) -> dict[str, str]:
-    """Draw every figure that the results can fill; PNGs as text."""
-    from retina_codec import figures
-
-    drawn = {
-        "quality": figures.quality_checks(results),
-        "target": figures.network_and_target(results),
-        "contributions": figures.contribution_heat_maps(results),
-    }
-    layers = [node for node in results["layers"].children.values()]
-    if any("pathways" in node.children for node in layers):
-        drawn["pathways"] = figures.mode_matrices(results)
-    if any("score" in node.children for node in layers):
-        drawn["scorecard"] = figures.scorecard(results)
-    if "receptive_fields" in results.children:
-        drawn["fields"] = figures.irf_combinations(results)
-    return {name: _as_text(figure) for name, figure in drawn.items()}
+def _figures(results: xr.DataTree, sections: set[str]) -> dict[str, list[dict[str, str]]]:
+    """Draw every figure that the results can fill, by section of the page; PNGs as text."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for figure, drawn in drawn_figures(results, page=True):
+        place = figure.section if figure.section in sections else "further"
+        found.setdefault(place, []).append(
+            {
+                "title": figure.title,
+                "look_for": figure.look_for,
+                "caption": figure.caption_of(results),
+                "png": _as_text(drawn),
+            }
+        )
+    return found
 
 
 def _as_text(figure: "Figure") -> str:

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.concepts import class_matrix
+from retina_codec.figures.images.concepts import plot_class_matrix
 
 
 def results(kinds=("modes", "activation_modes")):
@@ -22,7 +22,7 @@ def results(kinds=("modes", "activation_modes")):
 
 
 def test_modes_stand_by_class_and_then_by_correlation():
-    axes = class_matrix(results()).axes[0]
+    axes = plot_class_matrix(results()).axes[0]
     shown = axes.images[0].get_array()
     np.testing.assert_allclose(shown, [[0.9, 0.4, 0.2, 0.1], [-0.2, 0.1, 0.8, 0.7]])
     assert axes.get_title() == "4 contribution modes"
@@ -33,14 +33,14 @@ def test_modes_stand_by_class_and_then_by_correlation():
 def test_both_panels_share_their_colours():
     tree = results()
     tree["layers/one/activation_modes"]["correlation"][:] *= 0.1
-    one, two = (axes.images[0].get_clim() for axes in class_matrix(tree).axes[:2])
+    one, two = (axes.images[0].get_clim() for axes in plot_class_matrix(tree).axes[:2])
     assert one == two == (-0.9, 0.9)
 
 
 def test_wrong_results_and_names_are_refused():
     with pytest.raises(RetinaCodecError, match="layer must be one of one; got 'two'"):
-        class_matrix(results(), "two")
+        plot_class_matrix(results(), "two")
     with pytest.raises(RetinaCodecError, match="level must be one of class; got 'superclass'"):
-        class_matrix(results(), level="superclass")
+        plot_class_matrix(results(), level="superclass")
     with pytest.raises(RetinaCodecError, match="has none"):
-        class_matrix(results(("contributions",)))
+        plot_class_matrix(results(("contributions",)))

@@ -7,7 +7,7 @@ import xarray as xr
 from retina_codec.analysis.concepts.correlate import correlate_concepts
 from retina_codec.analysis.concepts.table import concept_table
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.concepts import concepts
+from retina_codec.figures.images.concepts import plot_concepts
 from tests.analysis.planted_concepts import planted
 from tests.figures.checks import assert_readable, words_of
 
@@ -22,14 +22,14 @@ def found():
 
 @pytest.fixture(scope="module")
 def figure(found):
-    return concepts(found)
+    return plot_concepts(found)
 
 
 def test_page_is_readable(figure, found):
     assert_readable(figure)
     assert "shuffled labels" in words_of(figure)
-    assert_readable(concepts(found, "superclass"))
-    assert "superclass" in words_of(concepts(found, "superclass"))
+    assert_readable(plot_concepts(found, "superclass"))
+    assert "superclass" in words_of(plot_concepts(found, "superclass"))
 
 
 def test_numbers_stand_where_they_belong(figure, found):
@@ -59,15 +59,15 @@ def test_null_is_drawn_as_a_box_per_layer_and_kind(figure, found):
 
 def test_mistakes_are_named(found):
     with pytest.raises(RetinaCodecError, match="level must be one of class, superclass"):
-        concepts(found, "kingdom")
+        plot_concepts(found, "kingdom")
     with pytest.raises(RetinaCodecError, match="correlate_concepts"):
-        concepts(xr.DataTree())
+        plot_concepts(xr.DataTree())
     with pytest.raises(RetinaCodecError, match="layers must be among"):
-        concepts(found, layers=["conv9"])
+        plot_concepts(found, layers=["conv9"])
 
 
 def test_some_layers_can_be_shown(found):
-    figure = concepts(found, layers=["conv3", "conv1"])
+    figure = plot_concepts(found, layers=["conv3", "conv1"])
     summary = found["summary"].to_dataset().sel(level="class", kind="modes")
     expected = summary["concept_correlation"].sel(layer=["conv3", "conv1"])
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), expected)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.image import imread
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.control import control, control_by_layer, save_control
+from retina_codec.figures.images.control import plot_control, plot_control_by_layer
 from tests.figures.checks import assert_readable, words_of
 
 KINDS = ["contribution modes", "activation modes", "random channels"]
@@ -41,7 +40,7 @@ def found():
 
 
 def test_curves_are_means_with_standard_errors(found):
-    figure = control(found, "stage1.0")
+    figure = plot_control(found, "stage1.0")
     assert_readable(figure)
     assert len(figure.axes) == 6
     here = found.sel(layer="stage1.0")
@@ -60,7 +59,7 @@ def test_curves_are_means_with_standard_errors(found):
 
 
 def test_layers_have_estimates_intervals_and_stars(found):
-    figure = control_by_layer(found)
+    figure = plot_control_by_layer(found)
     assert_readable(figure)
     for number, axes in enumerate(figure.axes):
         one = found.isel(style=number)
@@ -80,7 +79,7 @@ def test_stars_stand_above_everything_and_clear_of_the_legend(found):
     many["estimate"].values[:] = 0.4 * np.cos(np.pi * np.arange(8))[:, None, None]
     ends = many["estimate"] + xr.DataArray([-0.1, 0.1], dims="bound")
     many["estimate_interval"].values[:] = ends.transpose(*many["estimate_interval"].dims).values
-    figure = control_by_layer(many)
+    figure = plot_control_by_layer(many)
     assert_readable(figure)
     (legend,) = figure.legends
     for axes in figure.axes:
@@ -93,22 +92,14 @@ def test_stars_stand_above_everything_and_clear_of_the_legend(found):
 
 
 def test_the_last_layer_and_one_style_alone(found):
-    figure = control(found.sel(style=["ablate"]))
+    figure = plot_control(found.sel(style=["ablate"]))
     assert "Control through stage2.0" in words_of(figure)
     assert "channels ablated (%)" in words_of(figure)
     assert_readable(figure)
 
 
-def test_both_are_saved_side_by_side(found, tmp_path):
-    curves, by_layer = save_control(found, tmp_path / "figure.6.png", "stage1.0")
-    assert [curves.name, by_layer.name] == ["figure.6.png", "figure.6_layers.png"]
-    for path, figure in ((curves, control(found, "stage1.0")), (by_layer, control_by_layer(found))):
-        figure.savefig(tmp_path / "again.png", dpi=150)
-        np.testing.assert_array_equal(imread(path), imread(tmp_path / "again.png"))
-
-
 def test_mistakes_are_named(found):
     with pytest.raises(RetinaCodecError, match=r"one of stage1\.0, stage2\.0; got 'x'"):
-        control(found, "x")
+        plot_control(found, "x")
     with pytest.raises(RetinaCodecError, match="what control_curves"):
-        control_by_layer(found[["ratio"]])
+        plot_control_by_layer(found[["ratio"]])

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.gallery import mode_images
+from retina_codec.figures.images.gallery import plot_gallery
 from tests.figures.checks import assert_readable, images_of, words_of
 
 
@@ -29,7 +29,7 @@ def gallery(color=3, rows=3, pairs=4, low=0.0, high=1.0):
 
 
 def test_page_is_readable():
-    figure = mode_images(gallery())
+    figure = plot_gallery(gallery())
     assert_readable(figure)
     words = words_of(figure)
     assert all(text in words for text in ("Mode 5 of stage2.0", "cat", "oak", "nats"))
@@ -37,7 +37,7 @@ def test_page_is_readable():
 
 def test_pictures_stand_in_their_places():
     found = gallery()
-    shown = images_of(mode_images(found))
+    shown = images_of(plot_gallery(found))
     assert len(shown) == 2 * 11  # one place is empty
     np.testing.assert_allclose(shown[2], found["image"][0, 1].values.transpose(1, 2, 0))
     np.testing.assert_allclose(shown[3], found["overlay"][0, 1].values.transpose(1, 2, 0))
@@ -45,7 +45,7 @@ def test_pictures_stand_in_their_places():
 
 
 def test_overlay_without_anything_to_show_is_empty():
-    shown = images_of(mode_images(gallery()))
+    shown = images_of(plot_gallery(gallery()))
     nothing = shown[2 * 5 + 1]
     assert nothing.shape == (1, 1, 4)
     assert nothing[..., 3] == 0
@@ -53,7 +53,7 @@ def test_overlay_without_anything_to_show_is_empty():
 
 def test_one_color_and_other_ranges_are_mapped():
     found = gallery(color=1, low=-2.0, high=3.0)
-    figure = mode_images(found)
+    figure = plot_gallery(found)
     assert_readable(figure)
     shown = images_of(figure)
     np.testing.assert_allclose(shown[0], (found["image"][0, 0, 0] + 2) / 5, atol=1e-6)
@@ -63,9 +63,9 @@ def test_one_color_and_other_ranges_are_mapped():
 
 
 def test_many_small_pictures_are_readable():
-    assert_readable(mode_images(gallery(rows=1, pairs=4)))
+    assert_readable(plot_gallery(gallery(rows=1, pairs=4)))
 
 
 def test_something_else_is_refused():
     with pytest.raises(RetinaCodecError, match="mode_gallery"):
-        mode_images(xr.Dataset({"image": ("rank", [1.0])}))
+        plot_gallery(xr.Dataset({"image": ("rank", [1.0])}))

@@ -7,7 +7,7 @@ import xarray as xr
 from retina_codec.analysis.layers.sparsity import head_sparsity as measure_heads
 from retina_codec.analysis.layers.statistics import measure_contributions as measure
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.layers import contribution_statistics, head_sparsity
+from retina_codec.figures.images.layers import plot_head_sparsity, plot_layers
 from tests.analysis.planted_concepts import planted
 from tests.figures.checks import assert_readable, words_of
 
@@ -22,7 +22,7 @@ def found():
 
 @pytest.fixture(scope="module")
 def figure(found):
-    return contribution_statistics(found)
+    return plot_layers(found)
 
 
 def lines_of(axes):
@@ -73,7 +73,7 @@ def test_short_names_lie_flat_and_missing_labels_are_said():
             for name in ("conv1", "conv2")
         }
     )
-    figure = contribution_statistics(measure(bare, bootstraps=10))
+    figure = plot_layers(measure(bare, bootstraps=10))
     assert_readable(figure)
     assert "inputs have no labels" in words_of(figure)
     assert "layer 2" in words_of(figure)
@@ -82,7 +82,7 @@ def test_short_names_lie_flat_and_missing_labels_are_said():
 def test_heads_stand_beside_random_groups():
     tree = planted(layers=("a", "b"), samples=40)
     found = measure_heads(tree, 4, draws=20)
-    figure = head_sparsity(found)
+    figure = plot_head_sparsity(found)
     assert_readable(figure)
     lines = lines_of(figure.axes[0])
     np.testing.assert_allclose(
@@ -90,17 +90,17 @@ def test_heads_stand_beside_random_groups():
     )
     assert "random groups" in words_of(figure)
     long = {name: tree["layers/a/activation"] for name in LONG}
-    assert_readable(head_sparsity(measure_heads(long, 3, draws=5)))
+    assert_readable(plot_head_sparsity(measure_heads(long, 3, draws=5)))
 
 
 def test_layers_of_other_sites_are_not_joined(found):
     sites = ["blocks"] * 5 + ["mlp"] * 3
-    figure = contribution_statistics(found.assign_coords(site=("layer", sites)))
+    figure = plot_layers(found.assign_coords(site=("layer", sites)))
     drawn = figure.axes[2].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, np.insert(found["sign_correlation"].values, 5, np.nan))
 
 
-@pytest.mark.parametrize("draw", [contribution_statistics, head_sparsity])
+@pytest.mark.parametrize("draw", [plot_layers, plot_head_sparsity])
 def test_something_else_is_refused(draw):
     with pytest.raises(RetinaCodecError, match="this figure needs what"):
         draw(xr.Dataset({"a": ("layer", [1.0])}))

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.images.units import unit_maps
+from retina_codec.figures.images.units import plot_units
 from tests.figures.checks import assert_readable, has_image, words_of
 
 
@@ -50,7 +50,7 @@ def made_spatial(layers=("stage1.0", "stage4.1")):
 @pytest.mark.parametrize("signed", [False, True])
 def test_every_map_and_its_numbers_are_shown(signed):
     maps = made_maps(signed)
-    figure = unit_maps(maps, made_spatial(), "image 3\nthe network says: owl")
+    figure = plot_units(maps, made_spatial(), "image 3\nthe network says: owl")
     assert_readable(figure)
     words = words_of(figure)
     assert "the network says: owl" in words
@@ -69,7 +69,7 @@ def test_every_map_and_its_numbers_are_shown(signed):
 
 def test_bars_are_all_sums_in_order():
     maps = made_maps()
-    figure = unit_maps(maps, made_spatial())
+    figure = plot_units(maps, made_spatial())
     drawn = [sorted(p.get_height() for p in axes.patches) for axes in figure.axes if axes.patches]
     expected = [sorted(layer["net"].values) for layer in maps["layers"].children.values()]
     for one in expected:
@@ -79,13 +79,13 @@ def test_bars_are_all_sums_in_order():
 def test_contributions_of_the_class_token_have_no_map():
     maps = made_maps(signed=True)
     maps["layers/1"]["contribution"][:] = 0.0
-    figure = unit_maps(maps, made_spatial())
+    figure = plot_units(maps, made_spatial())
     assert words_of(figure).count("class\ntoken") == 4
 
 
 def test_long_names_of_layers_stay_on_the_page():
     names = ("resnet.encoder.stages.0.layers.11", "vit.encoder.layer.3")
-    figure = unit_maps(made_maps(layers=names), made_spatial(names))
+    figure = plot_units(made_maps(layers=names), made_spatial(names))
     assert_readable(figure)
     assert "stages.0\nlayers.11" in words_of(figure)
     assert "vit.encoder\nlayer.3" in words_of(figure)
@@ -93,4 +93,4 @@ def test_long_names_of_layers_stay_on_the_page():
 
 def test_other_results_are_refused():
     with pytest.raises(RetinaCodecError, match="unit_maps"):
-        unit_maps(xr.DataTree(), made_spatial())
+        plot_units(xr.DataTree(), made_spatial())

@@ -3,13 +3,13 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.figures.retina.contributions import contribution_heat_maps, liveliest_window
+from retina_codec.figures.retina.contributions import liveliest_window, plot_contributions
 from retina_codec.figures.style import cell_order
 from tests.figures.checks import assert_readable, has_image, words_of
 
 
 def test_maps_show_exactly_the_numbers_of_the_window(results):
-    figure = contribution_heat_maps(results, 10.0, 12.5)
+    figure = plot_contributions(results, 10.0, 12.5)
     window = slice(10.0 - 1e-6, 12.5 + 1e-6)
     for name in ("conv1", "conv2"):
         contribution = results[f"layers/{name}/contribution"].sel(time=window)
@@ -24,7 +24,7 @@ def test_maps_show_exactly_the_numbers_of_the_window(results):
 
 
 def test_traces_and_axes_are_those_of_the_window(results):
-    figure = contribution_heat_maps(results, 10.0, 12.5)
+    figure = plot_contributions(results, 10.0, 12.5)
     trace = figure.axes[0]
     words = words_of(figure)
     cell = int(words.split("cell ")[1].split("\n")[0])
@@ -39,7 +39,7 @@ def test_traces_and_axes_are_those_of_the_window(results):
 
 
 def test_heat_maps_lie_at_their_true_times(results):
-    figure = contribution_heat_maps(results, 10.0, 12.5)
+    figure = plot_contributions(results, 10.0, 12.5)
     maps = [axes for axes in figure.axes if axes.images and axes.get_xlim()[0] == 10.0]
     assert len(maps) == 5
     for axes in maps:
@@ -51,7 +51,7 @@ def test_numbered_moments_are_the_events_of_the_window_with_their_fields(results
     fields = results["receptive_fields"].to_dataset()
     begin, end = liveliest_window(results)
     inside = fields.isel(event=(fields["time"] >= begin) & (fields["time"] <= end)).sortby("time")
-    figure = drawn("contribution_heat_maps")
+    figure = drawn("plot_contributions")
     marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     np.testing.assert_allclose([line.get_xdata()[0] for line in marks], inside["time"])
     titles = [axes.get_title() for axes in figure.axes if "bf{" in axes.get_title()]
@@ -81,7 +81,7 @@ def test_without_receptive_fields_the_strongest_moment_is_shown(results):
     begin, end = liveliest_window(tree)
     target = results["responses/target"]
     assert begin <= float(target["time"][int(target.values.argmax())]) <= end
-    figure = contribution_heat_maps(tree)
+    figure = plot_contributions(tree)
     assert_readable(figure)
     assert "receptive field" not in words_of(figure)
 
@@ -97,4 +97,4 @@ def test_a_recording_shorter_than_the_window_is_shown_whole(results):
 
 def test_an_empty_window_is_one_clear_error(results):
     with pytest.raises(RetinaCodecError, match=r"got 90 to 94 s, the results span 0\.4 to 59"):
-        contribution_heat_maps(results, 90.0)
+        plot_contributions(results, 90.0)

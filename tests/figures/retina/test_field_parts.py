@@ -34,7 +34,7 @@ def split(results):
 
 def test_every_tile_of_a_sum_is_drawn_with_its_share(split):
     fields = split["receptive_fields"].to_dataset()
-    figure = figures.irf_combinations(split)
+    figure = figures.plot_fields(split)
     assert_readable(figure)
     words = words_of(figure)
     pairs = shown_parts(fields)
@@ -55,7 +55,7 @@ def test_every_tile_of_a_sum_is_drawn_with_its_share(split):
 
 def test_tiles_of_a_row_share_one_scale(split):
     fields = split["receptive_fields"].to_dataset()
-    figure = figures.irf_combinations(split)
+    figure = figures.plot_fields(split)
     for event, cell in shown_parts(fields):
         window = crop_around(np.abs(fields["spatial"].values[:, cell]).mean(0))
         tile = fields["remainder"].values[event, cell][window]
@@ -83,4 +83,4 @@ def test_pairs_are_of_several_combinations_and_responding(split):
 
 def test_without_parts_there_is_no_panel(results, drawn):
     assert not has_parts(results["receptive_fields"].to_dataset())
-    assert "remainder" not in words_of(drawn("irf_combinations"))
+    assert "remainder" not in words_of(drawn("plot_fields"))

@@ -7,7 +7,7 @@ from tests.figures.checks import has_image, words_of
 
 def test_tiles_show_the_fields_around_their_peak_or_say_that_the_cell_is_silent(results, drawn):
     fields = results["receptive_fields"].to_dataset()
-    figure = drawn("irf_combinations")
+    figure = drawn("plot_fields")
     events = first_events(fields)
     cells = shown_cells(fields, events)
     words = words_of(figure)
@@ -26,7 +26,7 @@ def test_tiles_show_the_fields_around_their_peak_or_say_that_the_cell_is_silent(
 
 def test_rows_are_the_combinations_with_their_scene_and_time(results, drawn):
     fields = results["receptive_fields"].to_dataset()
-    figure = drawn("irf_combinations")
+    figure = drawn("plot_fields")
     words = words_of(figure)
     for event in first_events(fields):
         one = fields.isel(event=event)
@@ -39,7 +39,7 @@ def test_rows_are_the_combinations_with_their_scene_and_time(results, drawn):
 
 def test_time_courses_belong_to_the_cells_that_respond(results, drawn):
     fields = results["receptive_fields"].to_dataset()
-    figure = drawn("irf_combinations")
+    figure = drawn("plot_fields")
     courses = [axes for axes in figure.axes if axes.get_xlim() == (-400.0, 0.0)]
     events = first_events(fields)
     cells = shown_cells(fields, events)
@@ -55,7 +55,7 @@ def test_time_courses_belong_to_the_cells_that_respond(results, drawn):
 def test_zero_is_white_in_every_tile(drawn):
     tiles = [
         axes.images[0]
-        for axes in drawn("irf_combinations").axes
+        for axes in drawn("plot_fields").axes
         if axes.images and np.asarray(axes.images[0].get_array()).shape == (20, 20)
     ]
     for tile in tiles:

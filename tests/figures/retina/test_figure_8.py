@@ -7,7 +7,7 @@ from tests.figures.checks import assert_readable, images_of, visible_texts
 
 @pytest.fixture(scope="module")
 def page(drawn):
-    return drawn("figure_8")
+    return drawn("plot_figure_8")
 
 
 def test_the_whole_page_is_readable(page):
@@ -26,15 +26,15 @@ def test_panels_stand_in_order_from_top_to_bottom(page):
 def test_page_shows_what_the_single_panels_show(page, drawn):
     whole = images_of(page)
     for name in (
-        "network_and_target",
-        "contribution_heat_maps",
-        "mode_matrices",
-        "irf_combinations",
+        "plot_network_and_target",
+        "plot_contributions",
+        "plot_pathways",
+        "plot_fields",
     ):
         for image in images_of(drawn(name)):
             assert any(image.shape == i.shape and np.array_equal(image, i) for i in whole), name
 
 
 def test_the_stretch_of_time_can_be_chosen(results):
-    page = figures.figure_8(results, 10.0, 12.0)
+    page = figures.plot_figure_8(results, 10.0, 12.0)
     assert any(axes.get_xlim() == pytest.approx((10.0, 12.01)) for axes in page.axes)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from retina_codec.figures.retina.network import network_and_target
+from retina_codec.figures.retina.network import plot_network_and_target
 from retina_codec.figures.style import type_colors
 from tests.figures.checks import has_image, words_of
 
@@ -12,7 +12,7 @@ def named_cells(cloud):
 
 
 def test_schematic_states_the_sizes_of_the_results(results, drawn):
-    figure = drawn("network_and_target")
+    figure = drawn("plot_network_and_target")
     words = words_of(figure)
     for expected in (
         "last 40 frames\n50 × 50 px",
@@ -31,7 +31,7 @@ def test_schematic_states_the_sizes_of_the_results(results, drawn):
 
 
 def test_cloud_shows_true_rates_of_the_named_cells_in_the_colour_of_the_target(results, drawn):
-    figure = drawn("network_and_target")
+    figure = drawn("plot_network_and_target")
     cloud = figure.axes[1]
     names = named_cells(cloud)
     assert "(Hz)" in cloud.get_xlabel()
@@ -44,7 +44,7 @@ def test_cloud_shows_true_rates_of_the_named_cells_in_the_colour_of_the_target(r
 
 
 def test_ellipses_are_the_covariance_of_the_rates(results, drawn):
-    cloud = drawn("network_and_target").axes[1]
+    cloud = drawn("plot_network_and_target").axes[1]
     inner, outer = cloud.patches[-2:]
     names = named_cells(cloud)
     rates = results["responses/prediction"].sel(cell=names).values.astype(float)
@@ -57,7 +57,7 @@ def test_ellipses_are_the_covariance_of_the_rates(results, drawn):
 
 
 def test_histogram_counts_every_time(results, drawn):
-    axes = drawn("network_and_target").axes[3]
+    axes = drawn("plot_network_and_target").axes[3]
     assert sum(bar.get_height() for bar in axes.patches) == results["responses"].sizes["time"]
     assert axes.get_xlabel() == "F, surprisal (nats)"
     middle = axes.lines[0].get_xdata()[0]
@@ -68,7 +68,7 @@ def test_another_target_is_named_with_its_unit_and_without_the_formula(results):
     tree = results.copy(deep=True)
     tree.attrs["target"] = "Sum()"
     tree["responses"]["target"].attrs["units"] = "Hz"
-    words = words_of(network_and_target(tree))
+    words = words_of(plot_network_and_target(tree))
     assert "F, sum (Hz)" in words
     assert "Sigma" not in words
     assert "nats" not in words

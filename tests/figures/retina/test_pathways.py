@@ -1,13 +1,13 @@
 import matplotlib as mpl
 import numpy as np
 
-from retina_codec.figures.retina.pathways import mode_matrices, mode_order
+from retina_codec.figures.retina.pathways import mode_order, plot_pathways
 from retina_codec.figures.style import cell_order, type_colors
 from tests.figures.checks import words_of
 
 
 def test_matrices_show_the_correlations_with_the_right_names(results, drawn):
-    figure = drawn("mode_matrices")
+    figure = drawn("plot_pathways")
     matrices = [axes for axes in figure.axes if axes.get_xlabel().startswith("cell")]
     for axes, name in zip(matrices, ("conv1", "conv2"), strict=True):
         node = results[f"layers/{name}/pathways"]
@@ -23,7 +23,7 @@ def test_matrices_show_the_correlations_with_the_right_names(results, drawn):
 
 
 def test_lines_separate_the_pathways_and_nothing_else(results, drawn):
-    figure = drawn("mode_matrices")
+    figure = drawn("plot_pathways")
     axes = next(axes for axes in figure.axes if axes.get_xlabel().startswith("cell"))
     node = results["layers/conv1/pathways"]
     cells = [int(label.get_text()) for label in axes.get_xticklabels()]
@@ -31,10 +31,14 @@ def test_lines_separate_the_pathways_and_nothing_else(results, drawn):
     edges = [line.get_xdata()[0] - 0.5 for line in axes.lines]
     assert edges == np.flatnonzero(np.diff(pathway)).tolist()
     assert len(edges) == len(np.unique(pathway)) - 1  # every pathway in one piece
+    strip = next(axes for axes in figure.axes if axes.get_title().startswith("layer 1"))
+    shown = {text.get_text(): round(text.get_position()[0]) for text in strip.texts}
+    assert list(shown) == [str(number) for number in np.unique(pathway)]
+    assert all(pathway[place] == int(number) for number, place in shown.items())
 
 
 def test_strip_shows_the_recorded_type_of_each_cell(results, drawn):
-    figure = drawn("mode_matrices")
+    figure = drawn("plot_pathways")
     types = results["responses/type"].values[cell_order(results, "conv1")]
     colors = type_colors(types)
     strip = next(axes for axes in figure.axes if axes.get_title().startswith("layer 1"))
@@ -44,7 +48,7 @@ def test_strip_shows_the_recorded_type_of_each_cell(results, drawn):
 
 
 def test_headlines_and_silhouettes_give_the_numbers(results, drawn):
-    figure = drawn("mode_matrices")
+    figure = drawn("plot_pathways")
     words = words_of(figure)
     for name, agreement in zip(
         ("conv1", "conv2"), results["pathways/type_agreement"].values, strict=False
@@ -64,7 +68,7 @@ def test_unknown_types_are_grey_and_not_compared(results):
     unknown = np.array(["unknown"] * 16)
     tree["responses"] = tree["responses"].to_dataset().assign_coords(type=("cell", unknown))
     tree["pathways"] = tree["pathways"].to_dataset().drop_vars("type_agreement")
-    words = words_of(mode_matrices(tree))
+    words = words_of(plot_pathways(tree))
     assert "layer 1: 4 pathways" in words
     assert "agreement" not in words
     assert "unknown" in words

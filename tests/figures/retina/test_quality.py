@@ -2,12 +2,12 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.contributions.results import completeness
-from retina_codec.figures.retina.quality import quality_checks, relative_error
+from retina_codec.figures.retina.quality import plot_quality, relative_error
 from tests.figures.checks import assert_readable, words_of
 
 
 def test_bars_and_lines_are_prediction_and_ceiling_by_type(results, drawn):
-    axes = drawn("quality_checks").axes[0]
+    axes = drawn("plot_quality").axes[0]
     responses = results["responses"]
     order = np.argsort(responses["type"].values, kind="stable")
     heights = [bar.get_height() for bar in axes.patches]
@@ -17,7 +17,7 @@ def test_bars_and_lines_are_prediction_and_ceiling_by_type(results, drawn):
 
 
 def test_error_curves_cross_at_the_reported_percentiles(results, drawn):
-    axes = drawn("quality_checks").axes[1]
+    axes = drawn("plot_quality").axes[1]
     summary = completeness(results)
     for line, name in zip(axes.lines, ("conv1", "conv2", "conv3"), strict=False):
         error, share = line.get_data()
@@ -38,7 +38,7 @@ def test_a_time_without_change_and_error_misses_nothing():
 
 
 def test_dots_are_r2_of_features_and_words_the_whole(results, drawn):
-    figure = drawn("quality_checks")
+    figure = drawn("plot_quality")
     axes = figure.axes[2]
     words = words_of(figure)
     for line, name in zip(axes.lines, ("conv1", "conv2", "conv3"), strict=True):
@@ -49,7 +49,7 @@ def test_dots_are_r2_of_features_and_words_the_whole(results, drawn):
 
 
 def test_bars_count_active_modes_on_held_out_times(results, drawn):
-    axes = drawn("quality_checks").axes[3]
+    axes = drawn("plot_quality").axes[3]
     for bars, name in zip(axes.containers, ("conv1", "conv2", "conv3"), strict=True):
         modes = results[f"layers/{name}/modes"]
         heights = np.array([bar.get_height() for bar in bars])
@@ -61,6 +61,6 @@ def test_bars_count_active_modes_on_held_out_times(results, drawn):
 def test_without_recorded_rates_the_figure_says_so(results):
     tree = results.copy(deep=True)
     tree["responses"] = tree["responses"].to_dataset().drop_vars(["pearson", "noise_ceiling"])
-    figure = quality_checks(tree)
+    figure = plot_quality(tree)
     assert "no recorded rates" in words_of(figure)
     assert_readable(figure)

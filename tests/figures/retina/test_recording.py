@@ -9,7 +9,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.retina.recording import choose_cells, plot_recording
-from retina_codec.figures.retina.recording_words import describe
+from retina_codec.figures.retina.recording_text import describe
 from retina_codec.figures.style import type_colors
 from retina_codec.recordings.quality.cells import measure_quality
 from retina_codec.recordings.schema import make_recording

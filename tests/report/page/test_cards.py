@@ -4,7 +4,7 @@ import xarray as xr
 
 from retina_codec.figures.style import type_colors
 from retina_codec.report.page.cards import hypothesis_cards
-from retina_codec.report.page.headlines import headline
+from retina_codec.report.page.text import headline
 from tests.report.small_hypotheses import channels, hypotheses, timed
 
 

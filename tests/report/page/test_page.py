@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.figures import registry
 from retina_codec.report.page import page as writing
 from retina_codec.report.page.cards import hypothesis_cards
 from retina_codec.report.page.numbers import numbers_of
@@ -55,8 +56,13 @@ def page(html):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave the pictures out of pages whose words are tested."""
-    names = ("quality", "target", "contributions", "pathways", "fields", "scorecard")
-    monkeypatch.setattr(writing, "_figures", lambda _results: dict.fromkeys(names, "AAAA"))
+    known = [registry.get(name)() for name in registry.list()]
+
+    def captions(results, *, page):
+        return ((f, None) for f in known if f.needs(results) and (f.section or not page))
+
+    monkeypatch.setattr(writing, "drawn_figures", captions)
+    monkeypatch.setattr(writing, "_as_text", lambda _drawn: "AAAA")
 
 
 def without(results, *parts, drop=()):

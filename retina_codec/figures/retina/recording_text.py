@@ -1,8 +1,4 @@
-"""What a recording says about itself in words: session, times, clock, flags.
-
-Why this file exists: numbers that stand in attributes are read by nobody; in the overview figure
-they are. It draws nothing.
-"""
+"""The text of the page of a recording: session, times, clock and flags."""
 
 from collections.abc import Mapping
 from textwrap import wrap
@@ -16,8 +12,6 @@ from retina_codec.figures.style import table
 __all__ = ["describe"]
 
 LINE = 68  # letters that fit beside the other column
-
-
 FLAGGED = 9  # cells that are named one by one
 
 

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from retina_codec import RetinaCodecError
-from retina_codec.figures.retina.scorecard import scorecard
+from retina_codec.figures.retina.scores import plot_scores
 from tests.figures.checks import assert_readable, words_of
 
 BASELINES = ["modes", "NMF", "PCA", "raw channels", "frozen decoder", "frozen encoder"]
@@ -42,7 +42,7 @@ def tree_of(**layers):
 
 @pytest.fixture(scope="module")
 def figure():
-    return scorecard(tree_of(conv1=scores(1), conv2=scores(2)))
+    return plot_scores(tree_of(conv1=scores(1), conv2=scores(2)))
 
 
 def test_page_is_readable(figure):
@@ -70,7 +70,7 @@ def test_what_shuffled_data_reach_is_said_in_words():
     found = scores(1)
     found = found.assign_coords(baseline=["modes", "shuffled data", *BASELINES[2:]])
     found["baseline_r2"][:2] = np.array([[0.98, 0.98], [0.99, 0.97]])
-    figure = scorecard(tree_of(conv1=found))
+    figure = plot_scores(tree_of(conv1=found))
     assert "layer 1: +0.000 ± 0.014" in words_of(figure)  # -0.01 and 0.01
     assert_readable(figure)
 
@@ -84,11 +84,11 @@ def test_gains_have_their_intervals(figure):
 
 
 def test_without_the_network_the_page_says_so():
-    figure = scorecard(tree_of(conv1=scores(1, network=False)))
+    figure = plot_scores(tree_of(conv1=scores(1, network=False)))
     assert "no network given" in words_of(figure)
     assert_readable(figure)
 
 
 def test_results_without_scores():
     with pytest.raises(RetinaCodecError, match="Run score_modes"):
-        scorecard(xr.DataTree.from_dict({"/layers/conv1": xr.Dataset()}))
+        plot_scores(xr.DataTree.from_dict({"/layers/conv1": xr.Dataset()}))
