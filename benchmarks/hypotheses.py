@@ -49,7 +49,7 @@ from measure import report
 
 import retina_codec as rc
 from retina_codec.analysis.hypotheses.effects import in_events
-from retina_codec.analysis.hypotheses.hypothesize import hypothesize
+from retina_codec.analysis.hypotheses.hypothesize import HypothesisSettings, hypothesize
 from retina_codec.analysis.hypotheses.interneurons import match_interneurons
 from retina_codec.recordings.simulated.circuit import Circuit
 from retina_codec.statistics.power import detectability
@@ -217,7 +217,8 @@ def one_movie(
     if options["when"] == "always":
         trees = {name: make for name, make in trees.items() if "times" not in name}
         del trees["network alone"]
-    options = {"interneurons": matches, "threshold": THRESHOLD, "seed": seed, **options}
+    settings = HypothesisSettings(threshold=THRESHOLD, scope=options["scope"])
+    options = {"interneurons": matches, "when": options["when"], "seed": seed, "settings": settings}
     start = float(modes["responses/time"][0])
     scores = {}
     for name, make in trees.items():

@@ -11,8 +11,9 @@ from .gallery.gallery import mode_gallery as mode_gallery
 from .gallery.gallery import overlay as overlay
 from .gallery.gallery import top_images as top_images
 from .gallery.maps import mode_maps as mode_maps
+from .hypotheses.hypothesize import HypothesisSettings as HypothesisSettings
 from .hypotheses.kernels import separable_kernels as separable_kernels
-from .hypotheses.words import hypotheses_to_table as hypotheses_to_table
+from .hypotheses.table import hypotheses_to_table as hypotheses_to_table
 from .layers.sparsity import head_sparsity as head_sparsity
 from .layers.sparsity import hoyer_sparsity as hoyer_sparsity
 from .layers.statistics import measure_contributions as measure_contributions

@@ -1,9 +1,4 @@
-"""When a mode is active: the events that a hypothesis is about.
-
-Why this file exists: "silencing X changes this cell" is true or false whatever a mode says. "It
-does so in these moments and not in those" can only be said by what tells the moments apart. Every
-mode gets the same share of the time, so that statements of different modes, and of controls, can
-be compared.
+"""Find the events at which a mode is active, and compare changes of rates in and outside them.
 
 Notation: T bins.
 """
@@ -35,7 +30,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def event_mask(loading: npt.ArrayLike, share: float) -> Mask:
-    """Tell the times at which a loading is positive and among its largest.
+    """Find the times at which a loading is positive and among its largest.
 
     ``E = {t : z(t) > 0, rank of z(t) ≤ max(1, round(share · T))}``, the largest first, equal
     values in order of time. A mode that is active less often has fewer.
@@ -70,7 +65,7 @@ def event_mask(loading: npt.ArrayLike, share: float) -> Mask:
 def events_of(
     loadings: Sequence[xr.DataArray | None], time: Floats, step: float, share: float
 ) -> npt.NDArray[np.bool_]:
-    """Events of modes on the clock of a split.
+    """Find the events of modes on the clock of a split.
 
     Parameters
     ----------
@@ -106,7 +101,7 @@ def events_of(
 
 
 def event_runs(mask: Mask, time: Floats, step: float) -> tuple[Floats, Floats]:
-    """Start and stop (s) of every run of bins in a mask.
+    """Return start and stop (s) of every run of bins in a mask.
 
     Parameters
     ----------
@@ -129,7 +124,7 @@ def event_runs(mask: Mask, time: Floats, step: float) -> tuple[Floats, Floats]:
 
 
 def in_events(start: npt.ArrayLike, stop: npt.ArrayLike, time: npt.ArrayLike) -> Mask:
-    """Tell which bins lie in the events of one hypothesis, the inverse of `event_runs`.
+    """Find the bins in the events of one hypothesis, the inverse of `event_runs`.
 
     Parameters
     ----------
@@ -161,12 +156,12 @@ def pad_runs(runs: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
 
 
 def overlap(one: Mask, other: Mask) -> float:
-    """Shared times over all times of two masks, ``|A ∩ B| / |A ∪ B|``; 1 for two empty ones."""
+    """Return the overlap of two masks, ``|A ∩ B| / |A ∪ B|``; 1 for two empty ones."""
     union = int((one | other).sum())
     return float((one & other).sum() / union) if union else 1.0
 
 
-FEWEST_BLOCKS = 4  # with events in fewer, resampling says nothing: the interval is NaN
+FEWEST_BLOCKS = 4  # with events in fewer blocks the interval is NaN
 
 
 @dataclass(frozen=True)
@@ -207,8 +202,8 @@ def event_effects(
     """Compare rates with and without a silencing, inside events and outside.
 
     ``Δ = Σ_{t ∈ E} (λ₁ − λ)(t) / |E|``, elsewhere the same over the other times, and their
-    difference. Interval and standard error: blocks of time are drawn with replacement, sums and
-    numbers of bins alike, the ratio is formed anew.
+    difference. Interval and standard error from blocks of time drawn with replacement, with their
+    sums and their numbers of bins.
 
     Parameters
     ----------
@@ -282,7 +277,7 @@ def _ratio(total: Floats, count: Floats | np.floating) -> Floats:
 
 def _interval(drawn: Floats, significance: float, unknown: bool) -> tuple[Floats, Floats, Floats]:
     """Low and high end and standard error of resampled values (resample, cell)."""
-    seen = drawn[np.isfinite(drawn).all(axis=1)]  # a resample without any event says nothing
+    seen = drawn[np.isfinite(drawn).all(axis=1)]  # a resample without any event has no value
     if unknown or len(seen) < 2:
         nothing = np.full(drawn.shape[1], np.nan)
         return nothing, nothing, nothing

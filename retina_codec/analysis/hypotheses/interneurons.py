@@ -1,13 +1,9 @@
-"""Which recorded interneurons a network's hidden channels resemble, against a null.
-
-Why this file exists: a channel becomes a statement about a neuron only through a recording of
-that neuron which the network was never fitted to. Resemblance is not identity: two neurons with
-the same input have the same potential, and the best of many places correlates by chance, too. The
-null has the same choice of places.
+"""Match a network's hidden channels with recorded interneurons, against a null.
 
 Notation: T windows, u units (channel × row × column), k interneurons, s shifts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +12,22 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import LAYERS, evaluating
+from retina_codec.analysis.hypotheses.candidates import Candidate
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.prediction import open_windows
-from retina_codec.probing.retina.hidden import HiddenLayers
+from retina_codec.probing.interventions import Silencing
+from retina_codec.probing.retina.hidden import LAYERS, HiddenLayers
 from retina_codec.progress import progress_bar
 
-__all__ = ["match_interneurons", "name_channels"]
+__all__ = [
+    "find_matches",
+    "match_interneurons",
+    "match_of_rows",
+    "name_channels",
+    "name_interneuron",
+]
 
 Floats = npt.NDArray[np.floating]
 
@@ -50,9 +54,10 @@ def match_interneurons(
 
     Null: the linear shift. Potentials are moved by ``shifts`` equal steps to either side, up to
     ``largest_shift`` of the recording, against the same activations (the middle of the
-    recording), and the best place is chosen anew for each shift: ``p = min(1, m / (shifts + 1))``,
+    recording), and the best place is chosen again for each shift: ``p = min(1, m / (shifts + 1))``,
     m the number of shifts, 0 included, whose r reaches that of shift 0. This p is valid if either
-    series is stationary, however slow.
+    series is stationary, however slow. A match is no identity: neurons with the same input have
+    the same potential.
 
     Parameters
     ----------
@@ -113,8 +118,9 @@ def match_interneurons(
         raise RetinaCodecError(f"potentials must vary in time; those of {still} do not.")
     shifted = torch.from_numpy((columns / spread).astype(np.float32))
     sums = {name: _Sums() for name in LAYERS}
-    with evaluating(network, device) as place, torch.no_grad():
-        layers, shifted = HiddenLayers(network), shifted.to(place)
+    with borrow(network, device) as module, torch.no_grad():
+        place = reference_parameter(module).device
+        layers, shifted = HiddenLayers(module), shifted.to(place)
         steps = progress_bar(
             windows.batches(batch_size, place),
             description="interneurons",
@@ -130,7 +136,7 @@ def match_interneurons(
             second = layers.second(torch.relu(first))
             for name, values in zip(LAYERS, (first, second), strict=True):
                 sums[name].add(values, shifted[start - reach : stop - reach])
-    return _table(network, sums, len(names), names, types, offsets)
+    return _table(network, sums, names, types, offsets)
 
 
 def name_channels(matches: xr.Dataset, significance: float = 0.05) -> dict[str, str]:
@@ -196,66 +202,59 @@ class _Sums:
 def _table(
     network: RetinaCNN,
     sums: dict[str, _Sums],
-    count: int,
     names: list[str],
     types: list[str],
     offsets: npt.NDArray[np.integer],
 ) -> xr.Dataset:
-    """Join both layers into one labelled table."""
-    middle = len(offsets) // 2
+    """Label the correlations of both layers."""
     kinds = sorted(set(types))
-    rows: dict[str, list[Floats]] = {}
-    labels: list[str] = []
-    layers: list[str] = []
-    numbers: list[int] = []
-    margin = 0
+    of_kind = [[t == kind for t in types] for kind in kinds]
+    layers, margin = {}, 0
     for layer, size in zip(LAYERS, network.kernel_sizes, strict=False):
         margin += size // 2
-        best, place = sums[layer].correlation(count)  # (c, s, k)
-        of_type = np.stack(
-            [best[:, :, [t == kind for t in types]].mean(axis=2) for kind in kinds], axis=2
-        )
-        row, column = np.divmod(place[:, middle], sums[layer].shape[2])
-        silent = np.isnan(best[:, middle])
-        parts = {
-            "correlation": best[:, middle],
-            "p_value": _p_value(best),
-            "null_mean": np.delete(best, middle, axis=1).mean(axis=1),
-            "y": np.where(silent, np.nan, row + margin),
-            "x": np.where(silent, np.nan, column + margin),
-            "type_correlation": of_type[:, middle],
-            "type_p_value": _p_value(of_type),
-        }
-        for name, values in parts.items():
-            rows.setdefault(name, []).append(np.asarray(values, dtype=np.float64))
-        labels += [f"{layer}/{channel}" for channel in range(len(best))]
-        layers += [layer] * len(best)
-        numbers += range(len(best))
-    units = {"y": "px", "x": "px"}
-    data = {
-        name: (
-            ("channel", "interneuron_type" if name.startswith("type_") else "interneuron"),
-            np.concatenate(values),
-            {"units": units.get(name, "1")},
-        )
-        for name, values in rows.items()
-    }
+        layers[layer] = _of_layer(sums[layer], len(names), of_kind, margin)
+    channels = [(layer, n) for layer, one in layers.items() for n in range(len(one["place_y"]))]
     return xr.Dataset(
-        {f"place_{k}" if k in units else k: v for k, v in data.items()},
+        {
+            name: (
+                ("channel", "interneuron_type" if name.startswith("type_") else "interneuron"),
+                np.concatenate([one[name] for one in layers.values()]),
+                {"units": "px" if name.startswith("place_") else "1"},
+            )
+            for name in layers[LAYERS[0]]
+        },
         coords={
-            "channel": labels,
-            "layer": ("channel", layers),
-            "number": ("channel", numbers),
+            "channel": [f"{layer}/{number}" for layer, number in channels],
+            "layer": ("channel", [layer for layer, _ in channels]),
+            "number": ("channel", [number for _, number in channels]),
             "interneuron": names,
             "type": ("interneuron", types),
             "interneuron_type": kinds,
         },
         attrs={
             "method": "Pearson r at the best place; linear shift null with the same choice",
-            "shifts": middle,
+            "shifts": len(offsets) // 2,
             "largest_shift": float(offsets[-1] / network.frame_rate),
         },
     )
+
+
+def _of_layer(sums: _Sums, count: int, of_kind: list[list[bool]], margin: int) -> dict[str, Floats]:
+    """Correlations, p-values and places of one layer; ``margin`` px from frame to map."""
+    best, place = sums.correlation(count)  # (c, s, k)
+    middle = best.shape[1] // 2
+    of_type = np.stack([best[:, :, own].mean(axis=2) for own in of_kind], axis=2)
+    row, column = np.divmod(place[:, middle], sums.shape[2])
+    silent = np.isnan(best[:, middle])
+    return {
+        "correlation": best[:, middle],
+        "p_value": _p_value(best),
+        "null_mean": np.delete(best, middle, axis=1).mean(axis=1),
+        "place_y": np.where(silent, np.nan, row + margin),
+        "place_x": np.where(silent, np.nan, column + margin),
+        "type_correlation": of_type[:, middle],
+        "type_p_value": _p_value(of_type),
+    }
 
 
 def _p_value(best: Floats) -> Floats:
@@ -269,7 +268,7 @@ def _p_value(best: Floats) -> Floats:
 def _potentials(
     interneurons: xr.Dataset | xr.DataTree, time: Floats, step: float
 ) -> tuple[Floats, list[str], list[str]]:
-    """Potentials at these times (s), (T, k), names and types."""
+    """Return potentials at these times (s), (T, k), names and types."""
     data = interneurons.to_dataset() if isinstance(interneurons, xr.DataTree) else interneurons
     if "potential" not in data or set(data["potential"].dims) != {"time", "interneuron"}:
         raise RetinaCodecError(
@@ -299,3 +298,102 @@ def _potentials(
         for name, kind in zip(names, types, strict=True)
     ]
     return potential, names, kinds
+
+
+def find_matches(
+    network: RetinaCNN,
+    recording: xr.DataTree,
+    part: xr.DataTree,
+    interneurons: xr.Dataset | xr.DataTree | None,
+    shifts: int,
+    device: str | None,
+    progress: bool | None,
+) -> xr.Dataset | None:
+    """Match channels with interneurons, if any were recorded with this split."""
+    given = interneurons
+    if given is None:
+        given = recording.children.get("interneurons")
+    if given is None:
+        return None
+    data = given.to_dataset() if isinstance(given, xr.DataTree) else given
+    if "type_correlation" in data:
+        return data
+    if interneurons is None and not _share_clock(data, part.to_dataset()):
+        return None
+    movie = data if "stimulus" in data else part
+    return match_interneurons(network, movie, data, shifts=shifts, device=device, progress=progress)
+
+
+def _share_clock(data: xr.Dataset, part: xr.Dataset) -> bool:
+    """Say whether potentials were recorded while this split was shown."""
+    clock, time = data["time"].values, part["time"].values
+    return bool(clock[0] <= time[0] + 1e-6 and clock[-1] >= time[-1] - 1e-6)
+
+
+def name_interneuron(
+    candidate: Candidate, matches: xr.Dataset | None, significance: float
+) -> dict[str, Any]:
+    """Name the interneuron that the channels of a candidate resemble."""
+    numbers = ("match", "match_p_value", "second_match", "place_y", "place_x")
+    row: dict[str, Any] = {"interneuron": "", "second_interneuron": ""}
+    row |= dict.fromkeys(numbers, float("nan"))
+    if matches is None:
+        return row
+    chosen = matches.sel(channel=candidate.labels)
+    score = candidate.weight @ chosen["type_correlation"].values  # (interneuron_type,)
+    if not np.isfinite(score).any():
+        return row
+    order = np.argsort(-np.where(np.isfinite(score), score, -np.inf))
+    kinds = chosen["interneuron_type"].values
+    leading = chosen.isel(channel=int(np.argmax(candidate.weight)))
+    p = float(leading["type_p_value"].values[order[0]])
+    of_kind = leading.isel(interneuron=leading["type"].values == kinds[order[0]])
+    nearest = of_kind.isel(interneuron=int(of_kind["correlation"].values.argmax()))
+    row |= {
+        "match": float(score[order[0]]),
+        "match_p_value": p,
+        "place_y": float(nearest["place_y"]),
+        "place_x": float(nearest["place_x"]),
+    }
+    if p <= significance and score[order[0]] > 0:
+        row["interneuron"] = str(kinds[order[0]])
+    if len(order) > 1:
+        row |= {"second_interneuron": str(kinds[order[1]]), "second_match": float(score[order[1]])}
+    return row
+
+
+def match_of_rows(
+    silencings: Sequence[Silencing],
+    named: Sequence[dict[str, Any]],
+    matches: xr.Dataset | None,
+    *,
+    whole: bool,
+) -> npt.NDArray[np.floating]:
+    """Return r of what each row silences with the interneuron that it names.
+
+    Parameters
+    ----------
+    silencings : sequence of Silencing
+    named : sequence of dict
+        From `name_interneuron`.
+    matches : xr.Dataset, optional
+        From `match_interneurons`.
+    whole : bool
+        Whether silencings cut every channel of the interneuron: then the largest r of those cut,
+        else the match of the candidate.
+
+    Returns
+    -------
+    array (row,)
+        r; 1 without matches, 0 where no interneuron is named.
+    """
+    found = []
+    for cut, row in zip(silencings, named, strict=True):
+        kind = row["interneuron"]
+        value = 1.0 if matches is None else 0.0
+        if kind and matches is not None:
+            labels = [f"{cut.layer}/{channel}" for channel in cut.channels]
+            r = matches["type_correlation"].sel(channel=labels, interneuron_type=kind).values
+            value = float(np.nanmax(r)) if whole else float(row["match"])
+        found.append(value)
+    return np.array(found)

@@ -1,7 +1,6 @@
-"""What a hidden channel sees: polarity, delay, biphasic or not, and how wide.
+"""Mean kernels of hidden channels: polarity, delay, biphasic index and width.
 
-Why this file exists: a statement about a model channel must say what kind of neuron to look for.
-The kernel is the mean gradient of the channel's central unit; the first layer's is its weight.
+A kernel is the mean gradient of the channel's central unit; in the first layer it is the weight.
 """
 
 from collections.abc import Sequence
@@ -12,15 +11,11 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import (
-    LAYERS,
-    evaluating,
-    first_activation,
-    second_activation,
-)
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.prediction import open_windows
+from retina_codec.probing.retina.hidden import LAYERS
 
 __all__ = ["channel_kernels", "separable_kernels", "summarise_kernel"]
 
@@ -79,7 +74,7 @@ def separable_kernels(
     samples: int = 64,
     device: str | torch.device | None = None,
 ) -> xr.Dataset:
-    """Give the strongest separable part of the mean kernel of every channel, to draw it.
+    """Return the strongest separable part of the mean kernel of every channel.
 
     ``k[c, lag, y, x] ≈ f[c, lag] g[c, y, x]``, the first singular pair of the kernel of
     `channel_kernels`, g with its largest entry positive; each is divided by its largest size.
@@ -129,21 +124,22 @@ def _mean_kernels(
     samples: int,
     device: str | torch.device | None,
 ) -> tuple[dict[str, Floats], Floats, int]:
-    """Mean kernel (lag, y, x) of every channel of the first two layers, lags (s), windows used."""
+    """Return mean kernels (lag, y, x) of the first two layers, lags (s), number of windows."""
     kernels = {}
     if samples < 1:
         raise RetinaCodecError(f"kernels need at least one window; got {samples=}.")
     _, windows = open_windows(network, split)
     chosen = np.unique(np.linspace(0, len(windows) - 1, samples).round().astype(int))
     lags = np.arange(network.history, 0, -1) / network.frame_rate
-    with evaluating(network, device) as place, torch.enable_grad():
+    with borrow(network, device) as module, torch.enable_grad():
         # only what the central unit of the second layer sees
         size = sum(network.kernel_sizes[:2]) - 1
         top, left = ((whole - size) // 2 for whole in network.frame_shape)
+        place = reference_parameter(module).device
         seen = windows.at(chosen.tolist(), device=place)[..., top : top + size, left : left + size]
         batch = seen.contiguous().requires_grad_()
-        first = first_activation(network, batch)
-        second = second_activation(network, torch.relu(first))
+        first = module.norm1(module.conv1(batch))
+        second = module.norm2(module.conv2(torch.relu(first)))
         for name, values in zip(LAYERS, (first, second), strict=True):
             row, column = values.shape[2] // 2, values.shape[3] // 2
             for channel in range(values.shape[1]):
@@ -154,7 +150,7 @@ def _mean_kernels(
 
 
 def _separable(kernel: Floats) -> tuple[Floats, Floats]:
-    """Time course (lag,) and field (y, x) of the first singular pair; zeros for zeros."""
+    """Return time course (lag,) and field (y, x) of the first singular pair; zeros for zeros."""
     if not np.abs(kernel).max(initial=0.0) > 0:
         return np.zeros(len(kernel)), np.zeros(kernel.shape[1:])
     left, _, right = np.linalg.svd(kernel.reshape(len(kernel), -1), full_matrices=False)

@@ -1,19 +1,14 @@
-"""Simple stimuli that a laboratory can show: flash, grating, moving bar, object and background.
+"""Make simple stimuli (flash, grating, bar, motion) and find where a hypothesis shows best."""
 
-Why this file exists: a hypothesis should say which plain stimulus shows it best. All are made in
-raw intensities, in µm and s, and shown on grey; nothing here knows a network.
-"""
-
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import Silencing, silence_channels
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.probing.interventions import Silencing
 from retina_codec.statistics.power import detectability
 
 __all__ = ["SIMPLE_STIMULI", "best_segment", "show_simple_stimuli", "simple_stimuli"]
@@ -124,32 +119,13 @@ def simple_stimuli(
         )
     frames = max(1, round(duration * frame_rate))
     before = round(grey * frame_rate)
-    t = np.arange(frames)[:, None, None] / frame_rate
-    y = ((np.arange(frame_shape[0]) - (frame_shape[0] - 1) / 2) * pixel_size)[None, :, None]  # µm
-    x = ((np.arange(frame_shape[1]) - (frame_shape[1] - 1) / 2) * pixel_size)[None, None, :]
-    random = np.random.default_rng(seed)
-    step = JITTER * np.sqrt(100.0 / frame_rate)
-    inner, outer = random.normal(0.0, step, (2, frames)).cumsum(axis=1)[:, :, None, None]
-    disc = np.hypot(y, x) <= OBJECT_DIAMETER / 2
-    width = frame_shape[1] * pixel_size
-    place = (t * BAR_SPEED) % (width + BAR_WIDTH) - (width + BAR_WIDTH) / 2
-    bar = (np.abs(x - place) <= BAR_WIDTH / 2).astype(float)
-    flash = (t % (2 * FLASH) < FLASH).astype(float)
-    patterns = {
-        "ON flash": flash,
-        "OFF flash": -flash,
-        "drifting grating": _grating(x - PERIOD * TEMPORAL_FREQUENCY * t),
-        "bright bar": bar,
-        "dark bar": -bar,
-        "object motion": np.where(disc, _grating(x - inner), _grating(x - outer)),
-        "background motion": _grating(x - outer),
-    }
-    shape = (frames, *frame_shape)
     about = {"pixel_size": float(pixel_size), "grey": before / frame_rate, "seed": seed}
     made = {}
-    for name, pattern in patterns.items():
+    for name, pattern in _patterns(frame_shape, frames, frame_rate, pixel_size, seed).items():
         values = np.full((before + frames, *frame_shape), background, dtype=np.float32)
-        values[before:] = background * (1 + contrast * np.broadcast_to(pattern, shape))
+        values[before:] = background * (
+            1 + contrast * np.broadcast_to(pattern, values[before:].shape)
+        )
         made[name] = xr.DataArray(
             values,
             dims=("time", "y", "x"),
@@ -164,15 +140,41 @@ def simple_stimuli(
     return made
 
 
+def _patterns(
+    frame_shape: tuple[int, int], frames: int, frame_rate: float, pixel_size: float, seed: int
+) -> dict[str, Floats]:
+    """Return the pattern of every stimulus, in [−1, 1], broadcast to (time, y, x)."""
+    t = np.arange(frames)[:, None, None] / frame_rate
+    y = ((np.arange(frame_shape[0]) - (frame_shape[0] - 1) / 2) * pixel_size)[None, :, None]  # µm
+    x = ((np.arange(frame_shape[1]) - (frame_shape[1] - 1) / 2) * pixel_size)[None, None, :]
+    random = np.random.default_rng(seed)
+    step = JITTER * np.sqrt(100.0 / frame_rate)
+    inner, outer = random.normal(0.0, step, (2, frames)).cumsum(axis=1)[:, :, None, None]
+    disc = np.hypot(y, x) <= OBJECT_DIAMETER / 2
+    width = frame_shape[1] * pixel_size
+    place = (t * BAR_SPEED) % (width + BAR_WIDTH) - (width + BAR_WIDTH) / 2
+    bar = (np.abs(x - place) <= BAR_WIDTH / 2).astype(float)
+    flash = (t % (2 * FLASH) < FLASH).astype(float)
+    return {
+        "ON flash": flash,
+        "OFF flash": -flash,
+        "drifting grating": _grating(x - PERIOD * TEMPORAL_FREQUENCY * t),
+        "bright bar": bar,
+        "dark bar": -bar,
+        "object motion": np.where(disc, _grating(x - inner), _grating(x - outer)),
+        "background motion": _grating(x - outer),
+    }
+
+
 def _grating(place: Floats) -> Floats:
-    """Square wave of ±1 with the common period, place in µm."""
+    """Return a square wave of ±1 with the common period, place in µm."""
     return np.where((place % PERIOD) < PERIOD / 2, 1.0, -1.0)
 
 
 def best_segment(
     answer: xr.Dataset, affected: npt.NDArray[np.bool_], variability: Floats, block: float
 ) -> tuple[npt.NDArray[np.integer], Floats]:
-    """Block with the largest Σ d² over the affected cells, and that sum, per hypothesis."""
+    """Return the block with the largest Σ d² over the affected cells, and that sum."""
     silenced = answer["silenced_rate"].transpose("silencing", "time", "cell").values
     squared = detectability(answer["rate"].values, silenced, block, variability)
     total = (squared * _counted(affected)[:, None, :]).sum(axis=2)  # (hypothesis, block)
@@ -188,11 +190,12 @@ def show_simple_stimuli(
     variability: Floats,
     duration: float,
     seed: int,
-    common: dict[str, Any],
+    silence: Callable[..., xr.Dataset],
 ) -> xr.DataArray:
-    """Σ d² over the affected cells for every simple stimulus, (hypothesis, stimulus).
+    """Return Σ d² over the affected cells for every simple stimulus, (hypothesis, stimulus).
 
-    Without a size of pixels (NaN, µm) no stimulus can be drawn: then there is none.
+    ``silence`` is `silence_channels` of the network. Without a pixel size (NaN, µm) there is no
+    stimulus.
     """
     if not np.isfinite(pixel_size):
         return xr.DataArray(
@@ -215,7 +218,7 @@ def show_simple_stimuli(
     columns = []
     for movie in stimuli.values():
         split = movie.to_dataset(name="stimulus")
-        answer = silence_channels(network, split, different, block=duration, **common)
+        answer = silence(split, different, block=duration)
         squared = detectability(
             answer["rate"].values[0],
             answer["silenced_rate"].isel(time=0, silencing=of_row).values,
@@ -231,6 +234,6 @@ def show_simple_stimuli(
 
 
 def _counted(affected: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Cells that an experiment would look at: the affected ones, or all where there are none."""
+    """Return the cells that an experiment would record: the affected ones, or all without any."""
     counted: npt.NDArray[np.bool_] = np.where(affected.any(axis=1, keepdims=True), affected, True)
     return counted

@@ -1,19 +1,22 @@
-"""The table of hypotheses: names, dims and units of what `hypothesize` returns.
+"""Label hypotheses, describe them in sentences and write them as CSV or JSON."""
 
-Why this file exists: reports, exports and notebooks read these names. Nothing is computed here.
-"""
-
-from collections.abc import Mapping, Sequence
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.cells import ClaimedCells
-from retina_codec.analysis.hypotheses.effects import EventEffects, overlap
+from retina_codec.analysis.hypotheses.claims import ClaimedCells
+from retina_codec.analysis.hypotheses.effects import EventEffects
+from retina_codec.errors import RetinaCodecError
 
-__all__ = ["cells_of", "make_table", "order_and_join"]
+__all__ = ["cells_of", "describe", "hypotheses_to_table", "make_table"]
 
 Floats = npt.NDArray[np.floating]
 
@@ -40,7 +43,7 @@ UNITS = {
 
 
 def cells_of(effects: EventEffects, claimed: ClaimedCells) -> dict[str, npt.NDArray[Any]]:
-    """Collect what is said of each cell, (hypothesis, cell), by the names of the table."""
+    """Collect the variables of each cell, (hypothesis, cell)."""
     return {
         "event_rate": effects.rate,
         "change": effects.change,
@@ -64,7 +67,7 @@ def make_table(
     rate: xr.DataArray,
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Label what is known of each hypothesis.
+    """Label the variables of all hypotheses.
 
     Parameters
     ----------
@@ -106,47 +109,150 @@ def _attrs(name: str) -> dict[str, str]:
     return {"units": UNITS[name]} if name in UNITS else {}
 
 
-def order_and_join(
-    information: npt.NDArray[np.floating],
-    experiment: Sequence[object],
-    masks: npt.NDArray[np.bool_],
-    *,
-    alike: float = 0.5,
-) -> list[list[int]]:
-    """Put rows in order and join those that ask for the same experiment.
-
-    Step by step the row with the largest ``I / (1 + n)`` is taken, n the number of rows taken
-    before about the same silencing. It joins an earlier row of the same silencing whose events
-    share at least ``alike`` of their times (the first such row), or else opens a row of its own.
-    Of equal rows the earlier comes first.
+def describe(hypotheses: xr.Dataset) -> list[str]:
+    """Describe every hypothesis in one or two sentences.
 
     Parameters
     ----------
-    information : array (row,), nats
-        At least 0.
-    experiment : sequence (row,)
-        What is silenced, comparable by ==.
-    masks : array of bool (row, time)
-        Events.
-    alike : float
-        Part of the times of two rows, see `overlap`.
+    hypotheses : xr.Dataset
+        From `hypothesize`.
 
     Returns
     -------
-    list of list of int
-        One list per experiment, in order: the leading row, then those that join it.
+    list of str
     """
-    left = list(range(len(information)))
-    found: list[list[int]] = []
-    while left:
-        taken = [experiment[rows[0]] for rows in found]
-        worth = [information[row] / (1 + taken.count(experiment[row])) for row in left]
-        row = left.pop(int(np.argmax(worth)))
-        for rows in found:
-            lead = rows[0]
-            if experiment[lead] == experiment[row] and overlap(masks[lead], masks[row]) >= alike:
-                rows.append(row)
-                break
-        else:
-            found.append([row])
-    return found
+    return [_sentence(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
+
+
+def _sentence(row: xr.Dataset) -> str:
+    name = str(row["interneuron"].values)
+    channels = f"{row['layer'].item()} channels {row['channels'].item()}"
+    if name:
+        who = f"Silencing {name}s ({channels}, {row['polarity'].item()}, r = {row['match']:.2f})"
+    else:
+        who = f"Silencing the neurons that are like {channels} ({row['polarity'].item()})"
+    change, affected = row["change"].values, row["affected"].values.astype(bool)
+    then = _when(row)
+    who += then
+    parts = []
+    for word, chosen in (("lowers", change < 0), ("raises", change > 0)):
+        cells = row["cell"].values[affected & chosen]
+        if cells.size:
+            mean = abs(float(change[affected & chosen].mean()))
+            noun = "cell" if cells.size == 1 else "cells"
+            text = f"{word} the rate of {noun} {_list(cells)} by {mean:.1f} Hz on average"
+            if then:
+                elsewhere = float(row["change_elsewhere"].values[affected & chosen].mean())
+                text += f" ({elsewhere:+.1f} Hz elsewhere)"
+            parts.append(text)
+    unsure = row["undecided"].values.astype(bool) if "undecided" in row else affected & False
+    rest = row["cell"].values[~affected & ~unsure]
+    open_end = f"; {_list(row['cell'].values[unsure])} cannot be decided" if unsure.any() else ""
+    if not parts:
+        least = f"{row.attrs['threshold']:.0%} of its rate"
+        return f"{who} changes no cell surely by more than {least}{open_end}."
+    end = f"; it leaves {_list(rest)} alone" if rest.size else ""
+    return f"{who} {' and '.join(parts)}{end}{open_end}."
+
+
+def _when(row: xr.Dataset) -> str:
+    """Name the events of a row, nothing where it speaks of all times."""
+    if row.attrs.get("when") != "active":
+        return ""
+    return f" in the events of {row['event_source'].item()} ({row['event_time'].item():.1f} s)"
+
+
+def _list(cells: Any) -> str:
+    return ", ".join(str(cell) for cell in cells)
+
+
+def hypotheses_to_table(
+    hypotheses: xr.Dataset, path: str | os.PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """Turn hypotheses into one dict per row, and write them as CSV or JSON.
+
+    Parameters
+    ----------
+    hypotheses : xr.Dataset
+        From `hypothesize`.
+    path : path, optional
+        Ends in ".csv" or ".json"; an existing file is replaced only once the new one is whole.
+
+    Returns
+    -------
+    list of dict
+        In order of rank: numbers and texts by the names of the dataset; ``cells`` with ``cell``,
+        ``type``, ``rate``, ``change``, ``change_low``, ``change_high`` (Hz), ``affected`` and
+        ``cell_repeats`` each; ``stimuli`` with d² by name. None stands for NaN and for infinity,
+        which JSON does not have. In CSV one line per hypothesis, with ``affected_cells`` and
+        ``changes`` as text in place of the nested ones.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the path has another ending.
+    """
+    rows = [_row(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
+    if path is None:
+        return rows
+    place = Path(path)
+    if place.suffix not in (".csv", ".json"):
+        raise RetinaCodecError(
+            f"a table of hypotheses is written to .csv or .json; got {place.name!r}."
+        )
+    beside = place.with_name(f".{place.name}.part")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            if place.suffix == ".json":
+                json.dump(rows, file, ensure_ascii=False, indent=1, allow_nan=False)
+            else:
+                flat = [_flat(row) for row in rows]
+                writer = csv.DictWriter(file, list(flat[0]) if flat else [])
+                writer.writeheader()
+                writer.writerows(flat)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+    return rows
+
+
+def _row(row: xr.Dataset) -> dict[str, Any]:
+    plain = {"rank": int(row["hypothesis"]) + 1, "statement": row["statement"].item()}
+    plain |= {
+        str(name): _plain(values.item())
+        for name, values in row.data_vars.items()
+        if values.ndim == 0 and name != "statement"
+    }
+    names = ("rate", "change", "change_low", "change_high", "affected", "cell_repeats")
+    plain["cells"] = [
+        {
+            "cell": _plain(row["cell"].values[i]),
+            "type": str(row["type"].values[i]),
+            **{name: _plain(row[name].values[i]) for name in names},
+        }
+        for i in range(row.sizes["cell"])
+    ]
+    plain["stimuli"] = {
+        str(name): _plain(value)
+        for name, value in zip(
+            row["stimulus"].values, row["stimulus_detectability"].values, strict=True
+        )
+    }
+    return plain
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    cells = row["cells"]
+    flat = {key: value for key, value in row.items() if key not in ("cells", "stimuli")}
+    flat["affected_cells"] = _list(cell["cell"] for cell in cells if cell["affected"])
+    flat["changes"] = "; ".join(
+        f"{c['cell']}: {c['change']:.3g} ({c['change_low']:.3g} to {c['change_high']:.3g}) Hz"
+        for c in cells
+    )
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Python's own value, None for a number that JSON does not have."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

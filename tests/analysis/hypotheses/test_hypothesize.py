@@ -1,12 +1,14 @@
 """Hypotheses: predicted changes against the slow form, their interval, order, names and reach."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from retina_codec.analysis.hypotheses.effects import in_events
-from retina_codec.analysis.hypotheses.hypothesize import hypothesize
-from retina_codec.analysis.hypotheses.words import hypotheses_to_table
+from retina_codec.analysis.hypotheses.hypothesize import HypothesisSettings, hypothesize
+from retina_codec.analysis.hypotheses.table import hypotheses_to_table
 from retina_codec.errors import RetinaCodecError
 from retina_codec.statistics.power import count_variability, repeats_needed
 from tests.reference.hypotheses import silenced_rates, unit_activations
@@ -15,6 +17,14 @@ from tests.small import HISTORY, small_network, small_recording
 BLOCKS = 4  # whole seconds of the 4.4 s that have a history
 OPTIONS = {"bootstraps": 300, "shifts": 19, "progress": False}
 SHARE = 0.2
+
+
+def predicted(network, recording, modes, pathways=None, **options):
+    """Call `hypothesize`; options that are settings go there."""
+    names = {field.name for field in fields(HypothesisSettings)}
+    chosen = HypothesisSettings(**{k: v for k, v in options.items() if k in names})
+    others = {k: v for k, v in options.items() if k not in names}
+    return hypothesize(network, recording, modes, pathways, settings=chosen, **others)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +69,13 @@ def modes(recording):
 @pytest.fixture(scope="module")
 def claims(network, recording, modes):
     """Rows about all times."""
-    return hypothesize(network, recording, modes, modes, when="always", **OPTIONS)
+    return predicted(network, recording, modes, modes, when="always", **OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def timed(network, recording, modes):
     """Rows about the events of modes."""
-    return hypothesize(network, recording, modes, modes, event_share=SHARE, **OPTIONS)
+    return predicted(network, recording, modes, modes, event_share=SHARE, **OPTIONS)
 
 
 def by_name(claims, layer, channels):
@@ -150,7 +160,7 @@ def test_without_a_size_of_pixels_only_simple_stimuli_are_left_out(
 ):
     blind = recording.copy()
     blind.attrs = {k: v for k, v in recording.attrs.items() if k != "pixel_size"} | unknown
-    found = hypothesize(network, blind, modes, modes, when="always", **OPTIONS)
+    found = predicted(network, blind, modes, modes, when="always", **OPTIONS)
     assert found.sizes["stimulus"] == 0
     assert found["best_stimulus"].values.tolist() == [""] * 3
     assert found["stimulus_repeats"].isnull().all()
@@ -192,23 +202,21 @@ def test_a_mode_that_acts_where_its_channels_matter_makes_a_claim(network, recor
     values[: BLOCKS * 100, 1] = change
     values[BLOCKS * 100 :, 1] = 0
     tree["layers/conv1/modes"] = node.assign(loading=(("time", "mode"), values))
-    found = hypothesize(network, recording, tree, **OPTIONS)
+    found = predicted(network, recording, tree, **OPTIONS)
     row = found.isel(hypothesis=int(np.flatnonzero(found["event_source"] == "conv1 mode 1")[0]))
     assert row["timed"].any()
     assert row["information"] > 0
     assert row["event_detectability"] > 3 * row["elsewhere_detectability"]
-    other = hypothesize(network, recording, modes, **OPTIONS)
+    other = predicted(network, recording, modes, **OPTIONS)
     same = other.isel(hypothesis=int(np.flatnonzero(other["event_source"] == "conv1 mode 1")[0]))
     assert row["information"] > same["information"]
 
 
 def test_the_share_of_events_counts(network, recording, modes, timed):
-    fewer = hypothesize(network, recording, modes, modes, event_share=0.1, **OPTIONS)
+    fewer = predicted(network, recording, modes, modes, event_share=0.1, **OPTIONS)
     assert fewer["event_time"].max() < 0.7 * timed["event_time"].max()
     assert (fewer.attrs["event_share"], timed.attrs["event_share"]) == (0.1, SHARE)
-    assert (
-        "event_share" not in hypothesize(network, recording, modes, when="always", **OPTIONS).attrs
-    )
+    assert "event_share" not in predicted(network, recording, modes, when="always", **OPTIONS).attrs
 
 
 def test_modes_of_other_times_or_without_loadings_are_refused(network, recording, modes):
@@ -216,12 +224,12 @@ def test_modes_of_other_times_or_without_loadings_are_refused(network, recording
     node = modes["layers/conv1/modes"].to_dataset()
     other["layers/conv1/modes"] = node.assign_coords(time=node["time"].values + 7)
     with pytest.raises(RetinaCodecError, match="bins of the split"):
-        hypothesize(network, recording, other, **OPTIONS)
+        predicted(network, recording, other, **OPTIONS)
     other["layers/conv1/modes"] = node.drop_vars("loading")
     with pytest.raises(RetinaCodecError, match="need loadings"):
-        hypothesize(network, recording, other, **OPTIONS)
+        predicted(network, recording, other, **OPTIONS)
     other["layers/conv1/modes"] = node.assign(loading=0 * node["loading"])
-    left = hypothesize(network, recording, other, **OPTIONS)
+    left = predicted(network, recording, other, **OPTIONS)
     assert set(left["layer"].values) == {"conv2"}
 
 
@@ -243,7 +251,7 @@ def interneurons(recording, network):
 
 def test_named_interneurons_weigh_the_information(network, recording, modes, interneurons, claims):
     options = OPTIONS | {"scope": "mode", "when": "always", "interneurons": interneurons}
-    found = hypothesize(network, recording, modes, modes, **options)
+    found = predicted(network, recording, modes, modes, **options)
     row = by_name(found, "conv1", "3")
     assert row["interneuron"] == "amacrine"
     assert row["match"] == pytest.approx(1.0, abs=1e-3)
@@ -255,18 +263,18 @@ def test_named_interneurons_weigh_the_information(network, recording, modes, int
     inside = recording.copy()
     inside["interneurons"] = xr.DataTree(interneurons)
     del options["interneurons"]
-    again = hypothesize(network, inside, modes, modes, **options)
+    again = predicted(network, inside, modes, modes, **options)
     xr.testing.assert_identical(again, found)
 
 
 def test_scope_interneuron_cuts_every_channel_that_resembles_it(
     network, recording, modes, interneurons
 ):
-    found = hypothesize(network, recording, modes, interneurons=interneurons, **OPTIONS)
+    found = predicted(network, recording, modes, interneurons=interneurons, **OPTIONS)
     for name, row in found.groupby("interneuron"):
         if name:
             assert len(np.unique(row["silenced"])) == 1, name
-    always = hypothesize(
+    always = predicted(
         network, recording, modes, interneurons=interneurons, when="always", **OPTIONS
     )
     named = [name for name in always["interneuron"].values if name]
@@ -276,9 +284,9 @@ def test_scope_interneuron_cuts_every_channel_that_resembles_it(
 
 def test_results_are_repeatable_and_the_seed_counts(network, recording, modes, claims):
     options = OPTIONS | {"when": "always"}
-    again = hypothesize(network, recording, modes, modes, **options)
+    again = predicted(network, recording, modes, modes, **options)
     xr.testing.assert_identical(again, claims)
-    other = hypothesize(network, recording, modes, modes, seed=1, **options)
+    other = predicted(network, recording, modes, modes, seed=1, **options)
     assert other.attrs["seed"] == 1
     assert not np.array_equal(other["change_low"], claims["change_low"])
     np.testing.assert_array_equal(other["change"].values, claims["change"].values)
@@ -304,4 +312,4 @@ def test_the_table_survives_a_file(timed, tmp_path):
 )
 def test_bad_options_are_refused(network, recording, modes, options, words):
     with pytest.raises(RetinaCodecError, match=words):
-        hypothesize(network, recording, modes, **options)
+        predicted(network, recording, modes, **options)

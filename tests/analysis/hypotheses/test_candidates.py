@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import Silencing
-from retina_codec.analysis.hypotheses.statements import (
-    Statement,
-    gather_statements,
-    join_statements,
-    named_channels,
+from retina_codec.analysis.hypotheses.candidates import (
+    Candidate,
+    gather_candidates,
+    join_candidates,
+    strong_channels,
     whole_interneuron,
 )
 from retina_codec.errors import RetinaCodecError
+from retina_codec.probing.interventions import Silencing
 
 
 def tree(dictionary, correlation=None, pathway=None, layer="conv1"):
@@ -35,15 +35,15 @@ MODES[2, 1] = [0, 1, 0, 0.49, 0]
 
 
 def test_channels_are_named_by_their_norm_over_signs():
-    assert named_channels(MODES[0], 0.5)[0] == (0, 2)
-    np.testing.assert_allclose(named_channels(MODES[0], 0.5)[1], [1 / 3, 2 / 3])
-    assert named_channels(MODES[0], 0.51)[0] == (2,)
-    assert named_channels(3 * MODES[2], 0.49)[0] == (1, 3)
-    assert named_channels(MODES[3], 0.5)[0] == ()
+    assert strong_channels(MODES[0], 0.5)[0] == (0, 2)
+    np.testing.assert_allclose(strong_channels(MODES[0], 0.5)[1], [1 / 3, 2 / 3])
+    assert strong_channels(MODES[0], 0.51)[0] == (2,)
+    assert strong_channels(3 * MODES[2], 0.49)[0] == (1, 3)
+    assert strong_channels(MODES[3], 0.5)[0] == ()
 
 
 def test_modes_that_name_the_same_channels_are_one_statement():
-    found = gather_statements(tree(MODES), None, share=0.5)
+    found = gather_candidates(tree(MODES), None, share=0.5)
     assert [(s.silencing.channels, s.modes) for s in found] == [((0, 2), [0, 1]), ((1,), [2])]
     assert found[0].labels == ["conv1/0", "conv1/2"]
     assert not found[0].pathways
@@ -52,13 +52,13 @@ def test_modes_that_name_the_same_channels_are_one_statement():
 def test_pathways_name_the_channels_of_the_modes_that_drive_their_cells():
     correlation = np.array([[0.1, -0.9, 0.8, 0], [0.1, -0.9, 0.6, 0], [0.5, 0.5, -0.5, 0]])
     both = tree(MODES, correlation, [0, 0, 1])
-    found = gather_statements(both, both, share=0.5)
+    found = gather_candidates(both, both, share=0.5)
     assert [(s.silencing.channels, s.pathways) for s in found] == [((0, 2), [1]), ((1,), [0])]
 
 
 def test_channels_of_different_interneurons_are_silenced_apart():
     kinds = {"conv1/0": "bipolar", "conv1/2": "amacrine", "conv1/1": "bipolar"}
-    found = gather_statements(tree(MODES), None, share=0.5, kinds=kinds)
+    found = gather_candidates(tree(MODES), None, share=0.5, kinds=kinds)
     assert [s.silencing.channels for s in found] == [(0,), (2,), (1,)]
     assert [s.modes for s in found] == [[0, 1], [0, 1], [2]]
     np.testing.assert_allclose(found[0].weight, [1.0])
@@ -76,7 +76,7 @@ def test_modes_apart_keep_their_own_loadings():
     correlation = np.array([[0.5, -0.9, 0.8, 0], [0.1, -0.9, 0.6, 0]])
     both = with_loadings(tree(MODES, correlation, [0, 0]), loading)
     kinds = {"conv1/0": "bipolar", "conv1/2": "amacrine", "conv1/1": "bipolar"}
-    found = gather_statements(both, both, share=0.5, kinds=kinds, apart=True)
+    found = gather_candidates(both, both, share=0.5, kinds=kinds, apart=True)
     by_source = {}
     for statement in found:
         by_source.setdefault(statement.source, []).append(statement)
@@ -93,12 +93,12 @@ def test_modes_apart_keep_their_own_loadings():
 
 def test_statements_apart_need_loadings():
     with pytest.raises(RetinaCodecError, match="when='always'"):
-        gather_statements(tree(MODES), None, share=0.5, apart=True)
+        gather_candidates(tree(MODES), None, share=0.5, apart=True)
 
 
 def test_statements_of_one_experiment_are_joined_and_all_are_named():
     def made(layer, channels, modes, pathways):
-        return Statement(Silencing(layer, channels), np.ones(1), modes, pathways)
+        return Candidate(Silencing(layer, channels), np.ones(1), modes, pathways)
 
     group = [
         made("conv2", (1,), [4], []),
@@ -106,7 +106,7 @@ def test_statements_of_one_experiment_are_joined_and_all_are_named():
         made("conv2", (1, 3), [2], []),
         made("conv2", (1,), [], [0]),
     ]
-    one = join_statements(group)
+    one = join_candidates(group)
     assert one.silencing == group[0].silencing
     assert (one.modes, one.pathways) == ([2, 4], [0])
     assert one.support == "conv1 modes 7; conv2 modes 2, 4; conv2 pathways 0"
@@ -127,7 +127,7 @@ def test_an_interneuron_is_cut_whole_where_it_is_represented_best():
     )
 
     def whole(layer, channel):
-        statement = Statement(Silencing(layer, (channel,)), np.ones(1))
+        statement = Candidate(Silencing(layer, (channel,)), np.ones(1))
         return whole_interneuron(statement, matches, kinds)
 
     assert whole("conv2", 0) == Silencing("conv1", (0, 2))
@@ -146,4 +146,4 @@ def test_an_interneuron_is_cut_whole_where_it_is_represented_best():
 )
 def test_modes_that_say_nothing_are_refused(modes, share, words):
     with pytest.raises(RetinaCodecError, match=words):
-        gather_statements(modes, None, share=share)
+        gather_candidates(modes, None, share=share)

@@ -1,18 +1,24 @@
-"""Which cells a hypothesis claims, how much it tells, and how well an experiment would see it.
+"""Decide which predicted changes a hypothesis claims, how much it tells, and rank hypotheses.
 
-Why this file exists: the rules by which a predicted change becomes a claim must stand in one place,
-apart from how it was predicted. All arrays are (row, cell) unless said.
+All arrays are (row, cell) unless stated otherwise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.analysis.hypotheses.effects import EventEffects
+from retina_codec.analysis.hypotheses.effects import EventEffects, overlap
 from retina_codec.statistics.power import detectability
 
-__all__ = ["ClaimedCells", "claim_cells", "detectabilities", "information_of_cells"]
+__all__ = [
+    "ClaimedCells",
+    "claim_cells",
+    "detectabilities",
+    "information_of_cells",
+    "order_and_join",
+]
 
 Floats = npt.NDArray[np.floating]
 
@@ -22,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClaimedCells:
-    """What a row says of each cell."""
+    """Which cells each row claims to change."""
 
     affected: Mask
     undecided: Mask
@@ -37,7 +43,7 @@ class ClaimedCells:
 def claim_cells(
     effects: EventEffects, rate: Floats, match: Floats, threshold: float
 ) -> ClaimedCells:
-    """Tell affected, undecided and timed cells.
+    """Find affected, undecided and timed cells.
 
     With Δ the change in the events, Δ' that elsewhere, C = Δ − Δ', λ̄ the larger of the cell's rate
     in the events and over the split, and ``m = (1 − r²) · max over cells |Δ|``: affected is
@@ -141,3 +147,49 @@ def _noise(rate: Floats, change: Floats, seconds: Floats, variability: Floats) -
     time = seconds[:, None]
     total = variability * (2 * rate + change)
     return np.divide(total, time, out=np.full_like(total, np.nan), where=time > 0)
+
+
+def order_and_join(
+    information: Floats,
+    experiment: Sequence[object],
+    masks: Mask,
+    *,
+    alike: float = 0.5,
+) -> list[list[int]]:
+    """Rank rows and join those that ask for the same experiment.
+
+    Repeatedly, the row with the largest ``I / (1 + n)`` is taken next, n the number of rows taken
+    before about the same silencing. It joins the first earlier row of the same silencing whose
+    events share at least ``alike`` of their times, else it opens an experiment of its own. Of equal
+    rows the earlier comes first.
+
+    Parameters
+    ----------
+    information : array (row,), nats
+        At least 0.
+    experiment : sequence (row,)
+        What is silenced; compared by ==.
+    masks : array of bool (row, time)
+        Events.
+    alike : float
+        Part of the times of two rows, see `overlap`.
+
+    Returns
+    -------
+    list of list of int
+        One list per experiment, in order: the leading row, then those that join it.
+    """
+    left = list(range(len(information)))
+    found: list[list[int]] = []
+    while left:
+        taken = [experiment[rows[0]] for rows in found]
+        worth = [information[row] / (1 + taken.count(experiment[row])) for row in left]
+        row = left.pop(int(np.argmax(worth)))
+        for rows in found:
+            lead = rows[0]
+            if experiment[lead] == experiment[row] and overlap(masks[lead], masks[row]) >= alike:
+                rows.append(row)
+                break
+        else:
+            found.append([row])
+    return found

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.words import describe, hypotheses_to_table
+from retina_codec.analysis.hypotheses.table import describe, hypotheses_to_table
 from retina_codec.errors import RetinaCodecError
 
 

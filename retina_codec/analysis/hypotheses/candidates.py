@@ -1,7 +1,6 @@
-"""From modes and pathways to channels that can be silenced together.
+"""Find the sets of channels that an experiment could silence, from modes and pathways.
 
-Why this file exists: a mode is a list of weights; an experiment needs to know which channels to
-cut. Modes of one layer that name the same channels make the same statement and are joined.
+Modes of one layer with the same strong channels make one candidate.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import LAYERS, Silencing
 from retina_codec.errors import RetinaCodecError
+from retina_codec.probing.interventions import Silencing
+from retina_codec.probing.retina.hidden import LAYERS
 
 __all__ = [
-    "Statement",
-    "gather_statements",
-    "join_statements",
-    "named_channels",
+    "Candidate",
+    "gather_candidates",
+    "join_candidates",
+    "strong_channels",
     "whole_interneuron",
 ]
 
@@ -29,15 +29,15 @@ Key = tuple[str, tuple[int, ...], str]
 
 
 @dataclass
-class Statement:
-    """Channels of one layer, how much each counts, and the modes and pathways that name them."""
+class Candidate:
+    """Channels of one layer to silence, with the modes and pathways in which they are strong."""
 
     silencing: Silencing
-    weight: Floats  # (channel named,), sums to 1
+    weight: Floats  # (channel,), sums to 1
     modes: list[int] = field(default_factory=list)
     pathways: list[int] = field(default_factory=list)
     loading: xr.DataArray | None = None  # (time,), where a mode or pathway stands alone
-    support: str = ""  # every mode and pathway that names the same experiment
+    support: str = ""  # all modes and pathways that ask for the same experiment
 
     @property
     def labels(self) -> list[str]:
@@ -51,11 +51,11 @@ class Statement:
         return f"{self.silencing.layer} {word} {numbers[0]}"
 
 
-def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
-    """Channels that a mode names, and the weight of each.
+def strong_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
+    """Return the strong channels of a mode and the weight of each.
 
-    ``n_c = √(Σ_sign D[sign, c]²)``; named are the channels with ``n_c ≥ share · max n``, weighted
-    by n over the sum of n of those named.
+    ``n_c = √(Σ_sign D[sign, c]²)``; strong are the channels with ``n_c ≥ share · max n``; their
+    weight is n over the sum of n of the strong ones.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], F
     -------
     tuple of int
         In rising order; empty for a mode of zeros.
-    array (channel named,)
+    array (strong channel,)
     """
     norm = np.sqrt((np.asarray(dictionary, dtype=np.float64) ** 2).sum(axis=0))
     if not norm.max() > 0:
@@ -76,17 +76,17 @@ def named_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], F
     return tuple(int(channel) for channel in chosen), norm[chosen] / norm[chosen].sum()
 
 
-def gather_statements(
+def gather_candidates(
     modes: xr.DataTree,
     pathways: xr.DataTree | None,
     *,
     share: float,
     kinds: Mapping[str, str] | None = None,
     apart: bool = False,
-) -> list[Statement]:
-    """Collect the distinct sets of channels that modes and pathways name.
+) -> list[Candidate]:
+    """Collect the distinct sets of strong channels of modes and pathways.
 
-    A pathway names channels as a mode does, with the dictionary
+    A pathway has strong channels as a mode does, with the dictionary
     ``Σ_mode w_mode · D_mode / ‖D_mode‖``, w_mode = max(0, mean over its cells of r[cell, mode]),
     and has the loading ``Σ_mode w_mode · ‖D_mode‖ · z_mode(t)``.
 
@@ -97,16 +97,16 @@ def gather_statements(
     pathways : xr.DataTree, optional
         With ``/layers/<name>/pathways`` (`find_pathways`).
     share : float
-        See `named_channels`.
+        See `strong_channels`.
     kinds : mapping of str to str, optional
-        Interneuron of each channel ("conv1/3"). An experiment silences one kind at a time, so
-        channels of different kinds that one mode names become one statement each.
+        Interneuron of each channel ("conv1/3"). An experiment silences one type at a time, so
+        the strong channels of a mode become one candidate for each type.
     apart : bool
-        Every mode and pathway keeps statements of its own, with its loading.
+        Every mode and pathway has candidates of its own, with its loading.
 
     Returns
     -------
-    list of Statement
+    list of Candidate
         In order of layer and first mode.
 
     Raises
@@ -123,7 +123,7 @@ def gather_statements(
             f"hypotheses need modes of {' or '.join(LAYERS)}; found layers "
             f"{list(nodes) or 'none'} without. Run decompose() first."
         )
-    found: dict[Key, Statement] = {}
+    found: dict[Key, Candidate] = {}
     for layer in chosen:
         node = nodes[layer]["modes"].to_dataset()
         loading = _loading(node, layer) if apart else None
@@ -131,23 +131,23 @@ def gather_statements(
         paths = _pathways(node["dictionary"], _table(pathways, layer))
         for word, number, values, weight in [*named, *(("pathway", *path) for path in paths)]:
             owner = f"{word} {number}" if apart else ""
-            for statement in _add(found, layer, values, share, kinds, owner):
-                (statement.modes if word == "mode" else statement.pathways).append(number)
+            for candidate in _add(found, layer, values, share, kinds, owner):
+                (candidate.modes if word == "mode" else candidate.pathways).append(number)
                 if loading is not None:
-                    statement.loading = loading.dot(weight, dim="mode")
+                    candidate.loading = loading.dot(weight, dim="mode")
     if not found:
         raise RetinaCodecError("every mode is zero; there is nothing to silence. Fit them again.")
     return list(found.values())
 
 
 def whole_interneuron(
-    statement: Statement, matches: xr.Dataset, kinds: Mapping[str, str]
+    candidate: Candidate, matches: xr.Dataset, kinds: Mapping[str, str]
 ) -> Silencing:
-    """All channels that resemble the interneuron of a statement, where the resemblance is largest.
+    """Return all channels that resemble the interneuron of a candidate, in the best layer.
 
     Parameters
     ----------
-    statement : Statement
+    candidate : Candidate
     matches : xr.Dataset
         From `match_interneurons`.
     kinds : mapping of str to str
@@ -157,11 +157,11 @@ def whole_interneuron(
     -------
     Silencing
         In the layer of the channel with the largest r among those of the same kind; that of the
-        statement itself if its channels resemble no interneuron.
+        candidate itself if its channels resemble no interneuron.
     """
-    kind = kinds.get(statement.labels[0], "")
+    kind = kinds.get(candidate.labels[0], "")
     if not kind:
-        return statement.silencing
+        return candidate.silencing
     alike = [channel for channel, name in kinds.items() if name == kind]
     r = matches["type_correlation"].sel(channel=alike, interneuron_type=kind)
     layer = str(r["layer"].values[int(r.values.argmax())])
@@ -169,25 +169,25 @@ def whole_interneuron(
     return Silencing(layer, tuple(sorted(int(channel) for channel in number)))
 
 
-def join_statements(group: Sequence[Statement]) -> Statement:
-    """Make one statement of several that ask for the same experiment.
+def join_candidates(group: Sequence[Candidate]) -> Candidate:
+    """Join candidates that ask for the same experiment.
 
     Parameters
     ----------
-    group : sequence of Statement
+    group : sequence of Candidate
         The leading one first: its channels, weights and loading stay.
 
     Returns
     -------
-    Statement
-        ``modes`` and ``pathways`` are those of its layer, ``support`` names those of all layers.
+    Candidate
+        ``modes`` and ``pathways`` are those of its layer, ``support`` lists those of all layers.
     """
     lead = group[0]
     words, own = [], {"modes": lead.modes, "pathways": lead.pathways}
     for layer in LAYERS:
-        here = [statement for statement in group if statement.silencing.layer == layer]
+        here = [candidate for candidate in group if candidate.silencing.layer == layer]
         for word in ("modes", "pathways"):
-            numbers = sorted({number for statement in here for number in getattr(statement, word)})
+            numbers = sorted({number for candidate in here for number in getattr(candidate, word)})
             if numbers:
                 words.append(f"{layer} {word} {', '.join(map(str, numbers))}")
             if layer == lead.silencing.layer:
@@ -196,21 +196,21 @@ def join_statements(group: Sequence[Statement]) -> Statement:
 
 
 def _add(
-    found: dict[Key, Statement],
+    found: dict[Key, Candidate],
     layer: str,
     values: Floats,
     share: float,
     kinds: Mapping[str, str] | None,
     owner: str,
-) -> Iterable[Statement]:
-    """Return the statements of these weights, new or known."""
-    channels, weight = named_channels(values, share)
+) -> Iterable[Candidate]:
+    """Return the candidates of these weights, new or known."""
+    channels, weight = strong_channels(values, share)
     of_channel = [kinds.get(f"{layer}/{channel}", "") if kinds else "" for channel in channels]
     for kind in dict.fromkeys(of_channel):
         kept = [i for i, name in enumerate(of_channel) if name == kind]
         group = tuple(channels[i] for i in kept)
         part = weight[kept] / weight[kept].sum()
-        yield found.setdefault((layer, group, owner), Statement(Silencing(layer, group), part))
+        yield found.setdefault((layer, group, owner), Candidate(Silencing(layer, group), part))
 
 
 def _modes(dictionary: xr.DataArray) -> Iterable[tuple[int, Floats, xr.DataArray]]:
