@@ -1,9 +1,7 @@
-"""The same shards on the workers of a dask.distributed cluster.
+"""Run shards on the workers of a dask.distributed cluster.
 
-Why this file exists: shards are independent, so a cluster (local, SLURM, Kubernetes) can work on
-them side by side. The network goes to each worker once; each task brings its own inputs, writes
-its own chunks and leaves its mark, so a lost worker costs the shard it was at. It starts no
-cluster.
+The network goes to each worker once. Each task brings its own inputs and writes its own chunks, so
+that a lost worker costs one shard.
 """
 
 import copy
@@ -114,7 +112,7 @@ class _Run:
 
         room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._flying)
         shards = list(islice(waiting, max(0, room)))
-        # Inputs may well travel with their task; that dask finds this large is no news.
+        # Inputs travel with their task: silence dask's warning about a large graph.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": 2**62}):
             if shards:
                 self._send()
@@ -259,7 +257,7 @@ def _shard_task(
     phase, number, start, stop = shard
     try:
         writer.check()
-        if package.name in _OVER or writer.mark(phase, number).exists():
+        if package.name in _OVER or writer.done(phase, number):
             return None
         # Lazy inputs are read in this thread: asking the cluster for them would wait for itself.
         with _LOCK, dask.config.set(scheduler="synchronous"):

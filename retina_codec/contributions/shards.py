@@ -1,8 +1,7 @@
-"""Shards: runs of successive inputs that are worked on and written as one.
+"""Shards: successive inputs that are computed and written together.
 
-Why this file exists: a run in memory, into a store or on a cluster is the same list of shards, so
-that results are the same and what is lost by a crash is one shard. A shard is a whole number of
-batches, and a chunk of the store. Nothing here knows what a contribution is.
+A run in memory, into a store or on a cluster goes through the same shards, so that its results are
+the same and a crash loses one shard. A shard is a whole number of batches and a chunk of a store.
 """
 
 from collections.abc import Callable, Iterator

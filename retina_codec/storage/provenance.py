@@ -1,7 +1,6 @@
-"""What a result says of its origin: settings, weights, arrays and versions, in words and hashes.
+"""Describe what a result comes from: settings, weights, arrays, functions and versions.
 
-Why this file exists: a result must tell by which network, settings and software it came about, and
-a run that is resumed must be the same run. It knows nothing of how contributions are computed.
+Descriptions are texts and hashes that are the same in every process.
 """
 
 import functools
@@ -21,7 +20,20 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["array_text", "check_same", "function_text", "readable", "state_hash", "versions"]
+__all__ = [
+    "array_text",
+    "check_describable",
+    "check_same",
+    "function_text",
+    "modules_text",
+    "readable",
+    "state_hash",
+    "versions",
+]
+
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory
+
+SHOWN = 70  # letters of a value in a message
 
 
 def array_text(values: Any) -> str:
@@ -75,28 +87,45 @@ def versions() -> str:
     return ", ".join(found)
 
 
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-
-
-SHOWN = 70  # letters of a value in a message
-
-
-def check_same(found: Any, identity: Mapping[str, str], path: Any) -> None:
-    """Check that what a store says of its run is this run.
+def check_describable(identity: Mapping[str, str]) -> None:
+    """Refuse a run that holds an object known only by its place in memory.
 
     Parameters
     ----------
-    found : str or None
-        JSON, as written by an earlier run.
-    identity : mapping
-        See `run_identity`.
-    path : path
-        For the message.
+    identity : mapping of str to str
+        The description of the run.
 
     Raises
     ------
     RetinaCodecError
-        If it is no run, or another one: then every difference is named.
+        If a value holds a memory address, which is another one in the next process.
+    """
+    for key, value in identity.items():
+        if held := ADDRESS.search(value):
+            raise RetinaCodecError(
+                "a store must tell this run from others, so everything must be described by its "
+                f"values; {key} holds {_around(value, held.start())}. "
+                "Give its class a __repr__ that shows its values (a dataclass has one), use a "
+                "plain function, or leave store out."
+            )
+
+
+def check_same(found: Any, identity: Mapping[str, str], path: Any) -> None:
+    """Check that a store belongs to this run.
+
+    Parameters
+    ----------
+    found : str or None
+        The identity that the store holds, as JSON.
+    identity : mapping of str to str
+        The identity of this run.
+    path : path
+        Of the store, for the message.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the store holds no run, or another one: then every difference is named.
     """
     way_out = "Choose another name for store, or remove it."
     try:
@@ -114,9 +143,9 @@ def check_same(found: Any, identity: Mapping[str, str], path: Any) -> None:
 
 
 def function_text(function: Any) -> str:
-    """Describe a callable by name, code and what it carries along; not by what it calls."""
+    """Describe a callable by name, code, defaults and closure; not by the functions it calls."""
     if isinstance(function, nn.Module):
-        return f"{_modules_text(function)} {state_hash(function)}"
+        return f"{modules_text(function)} {state_hash(function)}"
     if isinstance(function, functools.partial):
         inner, given = function_text(function.func), [*function.args, function.keywords]
         return f"partial({inner}, {readable(given)})"
@@ -134,8 +163,8 @@ def function_text(function: Any) -> str:
     return f"{function.__qualname__}({held}), code {_digest(_code_text(code))}"
 
 
-def _modules_text(module: nn.Module) -> str:
-    """Describe what a state dict does not hold: structure, own forward code, hooks of others."""
+def modules_text(module: nn.Module) -> str:
+    """Describe what a state dict does not hold: structure, code of `forward`, hooks."""
     found = [ADDRESS.sub("", repr(module))]
     own = {type(part) for part in module.modules() if not type(part).__module__.startswith("torch")}
     found += sorted(_method_text(kind.forward) for kind in own)

@@ -1,9 +1,7 @@
-"""A Zarr store of arrays along time that a long run fills piece by piece and can continue.
+"""Resumable runs: arrays of a Zarr store that are filled piece by piece.
 
-Why this file exists: receptive fields of an hour of recording do not fit in memory and take long.
-As the stores of contributions do (contributions/store.py), a run stands in ``<name>.partial`` until
-it is whole: arrays, which run it is, and a mark per finished piece, made after its values. It does
-not know what is in the arrays.
+Until it is whole, a run stands in ``<name>.partial``: its arrays, a description of the run, and one
+mark for each finished piece, made when the piece is on the disk.
 """
 
 import json
@@ -11,10 +9,10 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,146 +22,300 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.provenance import check_same
 from retina_codec.storage.trees import open_tree, save_tree
 
-__all__ = ["FieldStore", "FolderLock"]
+__all__ = ["FolderLock", "PieceWriter", "Run", "open_run"]
 
-OURS = {"lock", "done", "data.zarr", ".data.zarr.partial", "run.json"}
+HALF_MADE = {"lock", "done", "data.zarr", "run.json.new"}  # what a run may leave before run.json
+
+MOVED = {"lock", "done", "run.json"}  # what is left once the arrays were moved to their place
+
+_LOG = logging.getLogger(__name__)
 
 
-class FieldStore:
-    """Arrays along a first dim, written in pieces of one length; a context.
+def open_run(
+    path: str | os.PathLike[str],
+    identity: Mapping[str, str],
+    arrays: Callable[[], Mapping[str, xr.DataArray]],
+    length: int,
+) -> "Run | xr.DataTree":
+    """Open the store of a run: new, to be continued, or finished.
 
     Parameters
     ----------
     path : path
         Where the finished store shall be, ``name.zarr``.
-    template : xr.Dataset
-        Coordinates and attributes; one variable per array, of the full shape (lazy or broadcast),
-        the first dim being that of the pieces.
-    length : int
-        Of a piece: also the chunks, so that no two pieces touch one file.
     identity : mapping of str to str
-        What the run is; it must be the same when it is continued.
+        What the run is; it must be the same when the run is continued.
+    arrays : callable
+        Returns the arrays to fill by address (``/layers/conv1/contribution``): shape, dtype, dims
+        and attributes count, values do not. Called for a new run only.
+    length : int
+        Of a piece along the first dim: also of the chunks, so that no two pieces share a file.
+
+    Returns
+    -------
+    Run or xr.DataTree
+        The tree if the store holds this very run, finished. A `Run` holds the folder until its
+        context is left.
 
     Raises
     ------
     RetinaCodecError
-        If ``path`` does not end in ``.zarr``, holds something else or another run, or another
-        process writes to it.
+        If ``path`` does not end in ``.zarr``, something else is there, another process writes to
+        it, or it belongs to another run (the message says what differs).
+    """
+    place = Path(path).expanduser().resolve()
+    if place.suffix.lower() != ".zarr":
+        raise RetinaCodecError(
+            f"a store that is filled piece by piece must end in .zarr; got {os.fspath(path)!r}."
+        )
+    partial = place.with_name(place.name + ".partial")
+    if os.path.lexists(place):
+        return _finished(place, partial, identity)
+    if os.path.lexists(partial) and not partial.is_dir():
+        raise RetinaCodecError(
+            f"results are kept in the folder {partial} until they are whole; there is a file of "
+            "that name. Choose another name for store, or remove it."
+        )
+    with _one_line_errors(partial):
+        lock = FolderLock(partial)
+    try:
+        if os.path.lexists(place):  # finished by the process that held the lock until now
+            lock.release()
+            return _finished(place, partial, identity)
+        run = Run(place, PieceWriter(partial, json.dumps(identity, sort_keys=True)), lock)
+        run.begin(identity, arrays, length)
+    except BaseException:
+        lock.release()
+        with suppress(OSError):  # goes only if nothing was in it
+            partial.rmdir()
+        raise
+    return run
+
+
+def _finished(place: Path, partial: Path, identity: Mapping[str, str]) -> xr.DataTree:
+    """Open a finished store; remove what a crash after its last step left beside it."""
+    tree = open_tree(place)
+    try:
+        check_same(tree.attrs.get("run"), identity, place)
+    except RetinaCodecError:
+        tree.close()
+        raise
+    if partial.is_dir() and {entry.name for entry in partial.iterdir()} <= MOVED:
+        shutil.rmtree(partial, ignore_errors=True)
+    return tree
+
+
+@contextmanager
+def _one_line_errors(partial: Path, what: str = "") -> Iterator[None]:
+    """Turn an error of the system into one line; nothing that was written is touched."""
+
+    def refuse(problem: str, way_out: str, error: BaseException) -> NoReturn:
+        raise RetinaCodecError(
+            f"could not write {what}to {partial}: {problem}. What is done is kept: {way_out}."
+        ) from error
+
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, KeyError) as error:
+        way_out = "bring the folder back (every process must see it) and run the same again"
+        refuse("the store is not there (any more)", way_out, error)
+    except OSError as error:
+        problem = error.strerror or str(error).splitlines()[0]
+        refuse(problem, "free some space, or mend this, and run the same again", error)
+
+
+class PieceWriter:
+    """Writes pieces of a run; can be sent to another process that sees the same folder.
+
+    Parameters
+    ----------
+    partial : Path
+        The folder of the unfinished run.
+    identity : str
+        As it stands in the folder.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        template: xr.Dataset,
-        length: int,
-        identity: Mapping[str, str],
-    ) -> None:
-        self.place = Path(path).expanduser().resolve()
-        if self.place.suffix != ".zarr":
+    def __init__(self, partial: Path, identity: str) -> None:
+        self.partial, self.identity = partial, identity
+        self.data = partial / "data.zarr"
+
+    def done(self, piece: str) -> bool:
+        """Say whether a piece is whole, by this run or an earlier one."""
+        return self._mark(piece).exists()
+
+    def _mark(self, piece: str) -> Path:
+        return self.partial / "done" / piece
+
+    def check(self) -> None:
+        """Check that the folder is here and still that of this run."""
+        with _one_line_errors(self.partial):
+            found = (self.partial / "run.json").read_text(encoding="utf-8")
+        if found != self.identity:
             raise RetinaCodecError(
-                f"a store that is filled piece by piece must end in .zarr; got {os.fspath(path)!r}."
+                f"{self.partial} now belongs to another run, begun while this one lasted. Give "
+                "each run a store of its own."
             )
-        self.partial = self.place.with_name(self.place.name + ".partial")
-        self.data = self.partial / "data.zarr"
-        self._template, self._length, self._identity = template, length, dict(identity)
-        self.finished = os.path.lexists(self.place)
-        if self.finished:
-            with open_tree(self.place) as tree:
-                check_same(tree.attrs.get("run"), self._identity, self.place)
-            return
-        self._lock = FolderLock(self.partial)
-        try:
-            self._begin()
-        except BaseException:
-            self._lock.release()
-            raise
+
+    def write(self, piece: str, start: int, found: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write the arrays of a piece, by address, from row ``start``; then its mark."""
+        import zarr
+
+        self.check()
+        with _one_line_errors(self.partial, f"{piece} "):
+            root = zarr.open_group(str(self.data), mode="r+")
+            for address, values in found.items():
+                array: Any = root[address.strip("/")]
+                array[start : start + len(values)] = values
+                # A mark that outlives a power cut must not stand for chunks that do not.
+                chunk = str(start // array.chunks[0])
+                _to_disk(self.data / address.strip("/") / "c" / chunk)
+            self._mark(piece).touch()
+
+    def read(self, address: str) -> npt.NDArray[Any]:
+        """Read a whole array."""
+        import zarr
+
+        with _one_line_errors(self.partial):
+            array: Any = zarr.open_group(str(self.data), mode="r")[address.strip("/")]
+            return np.asarray(array[:])
+
+
+class Run:
+    """A run that is being written: its folder, its lock and its pieces; a context."""
+
+    def __init__(self, place: Path, pieces: PieceWriter, lock: "FolderLock") -> None:
+        self.place, self.pieces, self._lock = place, pieces, lock
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let other processes in; what is done is kept."""
-        if not self.finished:
-            self._lock.release()
-
-    def _begin(self) -> None:
-        described = self.partial / "run.json"
-        if described.exists():
-            check_same(described.read_text(encoding="utf-8"), self._identity, self.partial)
-            return
-        strange = sorted({entry.name for entry in self.partial.iterdir()} - OURS)
-        if strange:
-            raise RetinaCodecError(
-                f"store must be new or hold this run; {self.partial} holds {strange[0]!r} and does "
-                "not say which run it is. Choose another name for store, or remove it."
+        """Release the folder, and say where an interrupted run stands."""
+        self._lock.release()
+        if error[0] is not None and self.pieces.partial.exists():
+            _LOG.warning(
+                "stopped before the end; what is done is kept in %s, and the same call continues",
+                self.pieces.partial,
             )
-        self._create()
-        described.write_text(json.dumps(self._identity), encoding="utf-8")
 
-    def _create(self) -> None:
-        """Write coordinates and empty arrays; a half-made folder is begun again."""
+    def begin(
+        self,
+        identity: Mapping[str, str],
+        arrays: Callable[[], Mapping[str, xr.DataArray]],
+        length: int,
+    ) -> None:
+        """Continue this run, or begin it where nothing or a half-made folder is."""
+        partial = self.pieces.partial
+        with _one_line_errors(partial):
+            described = partial / "run.json"
+            if described.exists():
+                check_same(described.read_text(encoding="utf-8"), identity, partial)
+                if not (self.pieces.data / "zarr.json").exists():
+                    raise RetinaCodecError(
+                        f"the arrays of {partial} are gone, though it says that it holds this "
+                        "run. Bring data.zarr back, or remove the folder and begin again."
+                    )
+                _remove_torn(partial)
+                return
+            strange = sorted({entry.name for entry in partial.iterdir()} - HALF_MADE)
+            if strange:
+                raise RetinaCodecError(
+                    f"store must be new or hold this run; {partial} holds {strange[0]!r} and "
+                    "does not say which run it is. Choose another name for store, or remove it."
+                )
+            try:
+                self._create(arrays(), length)
+            except BaseException:
+                self._empty()
+                raise
+
+    def _empty(self) -> None:
+        """Remove what is in the folder, but not the lock."""
+        for entry in self.pieces.partial.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != "lock":
+                entry.unlink(missing_ok=True)
+
+    def _create(self, arrays: Mapping[str, xr.DataArray], length: int) -> None:
+        """Create empty arrays; ``run.json`` comes last: without it the folder is begun again."""
         import zarr
 
-        shutil.rmtree(self.data, ignore_errors=True)
-        shutil.rmtree(self.partial / "done", ignore_errors=True)
-        (self.partial / "done").mkdir()
-        names = [str(name) for name in self._template.data_vars]
-        save_tree(xr.DataTree(self._template.drop_vars(names)), self.data)
-        root = zarr.open_group(str(self.data), mode="r+")
-        root.attrs["run"] = json.dumps(self._identity, sort_keys=True)
-        for name in names:
-            array = self._template[name]
+        self._empty()
+        partial = self.pieces.partial
+        (partial / "done").mkdir()
+        root = zarr.open_group(str(self.pieces.data), mode="w")
+        for address, array in arrays.items():
             root.create_array(
-                name,
+                address.strip("/"),
                 shape=array.shape,
-                chunks=(min(self._length, array.shape[0]), *(max(1, n) for n in array.shape[1:])),
+                chunks=(min(length, len(array)), *(max(1, size) for size in array.shape[1:])),
                 dtype=array.dtype,
-                fill_value=np.nan,
+                fill_value=np.nan if array.dtype.kind == "f" else 0,
                 dimension_names=tuple(str(dim) for dim in array.dims),
                 attributes={str(key): value for key, value in array.attrs.items()},
             )
+        described = partial / "run.json.new"
+        described.write_text(self.pieces.identity, encoding="utf-8")
+        _to_disk(described)
+        os.replace(described, partial / "run.json")
 
-    def _mark(self, piece: int) -> Path:
-        return self.partial / "done" / f"{piece:06d}"
+    def finish(self, rest: xr.DataTree) -> xr.DataTree:
+        """Add what the pieces do not hold, move the store to its place and open it.
 
-    def done(self, piece: int) -> bool:
-        """Whether a piece was written, by this run or an earlier one."""
-        return self.finished or self._mark(piece).exists()
+        Parameters
+        ----------
+        rest : xr.DataTree
+            The result without the arrays that were filled: coordinates, attributes, statistics.
 
-    def write(self, piece: int, found: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write a piece, then its mark."""
-        import zarr
+        Returns
+        -------
+        xr.DataTree
+            The whole result.
 
-        try:
-            root = zarr.open_group(str(self.data), mode="r+")
-            start = piece * self._length
-            for name, values in found.items():
-                array: Any = root[name]
-                array[start : start + len(values)] = values
-            self._mark(piece).touch()
-        except OSError as error:
-            raise RetinaCodecError(
-                f"could not write to {self.partial}: {error.strerror or error}. What is done is "
-                "kept: free some space, or mend this, and run the same again."
-            ) from error
+        Raises
+        ------
+        RetinaCodecError
+            If something else was put in its place, or the system cannot write; pieces are kept.
+        """
+        partial, data = self.pieces.partial, self.pieces.data
+        with _one_line_errors(partial, "the end "):
+            added, rest = partial / "rest.zarr", rest.copy()
+            rest.attrs["run"] = self.pieces.identity
+            save_tree(rest, added, overwrite=True)
+            for file in sorted(path for path in added.rglob("*") if path.is_file()):
+                goal = data / file.relative_to(added)
+                goal.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, goal)
+            _remove_torn(partial)
+            if os.path.lexists(self.place):
+                raise RetinaCodecError(
+                    f"something was put at {self.place} while the run lasted. What is done is "
+                    f"kept in {partial}: remove the other and run the same again."
+                )
+            os.replace(data, self.place)
+        self._lock.release()  # before its file goes; who takes it now finds the run finished
+        shutil.rmtree(partial, ignore_errors=True)
+        return open_tree(self.place)
 
-    def finish(self) -> xr.Dataset:
-        """Move the store to its place when all pieces are there; open it."""
-        if not self.finished:
-            os.replace(self.data, self.place)
-            self._lock.release()
-            self.finished = True
-            shutil.rmtree(self.partial, ignore_errors=True)
-        return open_tree(self.place).to_dataset()
+
+def _remove_torn(folder: Path) -> None:
+    """Remove the file that a killed writer was at; zarr writes beside and renames."""
+    for left in folder.rglob("*.partial"):
+        if left.is_file():
+            left.unlink(missing_ok=True)
 
 
-NAME = "lock"
+def _to_disk(place: Path) -> None:
+    """Wait until a file, or all files of a folder, are on the disk; none if there is none."""
+    files = place.rglob("*") if place.is_dir() else [place]
+    for file in files:
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 _HELD: set[Path] = set()  # by this process, which the operating system would let in again
-
-
-_LOG = logging.getLogger(__name__)
 
 
 class FolderLock:
@@ -176,7 +328,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / "lock"
         self._stream: IO[str] | None = None
         if self.path in _HELD:
             self._refuse(f"this process ({os.getpid()})")

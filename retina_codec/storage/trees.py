@@ -18,7 +18,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.hdf5 import hdf5_output
 
-__all__ = ["new_output", "open_tree", "save_tree", "sha256_of"]
+__all__ = ["check_output", "new_output", "open_tree", "save_tree", "sha256_of"]
 
 CHUNK_BYTES = 2**20
 
@@ -119,6 +119,41 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
     return tree
 
 
+def check_output(
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+) -> None:
+    """Refuse an output, before any work, as `new_output` does.
+
+    Parameters
+    ----------
+    path, overwrite, inputs
+        See `new_output`.
+
+    Raises
+    ------
+    RetinaCodecError
+        The path exists (without ``overwrite``), or holds an input or the working folder.
+    """
+    destination = Path(path).expanduser().resolve()
+    if not os.path.lexists(destination):
+        return
+    if not overwrite:
+        raise RetinaCodecError(
+            f"the output must not exist yet; {path} does. Choose another name, or replace it "
+            "with overwrite=True (--overwrite)."
+        )
+    kept = [Path(entry).expanduser().resolve() for entry in inputs]
+    for place in [*kept, Path.cwd(), Path.home()]:
+        if place == destination or destination in place.parents:
+            raise RetinaCodecError(
+                f"the output must not replace what is in use; {path} holds {place}. "
+                "Choose another place."
+            )
+
+
 @contextmanager
 def new_output(
     path: str | os.PathLike[str],
@@ -152,7 +187,7 @@ def new_output(
         or the system could not write.
     """
     destination = Path(path).expanduser().resolve()
-    _check_destination(destination, path, overwrite, inputs)
+    check_output(path, overwrite=overwrite, inputs=inputs)
     partial = destination.with_name(f".{destination.name}.partial")
     made: list[Path] = []
     done = False
@@ -162,7 +197,7 @@ def new_output(
         yield partial
         if not os.path.lexists(partial):
             raise RetinaCodecError(f"could not write {path}: nothing was written")
-        _check_destination(destination, path, overwrite, inputs)
+        check_output(path, overwrite=overwrite, inputs=inputs)
         _replace(partial, destination)
         done = True
     except OSError as error:
@@ -334,28 +369,6 @@ def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
         if chunk[axis] > 1 or below <= CHUNK_BYTES:
             break
     return tuple(chunk)
-
-
-def _check_destination(
-    destination: Path,
-    path: str | os.PathLike[str],
-    overwrite: bool,
-    inputs: Iterable[str | os.PathLike[str]],
-) -> None:
-    if not os.path.lexists(destination):
-        return
-    if not overwrite:
-        raise RetinaCodecError(
-            f"the output must not exist yet; {path} does. Choose another name, or replace it "
-            "with overwrite=True (--overwrite)."
-        )
-    kept = [Path(entry).expanduser().resolve() for entry in inputs]
-    for place in [*kept, Path.cwd(), Path.home()]:
-        if place == destination or destination in place.parents:
-            raise RetinaCodecError(
-                f"the output must not replace what is in use; {path} holds {place}. "
-                "Choose another place."
-            )
 
 
 def _make_parents(folder: Path) -> list[Path]:

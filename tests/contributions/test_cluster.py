@@ -25,6 +25,7 @@ from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
+from retina_codec.storage.runs import PieceWriter
 from retina_codec.targets.base import Sum
 from retina_codec.targets.surprisal import Surprisal
 from tests.contributions.killed_run import contents
@@ -341,7 +342,7 @@ def test_a_run_goes_from_here_to_a_cluster_and_back(
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
     """Before it has computed anything."""
-    writer = cluster.ShardWriter(tmp_path / "not here", {}, "{}")
+    writer = cluster.ShardWriter(PieceWriter(tmp_path / "not here", "{}"))
     package = cluster._Package("a run", b"")  # never opened
     problem = cluster._shard_task(package, b"", None, ("contributions", 0, 0, 8), False, writer)
     assert problem is not None

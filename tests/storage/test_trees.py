@@ -162,7 +162,7 @@ FULL_DISK = """
 import resource, signal, sys
 import numpy as np, xarray as xr
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage import save_tree
+from retina_codec.storage.trees import save_tree
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 noise = np.random.default_rng(0).random((1000, 100))

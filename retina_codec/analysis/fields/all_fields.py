@@ -1,13 +1,8 @@
-"""Receptive fields of all cells at all times, as few products of an image and a time course.
-
-Why this file exists: whole fields of an hour of recording are terabytes, and one backward pass per
-cell and time takes days. Here every field is written down as its best products, found without
-making the field, batch by batch. It chooses no events and knows no modes.
+"""Receptive fields of all cells at all times, as products of an image and a time course.
 
 Notation: t times, n cells, r components, l lags, y x pixels in a cell's sight.
 """
 
-import copy
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -20,28 +15,24 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import as_adapter
+from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.probing.borrowed import open_device
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.probing.retina.forward import RetinaFunction
 from retina_codec.progress import progress_bar
 from retina_codec.storage.provenance import state_hash, versions
-from retina_codec.storage.runs import FieldStore
+from retina_codec.storage.runs import open_run
 
 __all__ = ["all_fields", "whole_frames"]
 
 GRADIENT_UNITS = "Hz per standard deviation of intensity"
 
-
 PIECE = 64  # times in one piece of the results
-
 
 CLOSE = 4  # up to this distance between times, the first layer of all times costs less
 
-
 MOST_BYTES = 2**32  # of results in memory
-
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -72,7 +63,7 @@ def all_fields(
     rank : int
         Number of products per field.
     every : int
-        Take every so manieth time.
+        Use every n-th time.
     batch_size : int
         Times at a time; with the cells it decides the memory, about 8 MB per time and 16 cells.
     store : path, optional
@@ -120,26 +111,45 @@ def all_fields(
         raise RetinaCodecError(
             f"rank must be at most the number of lags, {network.history}; got {rank=}."
         )
-    dtype = network.conv3.weight.dtype
-    source = open_inputs(as_adapter(network, None), inputs, dtype)
-    here = network.conv3.weight.device if device is None else open_device(device)
-    moved = network if network.conv3.weight.device == here else copy.deepcopy(network).to(here)
-    worker = _Worker(moved, source, rank, every, batch_size, here)
-    template = _template(network, source, worker)
-    pieces = range(0, template.sizes[source.dim], PIECE)
-    if store is not None:
+    weights = network.conv3.weight
+    source = open_inputs(as_adapter(network, None), inputs, weights.dtype)
+    with borrow(network, device) as lent:
+        worker = _Worker(lent, source, rank, every, batch_size)
+        template = _template(network, source, worker)
+        if store is None:
+            return _in_memory(worker, template, progress)
         identity = {
             "format": "retina-codec fields 1",
             "network": state_hash(network),
             "inputs": source.text(),
-            "settings": f"{rank=}, {every=}, {dtype}",
+            "settings": f"{rank=}, {every=}, {weights.dtype}",
             "versions": versions(),
         }
-        with FieldStore(store, template, PIECE, identity) as sink:
-            left = [n for n in range(len(pieces)) if not sink.done(n)]
-            for n in progress_bar(left, description="receptive fields", progress=progress):
-                sink.write(n, worker.piece(n))
-            return sink.finish()
+        return _in_store(worker, template, store, identity, progress)
+
+
+def _in_store(
+    worker: "_Worker",
+    template: xr.Dataset,
+    store: str | os.PathLike[str],
+    identity: dict[str, str],
+    progress: bool | None,
+) -> xr.Dataset:
+    """Compute the pieces that the store lacks; open it when it is whole."""
+    arrays = {f"/{name}": array for name, array in template.data_vars.items()}
+    run = open_run(store, identity, lambda: arrays, PIECE)
+    if isinstance(run, xr.DataTree):
+        return run.to_dataset()
+    with run:
+        left = [n for n in worker.pieces if not run.pieces.done(f"{n:06d}")]
+        for n in progress_bar(left, description="receptive fields", progress=progress):
+            found = {f"/{name}": values for name, values in worker.piece(n).items()}
+            run.pieces.write(f"{n:06d}", n * PIECE, found)
+        return run.finish(xr.DataTree(template.drop_vars(list(template.data_vars)))).to_dataset()
+
+
+def _in_memory(worker: "_Worker", template: xr.Dataset, progress: bool | None) -> xr.Dataset:
+    """Compute all pieces."""
     size = sum(array.size * array.dtype.itemsize for array in template.data_vars.values())
     if size > MOST_BYTES:
         raise RetinaCodecError(
@@ -147,7 +157,7 @@ def all_fields(
             "kept in memory. Give store='fields.zarr', or a larger every."
         )
     found = {str(name): np.empty(a.shape, a.dtype) for name, a in template.data_vars.items()}
-    for n in progress_bar(range(len(pieces)), description="receptive fields", progress=progress):
+    for n in progress_bar(worker.pieces, description="receptive fields", progress=progress):
         for name, values in worker.piece(n).items():
             found[name][n * PIECE : n * PIECE + len(values)] = values
     return template.assign(
@@ -160,19 +170,19 @@ class _Worker:
 
     def __init__(
         self,
-        network: RetinaCNN,
+        network: Any,
         source: Source,
         rank: int,
         every: int,
         batch_size: int,
-        device: torch.device,
     ) -> None:
-        plain = network.collapse().eval()
+        plain: RetinaCNN = network.collapse().eval()
         close = source.consecutive and every <= CLOSE
         self.function = RetinaFunction(plain, ["conv1"], consecutive=close)
         self.fields, self.source, self.rank, self.every = RetinaFields(plain), source, rank, every
-        self.batch_size, self.device, self.close = batch_size, device, close
+        self.batch_size, self.device, self.close = batch_size, plain.conv3.weight.device, close
         self.count = len(range(0, len(source), every))
+        self.pieces = range(-(-self.count // PIECE))
 
     def piece(self, number: int) -> Arrays:
         """Return every array of piece ``number``."""

@@ -66,7 +66,7 @@ def test_functions_by_code_and_what_they_carry(make: Any, others: list[Any]) -> 
 
 def test_another_process_finds_the_same_text() -> None:
     program = (
-        "from tests.storage.test_identity import *;"
+        "from tests.storage.test_provenance import *;"
         "print(function_text(scaled(torch.ones(2))), function_text(linear(0)))"
     )
     done = subprocess.run(
