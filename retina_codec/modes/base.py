@@ -5,12 +5,21 @@ from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.registry import Registry
 
-__all__ = ["Decomposition", "Fitted", "at_least", "between", "decomposition_of", "registry"]
+__all__ = [
+    "Decomposition",
+    "Fitted",
+    "at_least",
+    "between",
+    "decomposition_of",
+    "registry",
+    "unit_rows",
+]
 
 FOLDER = "retina_codec.modes.decompositions"
 
@@ -125,7 +134,14 @@ def decomposition_of(attrs: Mapping[str, Any]) -> Decomposition:
     RetinaCodecError
         If no decomposition of this name is registered.
     """
-    return registry.get(str(attrs.get("method", "none"))).from_settings(attrs)
+    name = str(attrs.get("method", "none"))
+    if name not in (known := registry.list()):
+        raise RetinaCodecError(
+            f"the decomposition that results were made with must be known; they name {name!r}, "
+            f"known are {', '.join(known)}. Import the module that defines it, or decompose with "
+            "one of these."
+        )
+    return registry.get(name).from_settings(attrs)
 
 
 def at_least(decomposition: object, lowest: float, *names: str) -> None:
@@ -146,6 +162,12 @@ def between(decomposition: object, low: float, high: float, *names: str) -> None
             raise RetinaCodecError(
                 f"{name} must lie between {low:g} and {high:g}; got {name}={value}."
             )
+
+
+def unit_rows(dictionary: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows (mode, feature) at unit length and their lengths (mode,); rows of 0 stay."""
+    length = dictionary.norm(dim=1)
+    return dictionary / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None], length
 
 
 def _check(name: str, item: object) -> None:

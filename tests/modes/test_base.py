@@ -81,7 +81,7 @@ def test_the_batch_form_is_not_the_other():
 
 @pytest.mark.parametrize("attrs", [{}, {"method": "ICA"}])
 def test_unknown_decompositions_list_the_known_ones(attrs):
-    with pytest.raises(RetinaCodecError, match="Valid names: SparseAutoencoder, GatedAutoencoder"):
+    with pytest.raises(RetinaCodecError, match="known are SparseAutoencoder, GatedAutoencoder"):
         decomposition_of(attrs)
 
 

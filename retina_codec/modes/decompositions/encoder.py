@@ -1,9 +1,4 @@
-"""The encoder network of the sparse autoencoder: sparse coding, unrolled and learned.
-
-Why this file exists: a network that names the modes of a sample in one pass, fast enough for long
-recordings, and honest to compare with the search that it learned from. It is not where the modes
-come from: the dictionary is found before (``autoencoder``).
-"""
+"""Encoder network of the sparse autoencoder: sparse coding, unrolled into learned steps."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +12,7 @@ LEARNING_RATE = 3e-3
 
 
 class UnrolledEncoder(nn.Module):
-    """Guess the loadings of a sample by a few learned steps of sparse coding.
+    """Estimate the loadings of a sample by a few learned steps of sparse coding.
 
     u = x / ‖x‖, a₀ = 0, aᵢ₊₁ = ReLU(aᵢ + (u − aᵢ D) Wᵢ − bᵢ), loading = ‖x‖ a: twice the sample
     gives twice the loadings, so rare large samples are as easy as ordinary ones. Wᵢ and bᵢ are
@@ -89,7 +84,7 @@ def train_encoder(
     dictionary = network.dictionary
     wanted = to_dense(*codes, len(dictionary))
     weight = sample_weights(features)
-    weight = weight / (weight * features.square().sum(1)).mean()  # loss 1 before anything is known
+    weight = weight / (weight * features.square().sum(1)).mean()  # loss 1 at loadings of 0
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs))

@@ -1,20 +1,22 @@
-"""The published form of the decomposition: a sparse autoencoder whose loadings are gates.
+"""The sparse autoencoder as published: its loadings are gates, 0 or from a threshold to 1.
 
-Kept so that the paper's setting can be reproduced and compared. It is not the default: its
-loadings are 0 or between ``threshold`` and 1, almost binary, while contributions to surprisal are
-heavy-tailed, and with the published rates a small data set can end with almost every mode dead.
+With the published learning rates most modes of a small data set may end without any loading.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import Decomposition, Fitted, at_least, between
-from retina_codec.progress import progress_bar
+from retina_codec.modes.base import Decomposition, Fitted, at_least, between, unit_rows
+from retina_codec.modes.decompositions.training import (
+    TrainedNetwork,
+    split_samples,
+    train_network,
+)
 
 __all__ = ["GatedAutoencoder"]
 
@@ -31,49 +33,59 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-class GatedNetwork(nn.Module):
+class GatedNetwork(TrainedNetwork):
     """Encoder with gates and a dictionary; see `GatedAutoencoder` for the formula."""
 
-    def __init__(
-        self,
-        features: int,
-        modes: int,
-        threshold: float,
-        dropout: float,
-        *,
-        hidden: int | None = None,
-        non_negative: bool = True,
-    ) -> None:
+    def __init__(self, features: int, settings: "GatedAutoencoder") -> None:
         super().__init__()
-        width = features if hidden is None else hidden
+        self.settings = settings
+        width = features if settings.hidden is None else settings.hidden
+        modes = settings.modes or settings.modes_per_feature * features
         block = [
             part
             for before in (features, width)
             for part in (
                 nn.Linear(before, width),
-                nn.Dropout(dropout),
+                nn.Dropout(settings.dropout),
                 nn.ReLU(),
                 nn.LayerNorm(width),
             )
         ]
         self.encoder = nn.Sequential(*block, nn.Linear(width, modes, bias=False), nn.Sigmoid())
         start = torch.rand(modes, features)
-        if non_negative:
+        if settings.sign_consistent:
             start = start / features**0.5
         else:
             start = (2 * start - 1) * (6 / (modes + features)) ** 0.5
         self.dictionary = nn.Parameter(start)
-        self.threshold = threshold
 
     def gates(self, samples: Tensor) -> Tensor:
         """Return gates (sample, mode): 0, or from the threshold to 1."""
         gate: Tensor = self.encoder(samples)
-        return torch.where(gate >= self.threshold, gate, 0.0)  # the mask carries no gradient
+        # the mask carries no gradient
+        return torch.where(gate >= self.settings.threshold, gate, 0.0)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Return gates (sample, mode) and the rebuilt samples (sample, feature)."""
         gate = self.gates(samples)
         return gate, gate @ self.dictionary
+
+    def rebuild(self, samples: Tensor) -> Tensor:
+        """Return gates times the dictionary."""
+        rebuilt: Tensor = self(samples)[1]
+        return rebuilt
+
+    def loss(self, samples: Tensor) -> Tensor:
+        """Return mean (x − x̂)² and the penalties."""
+        gate, rebuilt = self(samples)
+        loss: Tensor = (samples - rebuilt).square().mean()
+        loss = loss + self.settings.loading_penalty * gate.abs().mean()
+        return loss + self.settings.dictionary_penalty * self.dictionary.abs().mean()
+
+    def constrain(self) -> None:
+        """Set entries of the dictionary below 0 to 0, unless signs are free."""
+        if self.settings.sign_consistent:
+            self.dictionary.clamp_(min=0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,67 +208,27 @@ class GatedAutoencoder(Decomposition):
         -------
         FittedGates
         """
-        train = len(features) - max(1, round(self.validation * len(features)))
-        if train < 1:
+        train, judge = split_samples(features, self.validation)
+        if len(train) < 1:
             raise RetinaCodecError(
                 f"The fit needs at least 1 training sample; got {len(features)} with "
                 f"validation={self.validation}. Give more samples or a smaller validation."
             )
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
             torch.manual_seed(self.seed)
-            width = features.shape[1]
-            network = GatedNetwork(
-                width,
-                self.modes_per_feature * width if self.modes is None else self.modes,
-                self.threshold,
-                self.dropout,
-                hidden=self.hidden,
-                non_negative=self.sign_consistent,
-            ).to(features.device)
-            kept, epoch = self._train(network, features[:train], features[train:], progress)
-        network.load_state_dict(kept)
-        network.eval().requires_grad_(False)
-        length = network.dictionary.norm(dim=1)
-        tiny = torch.finfo(length.dtype).tiny
-        return FittedGates(
-            dictionary=network.dictionary / length.clamp(min=tiny)[:, None],
-            length=length,
-            network=network,
-            epochs=epoch,
-        )
-
-    def _train(
-        self, network: GatedNetwork, train: Tensor, judge: Tensor, progress: bool | None
-    ) -> tuple[dict[str, Tensor], int]:
-        optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        scheduler = torch.optim.lr_scheduler
-        steady = scheduler.StepLR(optimizer, self.decay_every, self.decay)
-        falling = scheduler.ReduceLROnPlateau(optimizer, factor=self.decay, patience=self.plateau)
-        best, kept, kept_epoch = float("inf"), copy.deepcopy(network.state_dict()), 0
-        epochs = range(1, self.epochs + 1)
-        for epoch in progress_bar(epochs, description="gated modes", progress=progress):
-            network.train()
-            total = 0.0
-            for batch in torch.split(torch.randperm(len(train)), self.batch_size):
-                samples = train[batch.to(train.device)]
-                gate, rebuilt = network(samples)
-                loss = (samples - rebuilt).square().mean()
-                loss = loss + self.loading_penalty * gate.abs().mean()
-                loss = loss + self.dictionary_penalty * network.dictionary.abs().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                total += float(loss.detach())
-                if self.sign_consistent:
-                    with torch.no_grad():
-                        network.dictionary.clamp_(min=0)
-            if self.plateau:
-                falling.step(total)
-            else:
-                steady.step()
-            network.eval()
-            with torch.no_grad():
-                error = float((judge - network(judge)[1]).square().mean())
-            if error < best:
-                best, kept, kept_epoch = error, copy.deepcopy(network.state_dict()), epoch
-        return kept, kept_epoch
+            network = GatedNetwork(features.shape[1], self).to(features.device)
+            optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
+            epoch = train_network(
+                network,
+                train,
+                judge,
+                scheduler=ReduceLROnPlateau(optimizer, factor=self.decay, patience=self.plateau)
+                if self.plateau
+                else StepLR(optimizer, self.decay_every, self.decay),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                description="gated modes",
+                progress=progress,
+            )
+        dictionary, length = unit_rows(network.dictionary)
+        return FittedGates(dictionary=dictionary, length=length, network=network, epochs=epoch)

@@ -1,8 +1,4 @@
-"""k-means as a decomposition: one mode at a time, always with the same amplitude.
-
-Why this file exists: it is the extreme of sparsity, and a common first look at data. It groups
-samples, not cells: pathways are another matter (``analysis``).
-"""
+"""k-means over samples as a decomposition: one mode at a time, always with the same amplitude."""
 
 from dataclasses import dataclass
 
@@ -11,7 +7,7 @@ import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import Decomposition, Fitted, at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least, unit_rows
 
 __all__ = ["FittedClusters", "KMeans"]
 
@@ -75,6 +71,5 @@ class KMeans(Decomposition):
         model = Clustering(self.modes, n_init=self.restarts, random_state=self.seed).fit(points)
         centre = torch.as_tensor(model.cluster_centers_, dtype=features.dtype)
         centre = centre.to(features.device)
-        length = centre.norm(dim=1)
-        unit = centre / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
+        unit, length = unit_rows(centre)
         return FittedClusters(dictionary=unit, length=length, epochs=int(model.n_iter_))

@@ -1,7 +1,4 @@
-"""Modes without a search: principal components, and channels as they are.
-
-Why this file exists: both are what a sparse decomposition must beat at equal sparsity, and the
-first has a closed form. They are not sparse by themselves; ``active`` makes them so.
+"""Principal components, and single features, as modes; ``active`` makes their loadings sparse.
 
 Notation: X (sample, feature), D (mode, feature) rows of unit length, Z (sample, mode).
 """

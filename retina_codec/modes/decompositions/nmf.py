@@ -1,8 +1,4 @@
-"""Matrix factorisations with loadings >= 0: dense by themselves, sparse if asked.
-
-Why this file exists: non-negative factorisation rebuilds contributions well and is well known; it
-shows what sparsity costs. Its modes are found without a limit on how many act at a time. The
-default, sparse way is elsewhere (``autoencoder``).
+"""Matrix factorisations with loadings >= 0, fitted without a limit on the active modes.
 
 Notation: X (sample, feature), D (mode, feature) rows of unit length, Z (sample, mode) >= 0.
 """
@@ -14,15 +10,13 @@ import torch
 from torch import Tensor
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import Decomposition, Fitted, at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least, unit_rows
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.progress import progress_bar
 
 __all__ = ["NMF", "FittedFactors", "SemiNMF", "nonnegative_loadings"]
 
 SWEEPS = 500  # of the loadings when a new sample is coded
-
-
 SETTLED = 1e-4  # change of the loadings in a sweep, relative to their size, that ends the coding
 
 
@@ -82,12 +76,6 @@ class FittedFactors(Fitted):
             return nonnegative_loadings(features, self.dictionary)
         codes = coding.sparse_codes(features, self.dictionary, self.active)
         return coding.to_dense(*codes, len(self.dictionary))
-
-
-def _unit_rows(dictionary: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows of unit length, and the lengths (mode,) they had; rows of 0 stay."""
-    length = dictionary.norm(dim=1)
-    return dictionary / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None], length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +144,7 @@ class NMF(_Factorisation):
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(positive.cpu().numpy())
         dictionary = torch.as_tensor(model.components_, dtype=features.dtype)
-        unit, _ = _unit_rows(dictionary.to(features.device))
+        unit, _ = unit_rows(dictionary.to(features.device))
         return FittedFactors(dictionary=unit, active=self.active, epochs=int(model.n_iter_))
 
 
@@ -211,7 +199,7 @@ class SemiNMF(_Factorisation):
                 gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device),
                 loading.T @ data,
             )
-            dictionary, length = _unit_rows(dictionary)
+            dictionary, length = unit_rows(dictionary)
             loading = nonnegative_loadings(data, dictionary, start=loading * length, sweeps=1)
             now = float((data - loading @ dictionary).square().sum())
             if error - now <= self.tolerance * energy:

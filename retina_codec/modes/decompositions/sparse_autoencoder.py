@@ -1,12 +1,7 @@
-"""The sparse autoencoder: few modes at a time, each with a free amplitude.
+"""The sparse autoencoder: few modes per sample, with free amplitudes.
 
-A dictionary (the decoder) whose rows are modes, and an encoder network that names, for one sample,
-the few modes that rebuild it. What it is, said plainly: the dictionary is not trained by gradient
-but by alternating exact steps (sparse codes of all samples, then each mode solved on its users);
-the encoder is trained by gradient to give those codes in one pass; and at use its proposal is
-polished by least squares and a few exchanges. Gradient training alone left most modes dead on data
-of this size. What it is not: it knows nothing of labels, layers or signs (``decomposition`` does),
-nor of the published gated form (``gated``).
+The dictionary is found by alternating exact steps, since gradient training alone left most modes
+unused; the encoder is trained by gradient to give the same codes, polished by least squares.
 """
 
 from collections.abc import Callable
@@ -20,14 +15,13 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.base import Decomposition, Fitted, at_least, between
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.modes.decompositions.encoder import UnrolledEncoder, train_encoder
+from retina_codec.modes.decompositions.training import split_samples
 from retina_codec.progress import progress_bar
 
 __all__ = ["FittedAutoencoder", "SparseAutoencoder", "without_cheapest"]
 
 CANDIDATES = 1.5  # the search starts with this many times the modes asked for
-
-
-ROUGH = 2  # alternations before spare modes are taken away; more help little and amplify rounding
+ROUGH = 2  # alternations before spare modes are removed; more help little and amplify rounding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,16 +149,16 @@ class SparseAutoencoder(Decomposition):
         -------
         FittedAutoencoder
         """
-        train = len(features) - max(1, round(self.validation * len(features)))
-        if train < 2:
+        train, judge = split_samples(features, self.validation)
+        if len(train) < 2:
             raise RetinaCodecError(
                 f"The fit needs at least 2 training samples; got {len(features)} with "
                 f"validation={self.validation}. Give more samples or a smaller held_out."
             )
-        if self.sign_consistent and not bool((features[:train] > 0).any()):
+        if self.sign_consistent and not bool((train > 0).any()):
             raise RetinaCodecError(
-                f"The first {train} of {len(features)} samples have no positive feature to start "
-                "from. Give samples in which the network is active, or a smaller validation."
+                f"The first {len(train)} of {len(features)} samples have no positive feature to "
+                "start from. Give samples in which the network is active, or a smaller validation."
             )
         best: _Candidate | None = None
         rounds = progress_bar(
@@ -173,7 +167,7 @@ class SparseAutoencoder(Decomposition):
         with rounds:
             for restart in range(self.restarts):
                 generator = torch.Generator().manual_seed(1000 * self.seed + restart)
-                found = self._search(features[:train], features[train:], generator, rounds.update)
+                found = self._search(train, judge, generator, rounds.update)
                 rounds.update((restart + 1) * self.epochs - rounds.n)
                 if best is None or found.error < best.error:
                     best = found
@@ -205,7 +199,7 @@ class SparseAutoencoder(Decomposition):
         generator: torch.Generator,
         step: Callable[[], object],
     ) -> _Candidate:
-        """Run one start: choose points, alternate, take away spare modes, alternate again."""
+        """Run one start: choose points, alternate, remove spare modes, alternate again."""
         weight = coding.sample_weights(train)
         number = max(self.modes + 4, round(CANDIDATES * self.modes))
         dictionary = coding.choose_directions(
@@ -226,7 +220,7 @@ class SparseAutoencoder(Decomposition):
         epochs: int,
         step: Callable[[], object],
     ) -> _Candidate:
-        """Alternate codes and dictionary until the samples that judge gain no more."""
+        """Alternate codes and dictionary until the validation error falls no more."""
         best = _Candidate(dictionary.clone(), self._error(judge, dictionary), 0)
         codes = self._codes(train, dictionary)
         since = 0
@@ -243,9 +237,9 @@ class SparseAutoencoder(Decomposition):
         return best
 
     def _prune(self, train: Tensor, weight: Tensor, dictionary: Tensor) -> Tensor:
-        """Take away the cheapest modes until each is worth its place and few enough are left.
+        """Remove modes until each lowers the error by ``minimum_gain`` and few enough are left.
 
-        Half of those to go are taken at once, but never a mode and the one most like it.
+        Half of the surplus is removed at once, but never a mode and the one most like it.
         """
         energy = train.square().sum()
         weighted_energy = (weight * train.square().sum(1)).sum()
@@ -281,15 +275,15 @@ class SparseAutoencoder(Decomposition):
         )
 
     def _error(self, features: Tensor, dictionary: Tensor) -> float:
-        """Weighted squared error of the samples that judge."""
+        """Weighted squared error of the validation samples."""
         left = features - coding.reconstruct(*self._codes(features, dictionary), dictionary)
         return float((coding.sample_weights(features) * left.square().sum(1)).sum())
 
 
 def without_cheapest(dictionary: Tensor, cost: Tensor, count: int) -> Tensor:
-    """Return the modes (kept,) that stay when up to ``count`` of the cheapest leave together.
+    """Return the modes (kept,) that are left when up to ``count`` of the cheapest are removed.
 
-    The mode most like one that leaves stays, for it takes its place.
+    The mode most like a removed one stays, because it takes over its samples.
     """
     likeness = dictionary @ dictionary.T
     heir = likeness.fill_diagonal_(-torch.inf).argmax(1).tolist()

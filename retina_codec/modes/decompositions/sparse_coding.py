@@ -1,7 +1,4 @@
-"""Sparse non-negative coding: which few modes, and how much of each, rebuild a sample.
-
-The numerical kernels under the sparse autoencoder: tensors in, tensors out, no labels, no state.
-Not a public door: shapes and values are trusted, they were checked in ``decomposition``.
+"""Sparse non-negative coding: the few modes, and their amplitudes, that best rebuild a sample.
 
 Notation: X (sample, feature) data; D (mode, feature) dictionary, rows of unit length; a code is a
 pair S (sample, slot) of mode numbers and A (sample, slot) amplitudes >= 0, where an unused slot
@@ -26,11 +23,7 @@ __all__ = [
 ]
 
 RIDGE = 1e-5  # added to the unit diagonal: two equal modes stay solvable
-
-
 FLOOR = 0.1  # samples shorter than this share of the root mean square length weigh no more
-
-
 BLOCK_ELEMENTS = 2**24  # samples × modes handled at once
 
 

@@ -1,45 +1,70 @@
-"""Top-k sparse autoencoders: one linear encoder, and a fixed number of loadings.
+"""Top-k sparse autoencoders: a linear encoder of which the largest loadings are kept.
 
-Why this file exists: they are what most others use to find features in networks, so ours must
-stand beside them. Trained by gradient alone, with a second loss that calls dead modes back. They
-have no offsets: a contribution of zero means that nothing acted.
+A second loss trains modes that no sample uses.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.base import Decomposition, Fitted, at_least, between
 from retina_codec.modes.decompositions import sparse_coding as coding
 from retina_codec.modes.decompositions.linear import keep_largest
-from retina_codec.progress import progress_bar
+from retina_codec.modes.decompositions.training import (
+    TrainedNetwork,
+    split_samples,
+    train_network,
+)
 
 __all__ = ["BatchTopKAutoencoder", "FittedTopK", "TopKAutoencoder"]
 
 
-class TopKNetwork(nn.Module):
+class TopKNetwork(TrainedNetwork):
     """Linear encoder and dictionary; see `TopKAutoencoder` for the formula."""
 
-    def __init__(self, dictionary: Tensor) -> None:
+    def __init__(self, dictionary: Tensor, settings: "TopKAutoencoder") -> None:
         super().__init__()
+        self.settings = settings
         self.dictionary = nn.Parameter(dictionary.clone())  # (mode, feature)
         self.weight = nn.Parameter(dictionary.T.clone())  # (feature, mode)
         self.bias = nn.Parameter(dictionary.new_zeros(len(dictionary)))
+        self.used = torch.zeros(len(dictionary), dtype=torch.bool, device=dictionary.device)
+        self.dead = torch.zeros_like(self.used)  # modes that no sample used in the last epoch
 
     def forward(self, samples: Tensor) -> Tensor:
         """Return loadings (sample, mode) >= 0 before the choice of the largest."""
         return torch.relu(samples @ self.weight + self.bias)
 
-    @torch.no_grad()
-    def normalise(self, non_negative: bool) -> None:
-        """Give every mode unit length, without entries below 0 if asked."""
-        if non_negative:
+    def rebuild(self, samples: Tensor) -> Tensor:
+        """Return the chosen loadings times the dictionary."""
+        return self.settings.choose(self(samples)) @ self.dictionary
+
+    def loss(self, samples: Tensor) -> Tensor:
+        """Return mean ‖x − x̂‖², and the loss of dead modes while there are any."""
+        loading = self(samples)
+        chosen = self.settings.choose(loading)
+        left = samples - chosen @ self.dictionary
+        loss = left.square().sum(1).mean()
+        if self.settings.revival > 0 and bool(self.dead.any()):
+            spare = keep_largest(loading * self.dead, self.settings.active)
+            missed = left.detach() - spare @ self.dictionary
+            loss = loss + self.settings.revival * missed.square().sum(1).mean()
+        self.used |= (chosen > 0).any(0)
+        return loss
+
+    def constrain(self) -> None:
+        """Give every mode unit length, without entries below 0 unless signs are free."""
+        if self.settings.sign_consistent:
             self.dictionary.clamp_(min=0)
         tiny = torch.finfo(self.dictionary.dtype).tiny
         self.dictionary.div_(self.dictionary.norm(dim=1, keepdim=True).clamp(min=tiny))
+
+    def end_epoch(self) -> None:
+        """Note which modes were not used."""
+        self.dead, self.used = ~self.used, torch.zeros_like(self.used)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,70 +143,55 @@ class TopKAutoencoder(Decomposition):
         -------
         FittedTopK
         """
-        train = len(features) - max(1, round(self.validation * len(features)))
+        train, judge = split_samples(features, self.validation)
         generator = torch.Generator().manual_seed(self.seed)
         start = coding.choose_directions(
-            features[: max(train, 0)], self.modes, generator, non_negative=self.sign_consistent
+            train, self.modes, generator, non_negative=self.sign_consistent
         )
         if len(start) == 0:
             raise RetinaCodecError(
-                f"The fit needs training samples with features to start from; the first {train} "
-                f"of {len(features)} have none. Give samples in which the network is active, or a "
-                "smaller validation."
+                f"The fit needs training samples with features to start from; the first "
+                f"{len(train)} of {len(features)} have none. Give samples in which the network is "
+                "active, or a smaller validation."
             )
-        return self._train(
-            TopKNetwork(start), features[:train], features[train:], generator, progress
-        )
+        network = TopKNetwork(start, self)
+        epochs = self.train(network, train, judge, generator, progress)
+        return self._fitted(network, train, epochs)
 
-    def _choose(self, loading: Tensor) -> Tensor:
-        """Keep the loadings of a batch that take part in training."""
-        return keep_largest(loading, self.active)
-
-    def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
-        del train
-        dictionary = network.dictionary.detach()
-        return FittedTopK(dictionary=dictionary, epochs=epochs, network=network, active=self.active)
-
-    def _train(
+    def train(
         self,
         network: TopKNetwork,
         train: Tensor,
         judge: Tensor,
         generator: torch.Generator,
         progress: bool | None,
-    ) -> FittedTopK:
+    ) -> int:
+        """Train the network in place; return the epoch whose state was kept."""
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs)
-        best, kept, kept_epoch = float("inf"), copy.deepcopy(network.state_dict()), 0
-        dead = torch.zeros(len(network.bias), dtype=torch.bool, device=train.device)
-        rounds = range(1, self.epochs + 1)
-        for epoch in progress_bar(rounds, description="top-k modes", progress=progress):
-            used = torch.zeros_like(dead)
-            order = torch.randperm(len(train), generator=generator)
-            for batch in torch.split(order.to(train.device), self.batch_size):
-                loading = network(train[batch])
-                kept_loading = self._choose(loading)
-                left = train[batch] - kept_loading @ network.dictionary
-                loss = left.square().sum(1).mean()
-                if self.revival > 0 and bool(dead.any()):
-                    spare = keep_largest(loading * dead, self.active)
-                    missed = left.detach() - spare @ network.dictionary
-                    loss = loss + self.revival * missed.square().sum(1).mean()
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                network.normalise(self.sign_consistent)
-                used |= (kept_loading > 0).any(0)
-            schedule.step()
-            dead = ~used
-            with torch.no_grad():
-                rebuilt = self._choose(network(judge)) @ network.dictionary
-                error = float((judge - rebuilt).square().mean())
-            if error < best:
-                best, kept, kept_epoch = error, copy.deepcopy(network.state_dict()), epoch
-        network.load_state_dict(kept)
-        network.eval().requires_grad_(False)
-        return self._fitted(network, train, kept_epoch)
+        return train_network(
+            network,
+            train,
+            judge,
+            scheduler=CosineAnnealingLR(optimizer, self.epochs),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            generator=generator,
+            description="top-k modes",
+            progress=progress,
+        )
+
+    def choose(self, loading: Tensor) -> Tensor:
+        """Keep the loadings of a batch (sample, mode) that take part in training; others are 0."""
+        return keep_largest(loading, self.active)
+
+    def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
+        del train
+        return FittedTopK(
+            dictionary=network.dictionary.detach(),
+            epochs=epochs,
+            network=network,
+            active=self.active,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +207,7 @@ class BatchTopKAutoencoder(TopKAutoencoder):
     Bussmann, Leask, Nanda 2024, BatchTopK sparse autoencoders.
     """
 
-    def _choose(self, loading: Tensor) -> Tensor:
+    def choose(self, loading: Tensor) -> Tensor:
         """Keep the ``active`` · n largest loadings of n samples together."""
         return torch.where(loading >= self._lowest(loading), loading, 0.0)
 

@@ -1,8 +1,4 @@
-"""What a decomposition must beat: parts left at random, and data without relations.
-
-Why this file exists: a large share of the variance can be rebuilt with modes that nobody learned.
-These are methods like the others, but for controls, not for use.
-"""
+"""Controls of a decomposition: random modes, a random encoder, and shuffled data."""
 
 from dataclasses import dataclass
 
@@ -10,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retina_codec.modes.base import Decomposition, Fitted, at_least
+from retina_codec.modes.base import Decomposition, Fitted, at_least, unit_rows
 from retina_codec.modes.decompositions.linear import keep_largest
 from retina_codec.modes.decompositions.nmf import FittedFactors
 
@@ -108,8 +104,7 @@ class FrozenEncoder(_Frozen, register=False):
         identity = torch.eye(self.modes, dtype=gram.dtype, device=gram.device)
         rows = torch.linalg.solve(gram + ridge * identity, loading.T @ features.double())
         rows = rows.to(features.dtype)
-        length = rows.norm(dim=1)
-        unit = rows / length.clamp(min=torch.finfo(length.dtype).tiny)[:, None]
+        unit, length = unit_rows(rows)
         return FittedRandomEncoder(
             dictionary=unit, length=length, weight=weight, active=self.active
         )
@@ -118,7 +113,7 @@ class FrozenEncoder(_Frozen, register=False):
 def shuffle_features(
     values: np.ndarray, parts: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-    """Deal every feature out over the samples anew, on its own, within each part.
+    """Permute each feature independently over the samples of each part.
 
     Each feature keeps its values; relations between features are gone.
 

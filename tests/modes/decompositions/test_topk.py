@@ -80,14 +80,13 @@ def test_revival_calls_a_dead_mode_back(features):
     def column(revival):
         """Encoder weights of a mode that is never among the largest."""
         method = TopKAutoencoder(modes=5, active=2, revival=revival, epochs=5, learning_rate=1e-3)
-        network = TopKNetwork(start)
+        network = TopKNetwork(start, method)
         with torch.no_grad():
             network.weight[:, 0] *= 1e-3
             network.bias[1:] = 0.5
         generator = torch.Generator().manual_seed(0)
-        fitted = method._train(network, features[:640], features[640:], generator, False)
-        assert fitted.epochs > 1
-        return fitted.network.weight[:, 0]
+        assert method.train(network, features[:640], features[640:], generator, False) > 1
+        return network.weight[:, 0]
 
     assert torch.equal(column(0.0), start[0] * 1e-3)  # no gradient reaches it
     called = column(1.0)
