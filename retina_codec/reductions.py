@@ -1,8 +1,7 @@
-"""Reductions: from one contribution per hidden unit to what is kept.
+"""Reductions: from one contribution per hidden unit to what results keep.
 
-Why this file exists: the order matters (sign first, then sum over space), because excitation at
-one place and inhibition at another would otherwise cancel; and one place must know the dims that
-each reduction leaves. It is not a statistic of contributions.
+Contributions are split by sign before they are summed over space, so that excitation at one place
+does not cancel inhibition at another.
 """
 
 from abc import ABC, abstractmethod
@@ -28,10 +27,19 @@ SIGNS = ("inhibitory", "excitatory")
 
 
 class Reduction(ABC):
-    """What is kept of the units of a layer; frozen dataclasses.
+    """What is kept of the units of a layer.
 
-    A subclass gets values with the channel axis second, ``(batch, channel, space...)``. The sum
-    of what it keeps must be the sum over units.
+    Must
+    ----
+    - be a frozen dataclass whose fields are all its parameters (results name them);
+    - take values with the channel axis second, ``(batch, channel, space...)``;
+    - keep the sum over units: what `contribution` returns adds up to it.
+
+    Should
+    ------
+    - override `coords`, if its dims are not ``sign`` and ``channel``;
+    - set `needs_whole_layer`, if it keeps units that do not act on the output (the fast path of a
+      `RetinaCNN` leaves them out).
     """
 
     needs_whole_layer: bool = False
@@ -53,7 +61,7 @@ class Reduction(ABC):
         return {"sign": list(SIGNS), "channel": np.arange(shape[0])}
 
     def describe(self) -> str:
-        """Return the readable form that goes into the provenance."""
+        """Return the readable form that results hold."""
         return repr(self)
 
 
@@ -89,13 +97,13 @@ class HeadSums(Reduction):
     Parameters
     ----------
     heads : int
-        Number of heads; they lie one after the other along the channel axis, as in the input of
-        an attention's output projection. The result's ``channel`` counts heads.
+        Number of heads; they follow each other along the channel axis, as in the input of an
+        attention's output projection. ``channel`` of the results counts heads.
 
     Raises
     ------
     RetinaCodecError
-        If the channels of a layer cannot be shared out evenly.
+        If the number of channels of a layer is no multiple of heads.
 
     References
     ----------
@@ -113,8 +121,9 @@ class HeadSums(Reduction):
         count = units.shape[1]
         if count % self.heads:
             raise RetinaCodecError(
-                f"{self.heads} heads cannot share {count} channels evenly. Give the number of "
-                "heads of this model, and hook the input of the output projection."
+                f"the number of channels must be a multiple of heads; got {count} channels and "
+                f"{self.heads} heads. Give the number of heads of this model, and hook the input "
+                "of the output projection."
             )
         return units.reshape(len(units), self.heads, -1, *units.shape[2:])
 

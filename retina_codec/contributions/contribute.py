@@ -1,9 +1,6 @@
-"""From a network and inputs to labelled contributions of every explained layer.
+"""Compute contributions: from a network and inputs to labelled results of every explained layer.
 
-Why this file exists: it is the public door. It checks what it is given, decides in which shards
-the work is done and where it goes (memory, a file, a store that can be resumed, a cluster), and
-goes once (twice when the target is estimated from the responses) through the inputs. It is not
-where contributions are defined, where networks are run, or where results get their labels.
+Results stay in memory, go to a file or to a store that can be resumed; a cluster can help.
 """
 
 import os
@@ -24,8 +21,9 @@ from retina_codec.contributions.shards import MemorySink, Phase, Sink, Work, run
 from retina_codec.contributions.store import open_store
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
+from retina_codec.methods.base import registry as methods
 from retina_codec.networks.adapter import Adapter, as_adapter
-from retina_codec.probing.borrowed import open_device, reference_parameter
+from retina_codec.networks.borrowed import open_device, reference_parameter
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.reductions import ChannelSums, Reduction
 from retina_codec.storage.provenance import state_hash, versions
@@ -68,27 +66,28 @@ def contribute(
         first dim, ``coords`` of a data set, or its ``targets`` by their names in ``classes`` (as
         ``label``) come along into every dataset of the results.
     target : Target or callable
-        `Surprisal`, `TopK`, `Probability`, `Entropy`, `Contrast`, `Unit`, `Sum`, or a function of
-        outputs ``(batch, output) -> (batch,)``.
+        One of ``rc.targets``, such as `Surprisal`, an instance of your own `Target`, or a function
+        of outputs ``(batch, output) -> (batch,)``.
     method : Method
-        `IntegratedGradients`, `InputGrad`, `ActGrad`, `ActNormGrad` or `SmoothGrad`. Where all
-        inputs are whole numbers (words), paths, baselines and noise are those of their embeddings.
+        One of ``rc.methods``, such as `IntegratedGradients`, or an instance of your own `Method`.
+        Where all inputs are whole numbers (tokens), paths, baselines and noise are those of their
+        embeddings.
     layers : str or sequence of str, optional
-        Names or patterns of submodules, or words for a site of every block (``"blocks"``,
-        ``"mlp"``, ``"attention"``; see `adapt`); the network's ``layers`` when left out.
+        Names or patterns of submodules, or the site of every block (``"blocks"``, ``"mlp"``,
+        ``"attention"``; see `adapt`); the network's ``layers`` when left out.
     reduction : Reduction, optional
         What is kept of the units: `ChannelSums` (default), `HeadSums` or `AllUnits`.
     batch_size : int, optional
         Inputs per batch: 64 on the CPU, 256 on a GPU. Changes speed and memory, not the result
         (beyond rounding).
     store : path, optional
-        ``.zarr``: written as it goes, beside the name until it is whole; the same call continues
-        where an interrupted one ended, with the same bytes in the end, and returns at once when
-        all is done. ``.nc``: written at the end. None: in memory.
+        ``.zarr``: written during the run, in ``<store>.partial`` until it is complete; the same
+        call continues an interrupted run, with the same bytes in the end, and returns at once
+        when the run is finished. ``.nc``: written at the end. None: in memory.
     client : dask.distributed.Client, optional
-        Shards are worked on by its workers, which must see the folder of ``store``.
+        Its workers compute the shards; they must see the folder of ``store``.
     device : str or torch.device, optional
-        Where to compute; where the network lies when left out.
+        Where to compute; the device of the network when left out.
     progress : bool, optional
         None shows bars after 2 s, False never, True at once.
     dtype : torch.dtype, optional
@@ -100,20 +99,21 @@ def contribute(
     xr.DataTree
         Root: provenance in attrs. ``/responses``: ``prediction`` (time, cell) Hz, ``rate`` (as
         recorded, if given), ``target`` (time), ``steps`` (time) where a tolerance set them, and
-        the ``mean``, ``covariance`` and ``condition_number`` of a Surprisal. ``/layers/<name>``:
-        ``contribution`` (time, sign, channel), ``activation`` (time, channel) mean over space,
-        and for methods whose contributions have a known sum ``target_change`` (time), that sum,
-        and ``completeness_error`` (time) = sum of contributions − target_change, in the target's
-        unit (nats for Surprisal); for `SmoothGrad` ``standard_error`` (time) of the layer's sum.
-        The attrs of a layer tell the shape of its units, which axis is channels, whether
-        completeness holds and, in networks whose blocks are known, site, block, side, heads and
-        leading tokens. ``time`` is the time of the response. Read when asked for, from a
-        ``.zarr`` store.
+        the statistics of the target (of a Surprisal ``mean``, ``covariance`` and
+        ``condition_number``). ``/layers/<name>``: ``contribution`` (time, sign, channel),
+        ``activation`` (time, channel) mean over space, and for methods whose contributions have a
+        known sum ``target_change`` (time), that sum, and ``completeness_error`` (time) = sum of
+        contributions − target_change; for methods that sample, ``standard_error`` (time) of the
+        layer's sum. Contributions are in the unit of the target (nats for Surprisal), unless the
+        method has its own. The attrs of a layer give the shape of its units, which axis is
+        channels, whether completeness holds and, in networks whose blocks are known, site, block,
+        side, heads and leading tokens. ``time`` is the time of the response. Arrays of a ``.zarr``
+        store are read when they are used.
 
     Raises
     ------
     RetinaCodecError
-        If network, inputs, layers and target do not fit together; before long work where
+        If network, inputs, layers and target do not fit together; before the computation where
         possible. If values are not finite (which layer, which input). If the store belongs to
         another run or version.
 
@@ -124,10 +124,10 @@ def contribute(
     Examples
     --------
     >>> import torch
-    >>> from retina_codec.contributions import IntegratedGradients, Sum, contribute
+    >>> import retina_codec as rc
     >>> network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
-    >>> explained = contribute(network, torch.ones(5, 3), target=Sum(), layers=["0"],
-    ...                        method=IntegratedGradients(steps=1))
+    >>> explained = rc.contribute(network, torch.ones(5, 3), target=rc.targets.Sum(), layers=["0"],
+    ...                           method=rc.methods.IntegratedGradients(steps=1))
     >>> dict(explained["layers/0"].sizes)
     {'sample': 5, 'sign': 2, 'channel': 2}
     """
@@ -140,6 +140,8 @@ def contribute(
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     source = open_inputs(adapter, inputs, wide)
     method_text = method.describe()
+    if not target.incomplete:
+        target = target.prepare(cells=adapter.cells)
     plan = Plan(
         adapter,
         target,
@@ -175,7 +177,7 @@ def _run(
     client: Any,
     progress: bool | None,
 ) -> xr.DataTree:
-    """Run all shards into the place that was asked for and return the labelled result."""
+    """Run all shards and return the labelled results, from memory or from the store."""
     suffix = tree_suffix(store) if store is not None else ""
     if suffix == ".nc" and Path(store or "").exists():
         raise RetinaCodecError(
@@ -196,21 +198,20 @@ def _run(
         sink = MemorySink(runner, source, labelled)
     work = Work(runner, source, sink, progress, predicted=runner.plan.target.incomplete)
     with sink, _workers(client, work) as run:
-        responses = None
         if work.predicted:
             run("predictions")
             responses = np.asarray(sink.read("prediction"), np.float64)
-        target = runner.plan.target.prepare(responses=responses, cells=runner.plan.network.cells)
-        runner.explain_to(target)
+            cells = runner.plan.network.cells
+            runner.explain_to(runner.plan.target.prepare(responses=responses, cells=cells))
         run("contributions")
-        tree = sink.finish(target)
+        tree = sink.finish(runner.plan.target)
     if suffix == ".nc":
         save_tree(tree, store or "")
     return tree
 
 
 def _workers(client: Any, work: Work) -> AbstractContextManager[Callable[[Phase], None]]:
-    """Say who works on shards: this process, or the workers of a cluster."""
+    """Return what runs a phase: this process, or the workers of a cluster."""
     if client is None:
         return nullcontext(partial(run_here, work))
     from retina_codec.contributions.cluster import open_workers
@@ -223,8 +224,8 @@ def _check_arguments(
 ) -> None:
     if not isinstance(method, Method):
         raise RetinaCodecError(
-            "method must be one of IntegratedGradients(), InputGrad(), ActGrad(), ActNormGrad(), "
-            f"SmoothGrad(); got {method!r}."
+            f"method must be an instance of a method ({', '.join(methods.list())}, or of your own "
+            f"Method); got {method!r}. Use IntegratedGradients(), for example."
         )
     if reduction is not None and not isinstance(reduction, Reduction):
         raise RetinaCodecError(

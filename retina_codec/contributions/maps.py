@@ -1,8 +1,7 @@
-"""Maps in input space: which part of an input a set of hidden units used.
+"""Maps in input space: which part of an input a weighted set of hidden units used.
 
-Why this file exists: a contribution says how much a unit acted, a map says by what in the input.
-One backward pass per path point gives the map of any weighted set of units at once, because a sum
-over units of rows of a Jacobian is one vector–Jacobian product. It draws nothing.
+A sum over units of rows of a Jacobian is one vector–Jacobian product, so one backward pass per
+point of the path gives the map of all units together.
 
 Notation: b inputs, x input, x′ baseline, h units of a layer, g = ∂F/∂h, J = ∂h/∂x, m weights.
 """
@@ -17,16 +16,13 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.contributions.runner import mean_input
+from retina_codec.contributions.runner import first_input, mean_input
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.base import Method, at_least_float
+from retina_codec.methods.base import InputPath, Method, at_least_float, units_of
 from retina_codec.methods.baselines import resolve_baselines
-from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad
-from retina_codec.methods.integrated_gradients import IntegratedGradients
-from retina_codec.methods.quadrature import rule
 from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
 from retina_codec.probing.batches import Batch, lerp, map_tensors, tensors_of, to_point
-from retina_codec.probing.borrowed import open_device, reference_parameter, working_network
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.probing.points import Bound, checked_value
@@ -55,20 +51,21 @@ def input_map(
 
     ``M_i = Σ_j m_j C_ij`` with ``Σ_i C_ij = C_j``: `InputGrad` ``C_ij = g_j J_ji (x_i − x′_i)``;
     `ActGrad` ``C_ij = g_j(x) (x_i − x′_i) ∫ J_ji dα``; `IntegratedGradients` (input path)
-    ``C_ij = (x_i − x′_i) ∫ g_j J_ji dα``. Every unit is included by one vector–Jacobian product
-    with cotangent ``g ∘ m`` per path point.
+    ``C_ij = (x_i − x′_i) ∫ g_j J_ji dα``. One vector–Jacobian product with cotangent ``g ∘ m`` per
+    point of the path includes every unit. C_j and C_ij are means over the baselines.
 
     Parameters
     ----------
     network : torch.nn.Module or Adapter
     inputs : as in `contribute`
-        The inputs to map; results are as large as they are, so pass the few that matter.
+        The inputs to map; every map is as large as its input.
     layer : str
         The layer whose units are mapped; ``name@2``, say, where a module is called several times.
     target : Target or callable
         A `Surprisal` must be fitted.
     method : Method
-        `InputGrad`, `ActGrad` (with no baseline: x′ = 0) or `IntegratedGradients`.
+        `InputGrad`, `ActGrad` or `IntegratedGradients`, or your own with `Method.input_path`.
+        Where it has no baseline, x′ = 0.
     weights : array-like, optional
         m: one weight per channel ``(channel,)``, per unit (the layer's shape), or a row of a mode
         dictionary, a DataArray (sign, channel): then a unit has the size of the entry of the sign
@@ -76,7 +73,7 @@ def input_map(
     positive_only : bool
         Only units with ``C_j > 0`` (per input).
     steps : int
-        Intervals of the path for `ActGrad`; `IntegratedGradients` has its own.
+        Intervals of the path, for a method that has none of its own (`ActGrad`).
     batch_size : int
         Inputs at a time.
     device, dtype
@@ -85,10 +82,10 @@ def input_map(
     Returns
     -------
     xr.Dataset
-        ``map`` with the dims of the inputs, in the target's unit; ``total`` (sample), Σ_j m_j C_j;
-        ``completeness_error`` (sample), sum of the map − total: quadrature error, zero up to
-        rounding for `InputGrad`. One ``map_<name>`` each where the network takes several floating
-        inputs.
+        ``map`` with the dims of the inputs, in the unit of the contributions; ``total`` (sample),
+        Σ_j m_j C_j; ``completeness_error`` (sample), sum of the map − total: quadrature error,
+        zero up to rounding for `InputGrad`. One ``map_<name>`` each where the network takes
+        several floating inputs.
 
     Raises
     ------
@@ -100,19 +97,11 @@ def input_map(
     Melander et al. 2026, CODEC, input-space decomposition and visualisation.
     """
     target = as_target(target)
-    if not isinstance(method, InputGrad | ActGrad | IntegratedGradients) or isinstance(
-        method, ActNormGrad
-    ):
+    path = method.input_path(steps) if isinstance(method, Method) else None
+    if path is None:
         raise RetinaCodecError(
-            "maps are defined for InputGrad(), ActGrad() and IntegratedGradients(); got "
-            f"{method!r}."
-        )
-    if isinstance(method, IntegratedGradients) and (
-        method.path != "input" or method.chords or method.tolerance is not None
-    ):
-        raise RetinaCodecError(
-            "a map follows the input path with a fixed number of steps: use IntegratedGradients("
-            "steps, quadrature='trapezoid', 'simpson' or 'gauss-legendre')."
+            "maps are defined for methods with an input path, such as InputGrad(), ActGrad() and "
+            f"IntegratedGradients(); got {method!r}. Use one of these."
         )
     module_name, _, call = layer.rpartition("@")
     adapter = as_adapter(network, [module_name if module_name and call.isdigit() else layer])
@@ -125,12 +114,21 @@ def input_map(
     source = open_inputs(adapter, inputs, wide)
     target = target.prepare(cells=adapter.cells)
     pieces: dict[str, list[np.ndarray]] = {}
-    with working_network(adapter.module, place, dtype) as module:
-        function = HookedFunction(replace(adapter, module=module))
+    with borrow(adapter.module, place, dtype) as module:
+        first = to_point(first_input(source), place, dtype)
+        function = HookedFunction.open(replace(adapter, module=module), first)
+        if layer not in function.survey:
+            raise RetinaCodecError(
+                f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
+            )
+        if layer not in function.survey:
+            raise RetinaCodecError(
+                f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
+            )
         method = method.prepare(partial(mean_input, function, source, place, dtype))
+        mapper = _Mapper(function, layer, method, path, weights, positive_only)
         for batch in source.batches(batch_size):
             point = function.enter(to_point(batch, place, dtype))
-            mapper = _Mapper(function, layer, method, weights, positive_only, steps)
             for key, values in mapper.map(point, bind_at_input(target), target).items():
                 if not bool(torch.isfinite(values).all()):
                     raise RetinaCodecError(
@@ -139,42 +137,38 @@ def input_map(
                     )
                 pieces.setdefault(key, []).append(at_least_float(values).cpu().numpy())
     found = {key: np.concatenate(parts) for key, parts in pieces.items()}
-    return _label(found, source, inputs, method, target, mapper)
+    attrs = {"layer": layer, "target": target.describe(), **method.describe()}
+    if len(path.rule.nodes) > 1:
+        attrs.setdefault("steps", steps)
+    attrs["units_mapped"] = "positive" if positive_only else "all"
+    return _label(found, source, inputs, units_of(method, target), attrs)
 
 
 @dataclass
 class _Mapper:
-    """One layer of a function, and which of its units are wanted."""
+    """One layer of a function, and the weights of its units."""
 
     function: HookedFunction
     name: str
     method: Method
+    path: InputPath
     weights: Any
     positive_only: bool
-    steps: int
-
-    def layer(self, x: Batch) -> Layer:
-        """Return what is known of the layer; the first time, that takes a pass over one input."""
-        known = self.function.look(x)
-        if self.name not in known:
-            raise RetinaCodecError(
-                f"a map is of one call of a module, one of {list(known)}; got {self.name!r}."
-            )
-        return known[self.name]
 
     def map(self, x: Batch, bound: Bound, target: Target) -> dict[str, torch.Tensor]:
-        """Return maps, the sums they should have, and what is missing."""
-        baseline = getattr(self.method, "baseline", 0.0)
-        starts = resolve_baselines(0.0 if baseline is None else baseline, x)
-        maps: Any = None
-        sums: list[torch.Tensor] = []
-        for start in starts:
-            begin = lerp(start, x, 0.0)  # token numbers and masks are those of the inputs
-            one, total = self._from(x, begin, bound, target)
-            maps = one if maps is None else map_tensors(torch.add, maps, one)
-            sums.append(total)
-        maps = map_tensors(lambda v: v / len(starts), maps)
-        found = {"total": torch.stack(sums).mean(0)}
+        """Return maps, Σ_j m_j C_j and the difference between their sums."""
+        method = self.method
+        if getattr(method, "baseline", 0.0) is None:
+            method = replace(method, baseline=0.0)  # type: ignore[type-var]  # a dataclass
+        # token numbers and masks are those of the inputs
+        begins = [
+            lerp(start, x, 0.0) for start in resolve_baselines(getattr(method, "baseline", 0.0), x)
+        ]
+        if self.path.rule.nodes == (1.0,):
+            maps, total = self._at_input(x, begins, bound)
+        else:
+            maps, total = self._along_path(x, begins, method, _Fixed(bound, target))
+        found = {"total": total}
         if isinstance(maps, torch.Tensor):
             found["map"] = maps
         else:
@@ -183,52 +177,48 @@ class _Mapper:
             only = len(floating) == 1
             found |= {"map" if only else f"map_{name}": maps[name] for name in floating}
         summed = [v.flatten(1).sum(1) for key, v in found.items() if key.startswith("map")]
-        found["completeness_error"] = torch.stack(summed).sum(0) - found["total"]
+        found["completeness_error"] = torch.stack(summed).sum(0) - total
         return found
 
-    def _from(
-        self, x: Batch, begin: Batch, bound: Bound, target: Target
-    ) -> tuple[Batch, torch.Tensor]:
-        """Return the map from one baseline and Σ_j m_j C_j."""
-        change = map_tensors(lambda e, b: e - b if e.is_floating_point() else e, x, begin)
-        if isinstance(self.method, InputGrad):
-            return self._input_grad(x, change, bound)
-        if isinstance(self.method, ActGrad):
-            self.layer(x)
-            here = self.function(x, bound)
-            gradient = here.gradient[self.name]
-            start = self.function.activations(begin)[self.name]
-            change_of_units = at_least_float(here.activation[self.name]) - start
-            contribution = change_of_units * gradient
-            units = self._chosen(contribution, x)
-            places = rule("trapezoid", self.steps)
-            fixed = (gradient * units).to(gradient.dtype)
-            cotangent = lambda _: fixed  # noqa: E731  # the same at every point
-        else:
-            self.layer(x)
-            found = self.method.explain(self.function, _Fixed(bound, target), x)
-            contribution = found.contribution[self.name]
-            units = self._chosen(contribution, x)
-            places = rule(self.method.quadrature, self.method.steps)  # type: ignore[attr-defined]
-            cotangent = lambda gradient: (gradient * units).to(gradient.dtype)  # noqa: E731
-        sums: Any = None
-        for node, weight in zip(places.nodes, places.weights, strict=True):
-            part = self._pull(lerp(begin, x, node), bound, cotangent, change)
-            part = map_tensors(lambda v, w=weight: at_least_float(v) * w, part)
-            sums = part if sums is None else map_tensors(torch.add, sums, part)
-        return sums, (contribution * units).flatten(1).sum(1)
-
-    def _input_grad(self, x: Batch, change: Batch, bound: Bound) -> tuple[Batch, torch.Tensor]:
+    def _at_input(self, x: Batch, begins: list[Batch], bound: Bound) -> tuple[Batch, torch.Tensor]:
+        """Map at x alone, where ``C_j = g_j Σ_i J_ji (x_i − x′_i)`` is linear in x′."""
+        change = map_tensors(
+            lambda e, *b: e - sum(b) / len(b) if e.is_floating_point() else e, x, *begins
+        )
         kept: dict[str, torch.Tensor] = {}
 
         def cotangent(gradient: torch.Tensor) -> torch.Tensor:
             tangent = self.function.tangent(self.name, x, change)
-            kept["contribution"] = at_least_float(gradient) * tangent
-            kept["units"] = self._chosen(kept["contribution"], x)
-            return (gradient * kept["units"]).to(gradient.dtype)
+            contribution = at_least_float(gradient) * tangent
+            units = self._unit_weights(contribution)
+            kept["total"] = (contribution * units).flatten(1).sum(1)
+            return (gradient * units).to(gradient.dtype)
 
-        found = self._pull(x, bound, cotangent, change)
-        return found, (kept["contribution"] * kept["units"]).flatten(1).sum(1)
+        return self._pull(x, bound, cotangent, change), kept["total"]
+
+    def _along_path(
+        self, x: Batch, begins: list[Batch], method: Method, target: "_Fixed"
+    ) -> tuple[Batch, torch.Tensor]:
+        """Map along the paths from every baseline; C_j is what the method says."""
+        contribution = method.explain(self.function, target, x).contribution[self.name]
+        units = self._unit_weights(contribution)
+        at_x: torch.Tensor | None = None
+        if self.path.gradient_at_input:
+            at_x = self.function(x, target.bound).gradient[self.name]
+
+        def cotangent(gradient: torch.Tensor) -> torch.Tensor:
+            return ((gradient if at_x is None else at_x) * units).to(gradient.dtype)
+
+        sums: Any = None
+        for begin in begins:
+            change = map_tensors(lambda e, b: e - b if e.is_floating_point() else e, x, begin)
+            places = self.path.rule
+            for node, weight in zip(places.nodes, places.weights, strict=True):
+                part = self._pull(lerp(begin, x, node), target.bound, cotangent, change)
+                share = weight / len(begins)
+                part = map_tensors(lambda v, w=share: at_least_float(v) * w, part)
+                sums = part if sums is None else map_tensors(torch.add, sums, part)
+        return sums, (contribution * units).flatten(1).sum(1)
 
     def _pull(self, point: Batch, bound: Bound, cotangent: Any, change: Batch) -> Batch:
         """Return ``(x − x′) ∘ Jᵀ(cotangent)`` at a point, by one pass forward and one backward."""
@@ -236,7 +226,6 @@ class _Mapper:
             lambda v: v.detach().requires_grad_() if v.is_floating_point() else v, point
         )
         output, seen = self.function.run_from(leaf)
-        self.layer(point)  # or there is no such one
         units = seen[self.name]
         value = checked_value(bound, output)
         gradient = None
@@ -248,7 +237,7 @@ class _Mapper:
             raise RetinaCodecError(
                 f"the target does not depend on layer {self.name!r} through differentiable steps."
             )
-        del output, value  # the graph above the layer has done its work
+        del output, value  # frees the graph above the layer
         leaves = [v for v in tensors_of(leaf) if v.requires_grad]
         found = torch.autograd.grad(units, leaves, cotangent(gradient), allow_unused=True)
         if all(one is None for one in found):
@@ -262,10 +251,9 @@ class _Mapper:
         pulled_back: Batch = map_tensors(times, leaf, change)
         return pulled_back
 
-    def _chosen(self, contribution: torch.Tensor, x: Batch) -> torch.Tensor:
+    def _unit_weights(self, contribution: torch.Tensor) -> torch.Tensor:
         """Return m for every unit, ``(b, ...)``."""
-        layer = self.layer(x)
-        units = _unit_weights(self.weights, contribution, layer, layer.channel_axis)
+        units = _spread(self.weights, contribution, self.function.survey[self.name])
         return units * (contribution > 0) if self.positive_only else units
 
 
@@ -284,15 +272,13 @@ class _Fixed(Target):
         return self.origin.decides
 
 
-def _unit_weights(
-    weights: Any, contribution: torch.Tensor, layer: Layer, axis: int
-) -> torch.Tensor:
+def _spread(weights: Any, contribution: torch.Tensor, layer: Layer) -> torch.Tensor:
     """Spread weights of channels, or of signs and channels, over the units."""
     ones = torch.ones_like(contribution)
     if weights is None:
         return ones
     view = [1] * contribution.ndim
-    view[axis] = layer.channels
+    view[layer.channel_axis] = layer.channels
     if isinstance(weights, xr.DataArray) and "sign" in weights.dims:
         if set(weights.dims) != {"sign", "channel"} or weights.sizes["channel"] != layer.channels:
             raise RetinaCodecError(
@@ -327,32 +313,22 @@ def _like(weights: Any, contribution: torch.Tensor) -> torch.Tensor:
 
 
 def _label(
-    found: dict[str, np.ndarray],
-    source: Source,
-    inputs: Any,
-    method: Method,
-    target: Target,
-    mapper: _Mapper,
+    found: dict[str, np.ndarray], source: Source, inputs: Any, units: str, attrs: dict[str, Any]
 ) -> xr.Dataset:
     """Put dims and units on maps."""
-    layer = mapper.name
-    units = {"units": target.units}
     coords: dict[Any, Any] = dict(source.coords)
     data: dict[str, Any] = {}
     for key, values in found.items():
         if not key.startswith("map"):
-            data[key] = (source.dim, values, units)
+            data[key] = (source.dim, values, {"units": units})
             continue
         dims = _input_dims(inputs, values.ndim, source)
-        data[key] = ((source.dim, *dims), values, {**units, "long_name": f"map of {layer}"})
+        about = {"units": units, "long_name": f"map of {attrs['layer']}"}
+        data[key] = ((source.dim, *dims), values, about)
         if isinstance(inputs, xr.DataArray):
             for dim in dims:
                 if dim in inputs.coords:
                     coords[dim] = inputs[dim].variable
-    attrs = {"layer": layer, "target": target.describe(), **method.describe()}
-    attrs["units_mapped"] = "positive" if mapper.positive_only else "all"
-    if isinstance(method, ActGrad):
-        attrs["steps"] = mapper.steps
     return xr.Dataset(data, coords=coords, attrs=attrs)
 
 

@@ -1,8 +1,4 @@
-"""The labelled result of an analysis of contributions, and how complete it is.
-
-Why this file exists: names of dims, coordinates and units are given here once, so that no later
-step has to guess an order. It computes no contributions.
-"""
+"""Names, dims, coordinates and units of the results of `contribute`, and how complete they are."""
 
 from typing import Any
 
@@ -11,10 +7,10 @@ import xarray as xr
 
 from retina_codec.contributions.runner import Runner
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.gradients import ActNormGrad
+from retina_codec.methods.base import OF_THE_TARGET
 from retina_codec.probing.inputs import Source
+from retina_codec.storage.results import layers_of
 from retina_codec.targets.base import Target
-from retina_codec.targets.surprisal import Surprisal
 
 __all__ = ["completeness", "label"]
 
@@ -40,9 +36,7 @@ def completeness(tree: xr.DataTree) -> xr.Dataset:
     RetinaCodecError
         If the tree holds no layers.
     """
-    layers = list(tree["layers"].children) if "layers" in tree.children else []
-    if not layers:
-        raise RetinaCodecError("the tree must hold /layers; pass what contribute() returned.")
+    layers = layers_of(tree)
     relative = []
     for name in layers:
         found = tree["layers"].children[name].to_dataset()
@@ -67,11 +61,7 @@ def completeness(tree: xr.DataTree) -> xr.Dataset:
 
 
 def label(
-    found: dict[str, Any],
-    runner: Runner,
-    source: Source,
-    target: Target,
-    settings: dict[str, Any],
+    found: dict[str, Any], runner: Runner, source: Source, target: Target, settings: dict[str, Any]
 ) -> xr.DataTree:
     """Put dims, coordinates and units on what was found.
 
@@ -84,7 +74,7 @@ def label(
     source : Source
         Knows the labels of the inputs.
     target : Target
-        Fitted, or not yet: then the statistics of a Surprisal are NaN.
+        Its statistics are left out while it is incomplete.
     settings : dict
         Attributes of the root.
 
@@ -92,15 +82,32 @@ def label(
     -------
     xr.DataTree
         See `contribute`.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a statistic of the target has a name that results use for something else.
     """
-    dim, inputs, cells = source.dim, source.coords, runner.plan.network.cells
-    arrays = runner.arrays()
     # Only a network that names its cells is known to put out rates.
-    rate_units = {"units": "Hz" if cells is not None else "1"}
-    units = rate_units if target.units == "Hz" else {"units": target.units}
-    if isinstance(runner.plan.method, ActNormGrad):
-        units = {"units": "activation"}
-    responses = xr.Dataset(coords=inputs)
+    rates = "Hz" if runner.plan.network.cells is not None else "1"
+    of_target = rates if target.units == "Hz" else target.units
+    own = runner.plan.method.units
+    responses = _responses(found, runner, source, {"prediction": rates, "target": of_target})
+    if not target.incomplete:
+        responses = _with_statistics(responses, target)
+    nodes = {"/": xr.Dataset(attrs=settings), "/responses": responses}
+    for name in runner.layers:
+        units = of_target if own == OF_THE_TARGET else own
+        nodes[f"/layers/{name}"] = _layer(found, runner, source, name, units)
+    return xr.DataTree.from_dict(nodes)
+
+
+def _responses(
+    found: dict[str, Any], runner: Runner, source: Source, units: dict[str, str]
+) -> xr.Dataset:
+    """Label what there is one of, whatever the layers."""
+    dim, cells, arrays = source.dim, runner.plan.network.cells, runner.arrays()
+    responses = xr.Dataset(coords=source.coords)
     if "prediction" in arrays:
         count = arrays["prediction"].shape[0]
         known = cells is not None and len(cells) == count
@@ -113,35 +120,44 @@ def label(
     names = {"prediction": "model rate", "target": "target F(x)", "steps": "steps of the path"}
     for key, text in names.items():
         if key in found:
-            about = {"prediction": rate_units, "target": units, "steps": {"units": "1"}}[key]
-            attrs = {**about, "long_name": text}
+            attrs = {"units": units.get(key, "1"), "long_name": text}
             responses[key] = ((dim, *arrays[key].dims), found[key], attrs)
-    if isinstance(target, Surprisal):
-        count = responses.sizes["cell"]
-        mean, covariance = np.full(count, np.nan), np.full((count, count), np.nan)
-        condition = np.nan
-        if not target.incomplete:
-            mean, covariance = target.mean, target.covariance
-            condition = target.condition_number
+    return responses
+
+
+def _with_statistics(responses: xr.Dataset, target: Target) -> xr.Dataset:
+    """Add the target's statistics, with the ids of the outputs along their dims."""
+    statistics = target.statistics()
+    taken = sorted(set(statistics) & (set(responses.variables) | set(responses.dims)))
+    if taken:
+        raise RetinaCodecError(
+            f"statistics of a target need names of their own; {type(target).__name__} has "
+            f"{', '.join(taken)}, which results use for something else. Rename them."
+        )
+    if any("other_cell" in values.dims for values in statistics.values()):
         responses = responses.assign_coords(other_cell=responses["cell"].values)
-        responses["mean"] = ("cell", mean, {"units": "Hz"})
-        responses["covariance"] = (("cell", "other_cell"), covariance, {"units": "Hz²"})
-        responses["condition_number"] = ((), condition, {"units": "1"})
-    nodes = {"/": xr.Dataset(attrs=settings), "/responses": responses}
-    for name in runner.layers:
-        dataset = xr.Dataset(coords={**inputs, **runner.coords(name)}, attrs=_about(runner, name))
-        for what, about in (
-            ("contribution", units),
-            ("activation", {"units": "1"}),
-            ("completeness_error", units),
-            ("target_change", {**units, "long_name": runner.plan.method.sums_to}),
-            ("standard_error", {**units, "long_name": "standard error of the layer's sum"}),
-        ):
-            key = f"{name}/{what}"
-            if key in found:
-                dataset[what] = ((dim, *arrays[key].dims), found[key], about)
-        nodes[f"/layers/{name}"] = dataset
-    return xr.DataTree.from_dict(nodes)
+    return responses.assign(statistics)
+
+
+def _layer(
+    found: dict[str, Any], runner: Runner, source: Source, name: str, units: str
+) -> xr.Dataset:
+    """Label the arrays of one layer, contributions in ``units``."""
+    arrays = runner.arrays()
+    coords = {**source.coords, **runner.coords(name)}
+    dataset = xr.Dataset(coords=coords, attrs=_about(runner, name))
+    for what, about in (
+        ("contribution", {}),
+        ("activation", {"units": "1"}),
+        ("completeness_error", {}),
+        ("target_change", {"long_name": runner.plan.method.sums_to}),
+        ("standard_error", {"long_name": "standard error of the layer's sum"}),
+    ):
+        key = f"{name}/{what}"
+        if key in found:
+            dims = (source.dim, *arrays[key].dims)
+            dataset[what] = (dims, found[key], {"units": units} | about)
+    return dataset
 
 
 def _about(runner: Runner, name: str) -> dict[str, Any]:

@@ -1,8 +1,6 @@
-"""What will be explained, in one table, before a long run.
+"""A table of what `contribute` would explain and keep, and what it would cost, before a long run.
 
-Why this file exists: which layers a pattern or a word found, which axis was taken for channels,
-whether sums can be complete, and how much a run keeps and costs is best seen before it starts. It
-takes two forward passes over one input and computes no contributions.
+Two forward passes over one input; no contributions are computed.
 """
 
 from collections.abc import Iterator
@@ -17,23 +15,21 @@ from torch import nn
 
 from retina_codec.contributions.runner import Plan, Runner, first_input, open_runner
 from retina_codec.methods.base import Method
-from retina_codec.methods.gradients import ActGrad, InputGrad, SmoothGrad
 from retina_codec.methods.integrated_gradients import IntegratedGradients
-from retina_codec.methods.quadrature import rule
 from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.networks.borrowed import reference_parameter
 from retina_codec.probing.batches import Batch, to_point
-from retina_codec.probing.borrowed import reference_parameter
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import open_inputs
 from retina_codec.reductions import ChannelSums, Reduction
 from retina_codec.targets.base import Sum
 
-__all__ = ["Summary", "count_passes", "summarize"]
+__all__ = ["Summary", "summarize"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` found; ``str`` gives the table, ``table`` the numbers."""
+    """The table of `summarize`; ``str`` gives it as text, ``table`` as numbers."""
 
     network: str
     family: str
@@ -88,7 +84,7 @@ def summarize(
     method: Method | None = None,
     reduction: Reduction | None = None,
 ) -> Summary:
-    """Say what `contribute` with these arguments would explain, and what it would cost.
+    """Tabulate what `contribute` with these arguments would explain, and its cost.
 
     Parameters
     ----------
@@ -99,8 +95,8 @@ def summarize(
     Returns
     -------
     Summary
-        ``print`` shows it. ``table`` is an xr.Dataset with dim ``layer``: ``site`` (which place of
-        a block), ``side`` (output or input of the module), ``units`` (shape of one input's units),
+        To print. ``table`` is an xr.Dataset with dim ``layer``: ``site`` (which place of a block),
+        ``side`` (output or input of the module), ``units`` (shape of one input's units),
         ``channels``, ``space`` (places or tokens per channel), ``leading_tokens``, ``heads`` (0
         where unknown), ``axis_certain`` (False where the channel axis was guessed),
         ``can_be_complete`` (whether every path from input to output crosses the layer),
@@ -110,7 +106,7 @@ def summarize(
     Raises
     ------
     RetinaCodecError
-        As `contribute`, before long work.
+        As `contribute`.
 
     Examples
     --------
@@ -143,47 +139,22 @@ def summarize(
         adapter.family,
         len(source),
         type(method).__name__,
-        _words(method, len(names)),
+        _passes_text(method, len(names)),
         table,
     )
 
 
-def count_passes(method: Method, layers: int) -> tuple[int, int] | None:
-    """Return passes forward and back per input; None for a method that is not known here.
-
-    A pass back goes no further than the lowest layer; a derivative that is carried forward counts
-    as a pass forward. With a tolerance it is the least.
-    """
-    baseline = getattr(method, "baseline", None)
-    baselines = len(baseline) if isinstance(baseline, list | tuple) else 1
-    if isinstance(method, SmoothGrad):
-        return method.samples + 1, method.samples + 1
-    if isinstance(method, ActGrad):
-        both = 1 if baseline is None else 1 + baselines
-        return both, both
-    if isinstance(method, InputGrad):
-        return 2, 1
-    if not isinstance(method, IntegratedGradients):
-        return None
-    if method.path == "hidden":
-        both = 2 + layers * len(rule(method.quadrature, method.steps).nodes)
-        return baselines * both, baselines * both
-    if method.quadrature == "gauss-legendre":
-        return baselines * (2 + 2 * method.steps), baselines * (2 + method.steps)
-    return baselines * (method.steps + 1), baselines * (method.steps + 1)
-
-
-def _words(method: Method, layers: int) -> str:
+def _passes_text(method: Method, layers: int) -> str:
     """Say how many passes a method takes."""
-    counted = count_passes(method, layers)
+    counted = method.passes(layers)
     if counted is None:
         return "an unknown number of passes"
-    least = "at least " if getattr(method, "tolerance", None) is not None else ""
+    least = "at least " if method.tolerance is not None else ""
     return f"{least}{counted[0]} pass{'es' if counted[0] > 1 else ''} forward, {counted[1]} back"
 
 
 def _row(runner: Runner, name: str) -> dict[str, Any]:
-    """Return what the table says of one layer."""
+    """Return one row of the table."""
     layer, site = runner.layers[name], runner.site(name)
     kept = {key: array for key, array in runner.arrays().items() if key.startswith(f"{name}/")}
     size = sum(int(np.prod(a.shape)) * np.dtype(a.dtype).itemsize for a in kept.values())
@@ -203,10 +174,9 @@ def _row(runner: Runner, name: str) -> dict[str, Any]:
 
 
 def _parameters_above(runner: Runner, point: Batch) -> dict[str, int]:
-    """Count parameters of the modules that are called after each layer was met."""
-    function = HookedFunction(runner.plan.network)
+    """Count the parameters of the modules that are called after each layer."""
+    function = HookedFunction.open(runner.plan.network, point)
     point = function.enter(point)
-    function.look(point)
     met: list[str | nn.Module] = []
 
     def see(name: str, values: torch.Tensor) -> None:
@@ -227,7 +197,7 @@ def _parameters_above(runner: Runner, point: Batch) -> dict[str, int]:
 
 @contextmanager
 def _noted(module: nn.Module, met: list[str | nn.Module]) -> Iterator[None]:
-    """Note every call of a module with parameters of its own, after hooks that stand there."""
+    """Append every called module that has parameters of its own to ``met``."""
     handles = []
     for inner in module.modules():
         if next(inner.parameters(recurse=False), None) is not None:

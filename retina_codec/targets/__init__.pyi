@@ -2,6 +2,7 @@ from .base import Sum as Sum
 from .base import Target as Target
 from .base import Unit as Unit
 from .base import registry as registry
+from .base import target_of as target_of
 from .classification import Contrast as Contrast
 from .classification import Entropy as Entropy
 from .classification import Probability as Probability

@@ -233,8 +233,8 @@ def as_target(target: Target | Callable[[torch.Tensor], torch.Tensor]) -> Target
     """
     if isinstance(target, type) or not callable(target):
         raise RetinaCodecError(
-            "target must be one of Surprisal(), TopK(), Probability(), Entropy(), Contrast(), "
-            "Unit(cell), Sum(), or a callable outputs -> (batch,); "
-            f"got {target!r}."
+            f"target must be an instance of a target ({', '.join(registry.list())}, or of your "
+            f"own Target) or a callable outputs -> (batch,); got {target!r}. Use Sum(), for "
+            "example."
         )
     return target if isinstance(target, Target) else _Function(target)

@@ -183,6 +183,14 @@ def test_several_baselines_are_averaged() -> None:
     np.testing.assert_allclose(mean["map"], maps(IntegratedGradients(baseline=X.mean(0)))["map"])
 
 
+@pytest.mark.parametrize("kind", [InputGrad, ActGrad, IntegratedGradients])
+def test_the_sign_of_a_unit_is_that_of_its_mean_over_baselines(kind: Any) -> None:
+    method = kind(baseline=[0.1, X[2], 2.0])
+    acted = units_of(method)
+    found = maps(method, positive_only=True)
+    np.testing.assert_allclose(found["total"], (acted * (acted > 0)).sum((1, 2, 3)), rtol=1e-9)
+
+
 @pytest.mark.parametrize("target", [TopK(1), Probability()])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_inputs_are_mapped_one_by_one_each_to_its_own_winner(target: Any, method: Method) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from retina_codec.contributions.contribute import contribute
-from retina_codec.contributions.summary import count_passes, summarize
+from retina_codec.contributions.summary import summarize
 from retina_codec.methods.base import Method
 from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad, SmoothGrad
 from retina_codec.methods.integrated_gradients import IntegratedGradients
@@ -110,9 +110,9 @@ class Counts(HookedFunction):
     ids=repr,
 )  # fmt: skip
 def test_passes_are_those_that_are_taken(method: Method) -> None:
-    function = Counts(adapt(plain_cnn().requires_grad_(False), "blocks"))
+    function = Counts.open(adapt(plain_cnn().requires_grad_(False), "blocks"), PICTURES)
     method.explain(function, as_target(lambda y: (y**2).sum(1)), PICTURES)
-    assert count_passes(method, 2) == (function.forward, function.back)
+    assert method.passes(2) == (function.forward, function.back)
 
 
 def test_a_tolerance_gives_a_least_number_and_an_unknown_method_none() -> None:
@@ -124,7 +124,7 @@ def test_a_tolerance_gives_a_least_number_and_an_unknown_method_none() -> None:
         def explain(self, function: Any, target: Any, inputs: Any) -> Any:
             raise NotImplementedError
 
-    assert count_passes(Own(), 1) is None
+    assert Own().passes(1) is None
 
 
 def test_an_axis_that_was_guessed_is_said() -> None:

@@ -97,7 +97,7 @@ def logits(network: nn.Module, target: Any) -> Callable[[torch.Tensor], torch.Te
 
 
 def units(network: nn.Module, x: Any, method: Method, target: Any, names: list[str]) -> Any:
-    function = HookedFunction(adapt(network.requires_grad_(False), names))
+    function = HookedFunction.open(adapt(network.requires_grad_(False), names), x)
     return method.explain(function, target, x).contribution
 
 
@@ -141,7 +141,7 @@ def test_the_hidden_path_is_captums_internal_influence_where_both_are_straight()
     influence = captum.attribute(
         x.clone(), baselines=start, n_steps=steps + 1, method="riemann_trapezoid"
     )
-    function = HookedFunction(network, [name])
+    function = HookedFunction.open(network, x, [name])
     change = function.activations(x)[name] - function.activations(start)[name]
     # Captum's weights are 1/points, half at the ends, and so do not sum to one.
     expected = change * influence.detach() * (steps + 1) / steps
@@ -154,7 +154,7 @@ def test_the_hidden_path_is_captums_integrated_gradients_of_the_part_above() -> 
     network, x, name, steps = resnet(), pictures(16), "resnet.encoder.stages.0", 9
     method = IntegratedGradients(steps, path="hidden", baseline=0.3, quadrature="gauss-legendre")
     ours = units(network, x, method, Unit(2), [name])[name]
-    function = HookedFunction(network, [name])
+    function = HookedFunction.open(network, x, [name])
     there, start = (function.activations(v)[name] for v in (x, torch.full_like(x, 0.3)))
 
     def above(h: torch.Tensor) -> torch.Tensor:
@@ -255,7 +255,7 @@ def test_channels_of_a_convnext_are_found_where_all_axes_have_their_number() -> 
     """4 channels of 4 × 4 pixels."""
     network, x = convnext(), pictures(16)
     layers = ["convnext.encoder.stages.0.layers.0", "convnext.encoder.stages.0.layers.0.pwconv2"]
-    known = HookedFunction(adapt(network, layers)).look(x)
+    known = HookedFunction.open(adapt(network, layers), x).survey
     assert [layer.shape for layer in known.values()] == [(4, 4, 4)] * 2
     assert [layer.channel_axis for layer in known.values()] == [1, 3]
     assert [layer.axes_are for layer in known.values()] == ["inferred"] * 2

@@ -40,7 +40,7 @@ def explain(
     target: Target | None = None,
     layers: tuple[str, ...] = ("0",),
 ) -> UnitContributions:
-    return method.explain(HookedFunction(network, layers), target or Sum(), inputs)
+    return method.explain(HookedFunction.open(network, inputs, layers), target or Sum(), inputs)
 
 
 @settings(max_examples=10, deadline=None)

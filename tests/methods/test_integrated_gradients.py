@@ -35,7 +35,7 @@ def explain(
     method: IntegratedGradients,
     layers: tuple[str, ...] = ("0",),
 ) -> UnitContributions:
-    return method.explain(HookedFunction(network, layers), target, inputs)
+    return method.explain(HookedFunction.open(network, inputs, layers), target, inputs)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 20])
@@ -309,5 +309,8 @@ def test_bad_parameters(arguments: dict[str, object], message: str) -> None:
 def test_a_baseline_of_another_shape_is_refused() -> None:
     with pytest.raises(RetinaCodecError, match=r"shape \(2, 7\); got \(7,\)"):
         explain(
-            curved_net(), torch.zeros(1, 2, 7), Sum(), IntegratedGradients(baseline=torch.zeros(7))
+            curved_net(),
+            torch.zeros(1, 2, 7).double(),
+            Sum(),
+            IntegratedGradients(baseline=torch.zeros(7)),
         )
