@@ -58,7 +58,7 @@ notebooks: $(VENV)/.installed-notebooks  ## the scripts of analyses/ as pages, i
 	$(BIN)/python analyses/to_html.py figure_8_retina --pages pages -- --out pages/retina
 	$(BIN)/python analyses/to_html.py $(IMAGE_FIGURES) --pages pages -- --out pages/cnn
 	$(BIN)/python analyses/to_html.py figure_s7_transformer figure_s8_heads --pages pages -- \
-		--out pages/vit --model models/digits_vit
+		--out pages/vit --model digits_vit
 
 check: $(VENV)/.installed-check  ## lint, format and types, nothing changed
 	$(BIN)/ruff check .

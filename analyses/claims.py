@@ -55,7 +55,7 @@ SCRIPTS = (
     "figure_s11_contrast",
 )
 TRANSFORMERS = ("figure_s7_transformer", "figure_s8_heads")  # others have no such parts
-MODELS = ("models/digits_cnn", "models/digits_vit")
+MODELS = ("digits_cnn", "digits_vit")
 SAYS, SEEN = 46, 38  # width of columns
 
 Row = dict[str, str]

@@ -20,7 +20,7 @@
 # The first step computes and saves; the second opens what was saved and only draws. Run it in the
 # root of the repository:
 #
-#     python analyses/figure_8_retina.py --recording session.nwb --network models/insilico --out out
+#     python analyses/figure_8_retina.py --recording session.nwb --network insilico --out out
 #
 # Without `--recording`, the simulated retina watches a minute of photographs.
 
@@ -38,7 +38,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recording", type=Path, help=".nwb, .nc or .zarr; simulated if left out")
-    parser.add_argument("--network", type=Path, default=Path("models/insilico"))
+    parser.add_argument("--network", type=Path, default=Path("insilico"))
     parser.add_argument("--out", type=Path, required=True, help="folder for results and figure")
     parser.add_argument("--split", default="test", choices=["test", "train"])
     parser.add_argument("--duration", type=float, default=60.0, help="s of the simulated movie")

@@ -14,7 +14,7 @@
 # network, or in any layer of saved results:
 #
 #     python analyses/figure_s3_robustness.py --out out
-#     python analyses/figure_s3_robustness.py --out out_v --model models/digits_vit
+#     python analyses/figure_s3_robustness.py --out out_v --model digits_vit
 #     python analyses/figure_s3_robustness.py --out out_r --results demo/results.nc --layers conv1
 #
 # One picture, `figure_s3_robustness.png`: a row per fit, a colour per layer. What is compared:
@@ -69,7 +69,7 @@ from retina_codec.analysis.concepts.aggregates import class_aggregates, compare_
 from retina_codec.analysis.concepts.correlate import correlate_concepts
 from retina_codec.analysis.concepts.table import concept_table
 from retina_codec.analysis.layers.sparsity import hoyer
-from retina_codec.analysis.results import chosen_layers, input_dim, sample_labels
+from retina_codec.storage.results import layers_of, input_dim, sample_labels
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.gated import GatedAutoencoder
 from retina_codec.modes.scores.stability import cosine, leading, matched, shuffled_modes
@@ -129,13 +129,13 @@ def opened(options: argparse.Namespace) -> tuple[xr.DataTree, list[str]]:
     """Return contributions, and the layers that are decomposed, in memory."""
     if options.results:
         tree = rc.open_tree(options.results)
-        layers = options.layers or chosen_layers(tree)[:1]
+        layers = options.layers or layers_of(tree)[:1]
     else:
         study = study_of(options)
         tree = study.contributions(method=study.path_integral(options.steps))
         blocks = study.layers_of("blocks")
         layers = options.layers or list(dict.fromkeys((blocks[(len(blocks) - 1) // 2], blocks[-1])))
-    wanted = ["/responses", *(f"/layers/{name}" for name in chosen_layers(tree, layers))]
+    wanted = ["/responses", *(f"/layers/{name}" for name in layers_of(tree, layers))]
     nodes = {
         node.path: node.to_dataset(inherit=False).load()
         for node in tree.subtree

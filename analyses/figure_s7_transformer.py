@@ -44,7 +44,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     study_arguments(parser)
-    parser.set_defaults(model="models/digits_vit")
+    parser.set_defaults(model="digits_vit")
     parser.add_argument("--image", type=int, default=0, help="the image of panels A to C")
     parser.add_argument("--asked", type=int, default=12, help="images per class that are ablated")
     parser.add_argument("--percentages", type=float, nargs="+", default=[5, 20, 50, 80])

@@ -48,7 +48,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     study_arguments(parser)
-    parser.set_defaults(model="models/digits_vit")
+    parser.set_defaults(model="digits_vit")
     parser.add_argument("--draws", type=int, default=200, help="random groupings")
     return parser.parse_args(words)
 
@@ -65,7 +65,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     if not layers:
         raise rc.RetinaCodecError(
             f"this figure needs a network with attention; {options.model!r} has "
-            f"{', '.join(study.sites)}. Take models/digits_vit."
+            f"{', '.join(study.sites)}. Take digits_vit."
         )
     found = study.contributions()
     heads = head_sparsity(found, layers=layers, draws=options.draws, seed=options.seed)

@@ -67,7 +67,7 @@ from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
 from retina_codec.paper.timing import exponent, growth, over_rounds, slope, time_rounds
-from retina_codec.probing.borrowed import working_network
+from retina_codec.networks.borrowed import borrow
 from retina_codec.probing.hooks import HookedFunction
 
 NAME = "runtime"
@@ -228,7 +228,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
             open_.callback(torch.set_num_threads, threads)
             torch.set_num_threads(1)
         if network is not None:
-            network = open_.enter_context(working_network(network, None, None))
+            network = open_.enter_context(borrow(network))
         makers: dict[str, Callable[[Row], Work]] = {
             "images": lambda row: image_work(study, row),
             "autoencoder": lambda row: training_work(row, options.seed),

@@ -1,6 +1,6 @@
 """Control curves of an image network: how long, how specific, what running from the layer saves.
 
-    python benchmarks/control.py --network models/digits_cnn
+    python benchmarks/control.py --network digits_cnn
 
 10 classes × 9 percentages × 20 trials × all layers, ablated and preserved, by contribution modes,
 activation modes and random channels. The modes are found in scenes of the train part, the network
@@ -53,7 +53,7 @@ def saving(network: Any, images: xr.DataArray, layer: str) -> float:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="models/digits_cnn")
+    parser.add_argument("--network", default="digits_cnn")
     parser.add_argument("--explained", type=int, default=1000, help="train scenes")
     parser.add_argument("--each", type=int, default=20, help="test scenes of every class")
     parser.add_argument("--trials", type=int, default=20)

@@ -54,7 +54,6 @@ from retina_codec.analysis.hypotheses.interneurons import match_interneurons
 from retina_codec.recordings.simulated.circuit import Circuit
 from retina_codec.statistics.power import detectability
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
 LAYERS = ("conv1", "conv2")
 THRESHOLD = 0.1
 ENOUGH = 0.7  # F1
@@ -168,7 +167,7 @@ def one_movie(
     movie: int, seed: int, draws: int, options: dict[str, Any], folder: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Score ours and the controls on one movie."""
-    network = rc.load_network(MODELS / "insilico")
+    network = rc.load_network("insilico")
     recording, circuit = rc.simulate_retina(0, stimulus_seed=movie, train_duration=0)
     split, history = recording["test"], network.history
     truth = kept(

@@ -1,6 +1,6 @@
 """Do maps of modes lie on the object? Share of a map on the digit over its share of the image.
 
-    python benchmarks/mode_localisation.py --network models/digits_cnn
+    python benchmarks/mode_localisation.py --network digits_cnn
 
 For every class the mode that goes with it best, and the images of the class that load it most; 1 is
 a map that does not know where the digit is. Prints one JSON line.
@@ -20,7 +20,7 @@ from retina_codec.analysis.gallery.gallery import top_images
 from retina_codec.analysis.gallery.maps import mode_maps
 from retina_codec.images.digits import digit_scenes
 from retina_codec.methods.base import Method
-from retina_codec.networks.checkpoints import load_small_network
+from retina_codec.networks.checkpoints import load_network
 
 
 def squares(scenes: xr.Dataset) -> np.ndarray:
@@ -35,13 +35,13 @@ def squares(scenes: xr.Dataset) -> np.ndarray:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="models/digits_cnn")
+    parser.add_argument("--network", default="digits_cnn")
     parser.add_argument("--count", type=int, default=600, help="test scenes")
     parser.add_argument("--images", type=int, default=12, help="per class")
     parser.add_argument("--layers", nargs="+", default=["stage2.1", "stage4.1"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    network = load_small_network(options.network).eval()
+    network = load_network(options.network).eval()
     scenes = digit_scenes("test", count=options.count, seed=options.seed)
     images, inside = scenes["image"], squares(scenes)
     explained = rc.contribute(

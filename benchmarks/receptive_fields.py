@@ -26,7 +26,6 @@ import retina_codec as rc
 from retina_codec.analysis.fields.all_fields import all_fields, whole_frames
 
 HERE = Path(__file__).resolve()
-MODEL = HERE.parents[1] / "models" / "insilico"
 SCRIPT = "figures/figure_8_retina/preprocessing/3_save_irfs.py"
 
 Arrays = dict[str, np.ndarray]
@@ -35,7 +34,7 @@ Work = Callable[[], Arrays]
 
 def scene(times: int) -> tuple[Any, torch.Tensor]:
     """Return the network and so many successive windows of smooth noise, (time, lag, y, x)."""
-    network = rc.load_network(MODEL)
+    network = rc.load_network("insilico")
     noise = np.random.default_rng(0).normal(size=(times + network.history, *network.frame_shape))
     for axis in (1, 2):
         noise = sum(np.roll(noise, shift, axis) for shift in range(5))
@@ -138,7 +137,7 @@ def main() -> None:
     slow, loop = measure(HERE, "theirs", arguments, repeats=given.repeats, threads=given.threads)
     arguments = {"times": given.times, "shown": few, "shown_cells": cells}
     fast, whole = measure(HERE, "ours", arguments, repeats=given.repeats, threads=given.threads)
-    everyone = len(rc.load_network(MODEL).cells)
+    everyone = len(rc.load_network("insilico").cells)
     each = slow["seconds"] / (few * cells)
     bare = each - float(loop["decomposing"]) / (few * cells)
     our_each = fast["seconds"] / (given.times * everyone)

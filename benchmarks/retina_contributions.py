@@ -181,7 +181,7 @@ def main() -> None:
     line = parser(__doc__ or "")
     line.add_argument("--reference", required=True, help="folder that holds the package bscope/")
     line.add_argument("--windows", type=int, default=128)
-    line.add_argument("--network", default=str(HERE.parents[1] / "models/insilico"))
+    line.add_argument("--network", default="insilico")
     line.add_argument("--steps", type=int, default=14, help="of the quadrature by chords")
     line.add_argument("--truth-steps", type=int, default=1000)
     line.add_argument("--rounds", type=int, default=1, help="of all measurements, in turn")

@@ -113,7 +113,7 @@ def main() -> None:
     """Measure and print."""
     line = parser(__doc__.splitlines()[0])
     line.set_defaults(repeats=1)
-    line.add_argument("--network", default=str(ROOT / "models" / "insilico"))
+    line.add_argument("--network", default="insilico")
     line.add_argument("--steps", type=int, default=20)
     line.add_argument("--quadrature", default="trapezoid")
     line.add_argument("--windows", type=int, default=16_384, help="for the workers")

@@ -1,6 +1,6 @@
 """Train a small network on digit scenes and write its folder with its card.
 
-    python models/train_digits.py --kind cnn --out models/digits_cnn
+    python models/train_digits.py --kind cnn --out retina_codec/data/models/digits_cnn
 
 Every epoch draws fresh scenes from the train digits and the left halves of the photographs. The
 card's numbers come from the test digits and the right halves.
@@ -18,7 +18,7 @@ from torch import nn
 
 import retina_codec as rc
 from retina_codec.images.digits import DIGIT_CLASSES, digit_scenes
-from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
 from retina_codec.progress import progress_bar
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     test = digit_scenes("test", count=chosen.test_scenes, seed=TEST_SEED)
     correct = is_correct(network, torch.from_numpy(test["image"].values), test["digit"].values)
     text = card(network, chosen.kind, correct, test["digit"].values, test["digit_index"].values)
-    save_small_network(network, chosen.out, text, overwrite=chosen.overwrite)
+    save_network(network, chosen.out, text, overwrite=chosen.overwrite)
     print(f"accuracy on the test part: {correct.mean():.4f}")
     return 0
 
@@ -197,9 +197,9 @@ def card(
 Pictures (b, 3, 32, 32) in [0, 1], normalised inside; outputs are logits of the classes 0 to 9.
 
 ```python
-from retina_codec.networks.small_networks import load_small_network
+from retina_codec.networks.checkpoints import load_network
 
-network = load_small_network("models/digits_{kind}")  # network.layers: what can be explained
+network = load_network("models/digits_{kind}")  # network.layers: what can be explained
 ```
 
 ## How it was trained

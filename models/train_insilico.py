@@ -1,6 +1,6 @@
-r"""Train the network of the simulated retina and write models/insilico with its card.
+r"""Train the network of the simulated retina and write its folder with a card.
 
-    python models/train_insilico.py --out models/insilico
+    python models/train_insilico.py --out retina_codec/data/models/insilico
     python models/train_insilico.py --retina-seed 2 --stimulus-seed 1002 --out retina_2 \
         --types "OFF transient=5" "ON sustained=4" "ON transient=4"
 
@@ -37,7 +37,7 @@ def counted(text: str) -> tuple[str, int]:
 def main(arguments: list[str] | None = None) -> int:
     """Simulate, fit, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", default="models/insilico")
+    parser.add_argument("--out", default="retina_codec/data/models/insilico")
     parser.add_argument("--retina-seed", type=int, default=0)
     parser.add_argument("--stimulus-seed", type=int, default=1000)
     parser.add_argument(

@@ -172,7 +172,7 @@ def test_bad_settings(make, message):
 @pytest.mark.slow
 def test_modes_of_one_movie_know_nothing_of_other_movies():
     """Loadings of one natural movie, rates to 20 others: at most 5 % of pairs found."""
-    network = rc.load_network("models/insilico")
+    network = rc.load_network("insilico")
     duration, seeds = 40.0, range(1, 22)
     splits = [
         rc.simulate_retina(

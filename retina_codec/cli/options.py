@@ -1,7 +1,4 @@
-"""Options that several subcommands share.
-
-Why this file exists: a setting has one name, one default and one help text wherever it appears.
-"""
+"""Options that several subcommands share: one name, one default and one help text each."""
 
 import json
 from collections.abc import Callable
@@ -52,14 +49,14 @@ def analysis_options(command: Any) -> Any:
             type=click.IntRange(min=1),
             default=32,
             show_default=True,
-            help="Modes to look for in each layer.",
+            help="Modes per layer.",
         ),
         click.option(
             "--active",
             type=click.IntRange(min=1),
             default=3,
             show_default=True,
-            help="Modes that may act at one time.",
+            help="Maximum of modes active at a time.",
         ),
         click.option(
             "--shrinkage",
@@ -73,12 +70,12 @@ def analysis_options(command: Any) -> Any:
             "--hypotheses/--no-hypotheses",
             default=True,
             show_default=True,
-            help="Predict what silencing interneurons does.",
+            help="Predict the effect of silencing interneurons.",
         ),
         click.option(
             "--scores",
             is_flag=True,
-            help="Score the modes by other seeds, controls and the network; takes minutes.",
+            help="Score the modes by other seeds, controls and silenced channels; takes minutes.",
         ),
         device_option,
     ]
@@ -88,7 +85,7 @@ def analysis_options(command: Any) -> Any:
 
 
 def opening_options(command: Any) -> Any:
-    """Add ``--set NAME=VALUE``: what a recording's file leaves open, for `open_recording`."""
+    """Add ``--set NAME=VALUE``: options of `open_recording` that the file leaves open."""
     return click.option(
         "--set",
         "opening",
@@ -104,13 +101,13 @@ def opening_options(command: Any) -> Any:
 
 
 def _read_settings(
-    _context: click.Context, _option: click.Parameter, words: tuple[str, ...]
+    _context: click.Context, _option: click.Parameter, settings: tuple[str, ...]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
+    for setting in settings:
+        name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise RetinaCodecError(f"--set must be NAME=VALUE; got {word!r}.")
+            raise RetinaCodecError(f"--set must be NAME=VALUE; got {setting!r}.")
         try:
             found[name] = json.loads(value)
         except ValueError:

@@ -1,8 +1,4 @@
-"""Commands on recordings alone: ``convert``, ``look`` and ``export``.
-
-Why this file exists: getting a file in, seeing what came in, and giving results back to the file
-need no network. It is part of the command line in cli.py and no place for science.
-"""
+"""Commands on recordings alone: ``convert``, ``look`` and ``export``."""
 
 import logging
 from pathlib import Path
@@ -74,7 +70,7 @@ def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) ->
 @click.option(
     "--other-session",
     is_flag=True,
-    help="Also where the results were made from another file.",
+    help="Allow a session other than the one analyzed.",
 )
 def export(results: Path, session: Path, out: Path, overwrite: bool, other_session: bool) -> None:
     """Write modes, loadings, pathways and hypotheses of RESULTS into a copy of SESSION (.nwb)."""

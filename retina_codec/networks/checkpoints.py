@@ -8,6 +8,7 @@ is noticed. It is not the reader of the published .pt files.
 import json
 import os
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "SmallViT",
     "load_network",
     "load_small_network",
+    "network_folder",
     "save_network",
     "save_small_network",
     "small_from_config",
@@ -37,6 +39,9 @@ LARGEST_CONFIG = 10_000_000  # bytes
 
 
 PUBLISHED = (".pt", ".pth")
+
+
+SHIPPED = ("digits_cnn", "digits_vit", "insilico")
 
 
 Network = RetinaCNN | LayeredNetwork | SmallResNet | SmallViT
@@ -95,7 +100,8 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     Parameters
     ----------
     path : path
-        A folder saved by `save_network`, or a published .pt or .pth file.
+        A folder saved by `save_network`, a published .pt or .pth file, or the name of a network
+        that comes with the package, see `network_folder`.
 
     Returns
     -------
@@ -114,14 +120,14 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(path)
+    folder = network_folder(path)
     if folder.suffix.lower() in PUBLISHED and not folder.is_dir():
         return read_published(folder)
     if not folder.is_dir():
         raise RetinaCodecError(
             "a network is a folder with config.json and weights.safetensors, or a published .pt "
             f"file; {folder} is {'another file' if folder.exists() else 'not there'}. Fit one "
-            "with `retina-codec fit`."
+            f"with `retina-codec fit`, or name one of the package: {', '.join(SHIPPED)}."
         )
     config_file, weights = folder / "config.json", folder / "weights.safetensors"
     for file in (config_file, weights):
@@ -152,6 +158,30 @@ def load_network(path: str | os.PathLike[str]) -> Any:
         ) from error
     network.training_record = config.get("training") or {}
     return network.eval()
+
+
+def network_folder(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a network: the path itself, or that of a network known by its name.
+
+    Parameters
+    ----------
+    name : str or path
+        A path, or a name: of a folder in the environment variable RETINA_CODEC_MODELS, or
+        ``insilico`` (of the simulated retina), ``digits_cnn`` or ``digits_vit`` (of digits on
+        photographs), which come with the package.
+
+    Returns
+    -------
+    Path
+        As given where it exists or is no such name.
+    """
+    given = Path(name)
+    if given.exists() or len(given.parts) != 1:
+        return given
+    own = os.environ.get("RETINA_CODEC_MODELS")
+    places = [Path(own) / given] if own else []
+    places += [Path(str(files("retina_codec") / "data" / "models" / given.name))]
+    return next((place for place in places if (place / "config.json").is_file()), given)
 
 
 def _build(config: dict[str, Any], state: dict[str, Any]) -> Network:
@@ -230,7 +260,7 @@ def load_small_network(folder: str | os.PathLike[str]) -> SmallResNet | SmallViT
     Parameters
     ----------
     folder : path
-        What `save_small_network` wrote, such as ``models/digits_cnn``.
+        What `save_small_network` wrote, such as ``digits_cnn``.
 
     Returns
     -------

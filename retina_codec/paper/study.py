@@ -207,7 +207,7 @@ def open_study(
     folder: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | None = None,
-    model: str = "models/digits_cnn",
+    model: str = "digits_cnn",
     layers: str | Sequence[str] | None = None,
     count: int = 1000,
     labels: str | os.PathLike[str] | None = None,
@@ -300,7 +300,7 @@ def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> No
     parser.add_argument(
         "--data", type=Path, help="images in class folders; digit scenes if left out"
     )
-    parser.add_argument("--model", default="models/digits_cnn", help="folder, or name of a network")
+    parser.add_argument("--model", default="digits_cnn", help="folder, or name of a network")
     parser.add_argument("--count", type=int, default=count, help="images (default %(default)s)")
     parser.add_argument("--labels", type=Path, help="file with the labels of flat folders")
     parser.add_argument("--hierarchy", type=Path, help="file with the superclasses of classes")

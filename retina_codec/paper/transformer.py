@@ -90,7 +90,7 @@ def transformer_study(
     if set(study.sites) != set(SITES):
         raise RetinaCodecError(
             f"this study needs a transformer with the sites {', '.join(SITES)}; {study.name!r} has "
-            f"{', '.join(study.sites)}. Take models/digits_vit."
+            f"{', '.join(study.sites)}. Take digits_vit."
         )
     found = study.contributions()
     modes = study.modes("contributions")

@@ -1,7 +1,7 @@
-"""Where results and recordings meet the disk: whole trees in and out, and no half-written output.
+"""Save and open whole trees of labelled arrays; write outputs so that none is left half written.
 
-Everything the package writes goes through `new_output`, so that a crash or a full disk leaves the
-folder as it was. This file knows nothing about recordings, networks or results.
+All outputs of the package go through `new_output`: after a crash or on a full disk the folder is as
+it was.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ from retina_codec.storage.hdf5 import hdf5_output
 __all__ = ["check_output", "new_output", "open_tree", "save_tree", "sha256_of"]
 
 CHUNK_BYTES = 2**20
-
 
 ORDER = "order_of_groups"  # attribute of a group in a file: files do not keep an order themselves
 
@@ -197,7 +196,7 @@ def new_output(
         yield partial
         if not os.path.lexists(partial):
             raise RetinaCodecError(f"could not write {path}: nothing was written")
-        check_output(path, overwrite=overwrite, inputs=inputs)
+        check_output(destination, overwrite=overwrite, inputs=inputs)
         _replace(partial, destination)
         done = True
     except OSError as error:

@@ -78,5 +78,5 @@ def timings(
             "memory": ("setting", memory),
         },
         coords={key: ("setting", np.array([row[key] for row in rows])) for key in BASE},
-        attrs={"model": "models/digits_cnn", "device": "cpu", "clock": "processor"},
+        attrs={"model": "digits_cnn", "device": "cpu", "clock": "processor"},
     )

@@ -27,6 +27,14 @@ from tests.small import small_network, small_recording
 
 SMALL = ["--steps", "2", "--modes", "4", "--active", "2"]
 STEP = re.compile(r"^\[ *\d+\.\d s\] |^[a-z ]+: +\d+%\|")  # a step, or a slow step's progress
+FIGURES = [
+    "contribution_heat_maps",
+    "figure_8",
+    "irf_combinations",
+    "mode_matrices",
+    "network_and_target",
+    "quality_checks",
+]
 STIMULUS = "stimulus/presentation/stimulus"
 
 
@@ -81,7 +89,7 @@ def test_analyze_leaves_everything(work, capsys):
     assert "<html" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     figures = sorted(path.name for path in Path("out/figures").iterdir())
-    assert figures == sorted(f"{name}.png" for name in cli.FIGURES)
+    assert figures == [f"{name}.png" for name in FIGURES]
     assert all(path.stat().st_size > 5000 for path in Path("out/figures").iterdir())
     with h5py.File("out/results.nc") as file:
         rate = file["responses/prediction"]
@@ -152,7 +160,7 @@ def test_help_has_an_example(command, capsys):
 
 def test_help_is_quick_because_nothing_is_imported():
     program = (
-        "import sys; from retina_codec import cli; cli.main(['analyze', '--help']);"
+        "import sys; from retina_codec.cli import main as cli; cli.main(['analyze', '--help']);"
         "print('pynwb' in sys.modules, 'matplotlib' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -161,7 +169,7 @@ def test_help_is_quick_because_nothing_is_imported():
 
 @pytest.mark.usefixtures("work")
 def test_overwrite_replaces_the_whole_folder(monkeypatch):
-    monkeypatch.setattr(cli, "FIGURES", ())
+    monkeypatch.setattr("retina_codec.figures.base.drawn_figures", lambda _results: ())
     monkeypatch.setattr("retina_codec.report.page.page.write_report", lambda _, path: path.touch())
     Path("out").mkdir()
     Path("out/old.txt").write_text("old")
@@ -173,7 +181,6 @@ def test_overwrite_replaces_the_whole_folder(monkeypatch):
 
 @pytest.mark.usefixtures("work")
 def test_hypotheses_can_be_left_out_and_scores_are_drawn(monkeypatch):
-    monkeypatch.setattr(cli, "FIGURES", ())
     quick = functools.partial(score_modes, seeds=2, limits=[1], times=3)
     monkeypatch.setattr("retina_codec.modes.scores.score.score_modes", quick)
     arguments = ["analyze", "session.nwb", "--network", "network", "--out", "out", *SMALL]
@@ -181,7 +188,7 @@ def test_hypotheses_can_be_left_out_and_scores_are_drawn(monkeypatch):
     assert "hypotheses" not in open_tree("out/results.nc").children
     names = {path.name for path in Path("out").iterdir()}
     assert names == {"results.nc", "report.html", "figures"}
-    assert [path.name for path in Path("out/figures").iterdir()] == ["scorecard.png"]
+    assert "scorecard.png" in {path.name for path in Path("out/figures").iterdir()}
     page = Path("out/report.html").read_text(encoding="utf-8")
     assert "There are none: they were not asked for." in page
 
@@ -231,10 +238,10 @@ def test_fit_leaves_a_network_that_analyzes(work):
 
 
 @pytest.mark.slow
-def test_demo_with_the_shipped_network(tmp_path):
+def test_demo_with_the_shipped_network(tmp_path, monkeypatch):
     short = ["--duration", 8, "--steps", 2, "--modes", 8]
-    shipped = Path(__file__).resolve().parents[2] / "models" / "insilico"
-    assert run("demo", "--network", shipped, "--out", tmp_path / "out", *short) == 0
+    monkeypatch.chdir(tmp_path)  # not in a clone
+    assert run("demo", "--out", tmp_path / "out", *short) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     tables = {"hypotheses.csv", "hypotheses.json"}
     assert names == {"session.nwb", "results.nc", "report.html", "figures", *tables}
@@ -372,7 +379,7 @@ def test_bad_input(spoil, says, work, capsys):
         (["convert", "session.nwb", "session.nwb"], "differ"),
         (["convert", "session.nwb", "session.zarr"], "--overwrite"),
         (["report", "session.nwb", "--out", "report.html"], r"session\.nwb"),
-        (["demo", "--out", "out"], "RETINA_CODEC_MODELS"),
+        (["demo", "--out", "out", "--network", "insilica"], "one of the package: .*insilico"),
         (["demo", "--out", "out", "--device", "tpu"], "cuda"),
         (["fit", "session.nwb", "--out", "network"], "--overwrite"),
         (["fit", "session.nwb", "--out", "new"], "train"),

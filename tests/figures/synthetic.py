@@ -101,7 +101,7 @@ def synthetic_results(
         "dtype": "float32",
         "split": "test",
         "versions": "retina-codec 0.1.0, torch 2.13.0, numpy 2.4.6, xarray 2026.9.0",
-        "command": "retina-codec analyze session.nwb --network models/insilico --out results",
+        "command": "retina-codec analyze session.nwb --network insilico --out results",
     }
     return tree
 

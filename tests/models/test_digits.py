@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from torch import nn
 
 from retina_codec.images.digits import digit_scenes
-from retina_codec.networks.checkpoints import load_small_network
+from retina_codec.networks.checkpoints import load_network, network_folder
 
 MODELS = Path(__file__).parents[2] / "models"
 KINDS = ["cnn", "vit"]
@@ -35,11 +35,11 @@ def scenes():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_accuracy_is_that_of_the_card(kind, scenes):
-    card = (MODELS / f"digits_{kind}/card.md").read_text(encoding="utf-8")
+    card = (network_folder(f"digits_{kind}") / "card.md").read_text(encoding="utf-8")
     told = re.search(r"Accuracy = ([\d.]+) \(95 % Wilson interval ([\d.]+) to ([\d.]+);", card)
     accuracy, low, high = (float(number) for number in told.groups())
     assert low < accuracy < high
-    network = load_small_network(MODELS / f"digits_{kind}")
+    network = load_network(f"digits_{kind}")
     with torch.no_grad():
         found = network(torch.from_numpy(scenes["image"].values)).argmax(1).numpy()
     correct = np.array(network.classes)[found] == scenes["label"].values
@@ -54,7 +54,7 @@ def test_accuracy_is_that_of_the_card(kind, scenes):
     assert f"{record['epochs']} epochs of {record['scenes_per_epoch']} scenes" in card
     parameters = sum(values.numel() for values in network.parameters())
     assert f"{parameters:,} parameters" in card
-    assert (MODELS / f"digits_{kind}/weights.safetensors").stat().st_size < 1.5e6
+    assert (network_folder(f"digits_{kind}") / "weights.safetensors").stat().st_size < 1.5e6
     assert "## Doubts" in card
 
 
@@ -64,7 +64,7 @@ def test_the_recipe_runs(kind, recipe, tmp_path, capsys):
     tiny = ["--kind", kind, "--epochs", "1", "--scenes", "70", "--test-scenes", "30"]
     assert recipe.main([*tiny, "--out", str(tmp_path / "one")]) == 0
     printed = re.findall(r"accuracy on the test part: ([\d.]+)", capsys.readouterr().out)
-    network = load_small_network(tmp_path / "one")
+    network = load_network(tmp_path / "one")
     before = recipe.make(kind, 70, 0)
     for old, new in zip(before.parameters(), network.parameters(), strict=True):
         assert not torch.equal(old, new)
@@ -122,6 +122,8 @@ def test_correct_answers_are_counted(recipe):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_configs_hold_no_machine_paths(kind):
-    config = json.loads((MODELS / f"digits_{kind}/config.json").read_text(encoding="utf-8"))
+    config = json.loads(
+        (network_folder(f"digits_{kind}") / "config.json").read_text(encoding="utf-8")
+    )
     assert config["network"]["kind"] in ("SmallResNet", "SmallViT")
     assert "/" not in json.dumps(config["training"])

@@ -1,15 +1,15 @@
 """The shipped network does what its card says, on movies that it never saw."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import retina_codec as rc
 from retina_codec.analysis.pathways.prediction import prediction_quality
+from retina_codec.networks.checkpoints import network_folder
 
-FOLDER = Path(__file__).parents[2] / "models" / "insilico"
+FOLDER = network_folder("insilico")
 DEMO_MOVIE, OTHER_MOVIES = 1, (2, 3)
 
 

@@ -103,9 +103,10 @@ def load_image_network(
     name : str or path
         ``"torchvision:resnet50"`` (or just ``"resnet50"``), ``"timm:convnext_tiny"``,
         ``"transformers:<folder or hub id>"``, or a folder of a network of this toolkit
-        (``"models/digits_cnn"``) or of transformers. Weights that are not on this machine are
-        fetched by the library, which keeps them where it keeps its own; they are never unpickled
-        as more than tensors, and no code that comes with them is run.
+        (``"digits_cnn"`` and ``"digits_vit"`` come with the package) or of transformers. Weights
+        that are not on this machine are fetched by the library, which keeps them where it keeps
+        its own; they are never unpickled as more than tensors, and no code that comes with them
+        is run.
     weights : str, optional
         ``"default"``, or one of the library's names for weights (torchvision:
         ``"IMAGENET1K_V1"``; timm: a tag such as ``"fb_in22k_ft_in1k"``). None: random weights,
@@ -127,13 +128,15 @@ def load_image_network(
         If the library is not installed (how to get it is said), or does not know the name or the
         weights.
     """
+    from retina_codec.networks.checkpoints import network_folder
+
     text = os.fspath(name)
     library, _, rest = text.partition(":")
     if library in LIBRARIES and rest:
         loaders = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
         found = loaders[library](rest, weights, seed)
-    elif (Path(text) / "config.json").is_file():
-        found = _folder(Path(text), weights, seed)
+    elif ((folder := network_folder(text)) / "config.json").is_file():
+        found = _folder(folder, text, weights, seed)
     elif Path(text).exists() or os.sep in text or ":" in text:
         raise RetinaCodecError(
             "name must be 'torchvision:NAME', 'timm:NAME', 'transformers:FOLDER OR ID', or a "
@@ -227,7 +230,7 @@ def _transformers(name: str, weights: str | None, seed: int) -> ImageNetwork:
     )
 
 
-def _folder(folder: Path, weights: str | None, seed: int) -> ImageNetwork:
+def _folder(folder: Path, name: str, weights: str | None, seed: int) -> ImageNetwork:
     """Open a folder with a config.json: of transformers, or of this toolkit."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -239,15 +242,15 @@ def _folder(folder: Path, weights: str | None, seed: int) -> ImageNetwork:
         raise RetinaCodecError(
             f"a folder has its own weights; weights must be 'default', got {weights!r}."
         )
-    from retina_codec.networks.checkpoints import load_small_network
+    from retina_codec.networks.checkpoints import load_network
 
-    module = load_small_network(folder)
+    module = load_network(folder)
     return ImageNetwork(
         module,
         _Preprocess(_CentreInUnitRange(SMALL)),
         tuple(module.classes),
         folder.name,
-        f"retina-codec, {folder}",
+        f"retina-codec, {name}",
         module.grey,
     )
 

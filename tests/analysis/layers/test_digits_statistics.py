@@ -15,19 +15,19 @@ from retina_codec.images.digits import digit_scenes
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.nmf import NMF
-from retina_codec.networks.checkpoints import load_small_network
+from retina_codec.networks.checkpoints import load_network
 from retina_codec.targets.classification import TopK
 from tests.test_docs import run_page
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
-FOLDER = ROOT / "models" / "digits_cnn"
+FOLDER = "digits_cnn"
 LAYERS = ["stage1.0", "stage3.1", "stage4.0"]
 
 
 @pytest.fixture(scope="module")
 def parts():
-    network = load_small_network(FOLDER).eval()
+    network = load_network(FOLDER).eval()
     scenes = digit_scenes("test", count=300, seed=1)
     method = IntegratedGradients(5, baseline=network.grey)
     tree = contribute(

@@ -81,7 +81,7 @@ def test_random_weights_come_from_a_seed_of_their_own(folder: Path) -> None:
 
 
 def test_a_folder_of_this_toolkit_and_its_blocks() -> None:
-    found = load_image_network(ROOT / "models" / "digits_cnn")
+    found = load_image_network("digits_cnn")
     assert found.classes == tuple("0123456789")
     x = torch.stack([found.preprocess(picture(size=size)) for size in ((40, 64), (32, 32))])
     assert x.shape == (2, 3, 32, 32)
@@ -100,7 +100,7 @@ def test_a_square_from_the_centre() -> None:
     """A wide picture whose outer quarters are white keeps its black centre."""
     values = np.full((32, 64, 3), 255, np.uint8)
     values[:, 16:48] = 0
-    preprocess = load_image_network(ROOT / "models" / "digits_cnn").preprocess
+    preprocess = load_image_network("digits_cnn").preprocess
     assert float(preprocess(Image.fromarray(values)).abs().max()) == 0
 
 
@@ -110,7 +110,7 @@ def test_a_square_from_the_centre() -> None:
         ("no/such/folder", {}, "name must be 'torchvision:NAME'"),
         ("keras:vgg", {}, "name must be 'torchvision:NAME'"),
         (ROOT / "models", {}, "name must be .* or a folder with a config.json"),
-        (ROOT / "models" / "digits_cnn", {"weights": None}, "a folder has its own weights"),
+        ("digits_cnn", {"weights": None}, "a folder has its own weights"),
         ("transformers:x", {"weights": "v2"}, "one set of weights per name"),
     ],
 )

@@ -1,0 +1,200 @@
+"""Commands that explain a network: ``demo``, ``analyze`` and ``report``."""
+
+import logging
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retina_codec.cli.options import analysis_options, opening_options, out_option
+from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.hdf5 import is_address
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["analyze", "demo", "report"]
+
+log = logging.getLogger(__name__)
+
+DEMO_NETWORK = "insilico"  # comes with the package
+DEMO_CELLS_SEED = 0  # the simulated retina that it was fitted to
+DEMO_TRAIN_DURATION = 10.0  # s; the demo explains the test movie
+
+
+@click.command(epilog="Example: retina-codec demo --out demo")
+@out_option("Folder for session.nwb, results.nc, report.html, hypotheses and figures/.")
+@click.option(
+    "--network",
+    type=click.Path(path_type=Path),
+    help="Network of the simulated retina.  [default: insilico, which comes with the package]",
+)
+@click.option(
+    "--stimulus-seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Which movie the retina sees.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Length of the test movie in s.",
+)
+@analysis_options
+def demo(
+    out: Path,
+    overwrite: bool,
+    network: Path | None,
+    stimulus_seed: int,
+    duration: float,
+    **settings: Any,
+) -> None:
+    """Simulate a retina whose circuit is known, and explain the network fitted to it."""
+    from retina_codec.networks.checkpoints import load_network
+    from retina_codec.recordings.files import open_recording
+    from retina_codec.recordings.nwb.writer import write_nwb
+    from retina_codec.recordings.simulated.retina import simulate_retina
+    from retina_codec.storage.trees import new_output
+
+    folder = network or Path(DEMO_NETWORK)
+    model = load_network(folder)
+    with new_output(out, overwrite=overwrite, inputs=[folder]) as partial:
+        partial.mkdir()
+        log.info("simulate a retina that watches photographs for %g s", duration)
+        recording, _ = simulate_retina(
+            seed=DEMO_CELLS_SEED,
+            stimulus_seed=stimulus_seed,
+            train_duration=DEMO_TRAIN_DURATION,
+            test_duration=duration,
+        )
+        log.info("write session.nwb")
+        write_nwb(recording, partial / "session.nwb")
+        log.info("open session.nwb")
+        session = open_recording(partial / "session.nwb")
+        _analyze_into(partial, session, partial / "session.nwb", model, folder, settings)
+    _say_where(out)
+
+
+@click.command(epilog="Example: retina-codec analyze session.nwb --network insilico --out results")
+@click.argument("recording")
+@click.option(
+    "--network",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Network fitted to this recording: a folder, a published .pt file, or insilico.",
+)
+@out_option("Folder for results.nc, report.html, hypotheses and figures/.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "train"]),
+    default="test",
+    show_default=True,
+    help="Part of the recording to explain.",
+)
+@opening_options
+@analysis_options
+def analyze(
+    recording: str,
+    network: Path,
+    out: Path,
+    overwrite: bool,
+    opening: dict[str, Any],
+    **settings: Any,
+) -> None:
+    """Explain a network's responses to RECORDING (any format that `convert` reads)."""
+    from retina_codec.networks.checkpoints import load_network
+    from retina_codec.recordings.files import open_recording
+    from retina_codec.storage.trees import new_output
+
+    model = load_network(network)
+    session = open_recording(recording, **opening)
+    inputs: list[str | Path] = [network] if is_address(recording) else [network, recording]
+    with new_output(out, overwrite=overwrite, inputs=inputs) as partial:
+        partial.mkdir()
+        _analyze_into(partial, session, recording, model, network, settings)
+    _say_where(out)
+
+
+def _analyze_into(
+    folder: Path,
+    session: "xr.DataTree",
+    session_path: str | Path,
+    network: Any,
+    network_path: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Analyze a session and leave results.nc, report.html, hypotheses and figures/ in a folder."""
+    from retina_codec.analysis.analyze import analyze as run
+    from retina_codec.analysis.hypotheses.table import hypotheses_to_table
+    from retina_codec.report.page.page import write_report
+    from retina_codec.storage.trees import save_tree, sha256_of
+
+    settings = settings | {"layers": settings.get("layers") or None}
+    results = run(
+        session,
+        network,
+        **settings,
+        provenance={
+            "command": click.get_current_context().obj["command"],
+            "recording_file": PurePath(session_path).name,
+            "recording_sha256": "" if is_address(session_path) else sha256_of(session_path),
+            "network_folder": network_path.resolve().name,
+        },
+    )
+    log.info("write results.nc")
+    save_tree(results, folder / "results.nc")
+    if "hypotheses" in results.children:
+        log.info("write hypotheses.csv and hypotheses.json")
+        claims = results["hypotheses"].to_dataset()
+        for suffix in ("csv", "json"):
+            hypotheses_to_table(claims, folder / f"hypotheses.{suffix}")
+    log.info("draw figures")
+    _draw(results, folder / "figures")
+    log.info("write report.html")
+    write_report(results, folder / "report.html")
+
+
+def _draw(results: "xr.DataTree", folder: Path) -> None:
+    """Save every figure that the results can fill as a PNG of its own."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from retina_codec.figures.base import drawn_figures
+
+    folder.mkdir()
+    for figure, drawn in drawn_figures(results):
+        drawn.savefig(folder / f"{figure.name}.png", dpi=150)
+
+
+def _say_where(out: Path) -> None:
+    log.info("done: open %s", out / "report.html")
+
+
+@click.command(epilog="Example: retina-codec report demo/results.nc --out report.html")
+@click.argument("results", type=click.Path(path_type=Path))
+@out_option("The HTML file to write.")
+def report(results: Path, out: Path, overwrite: bool) -> None:
+    """Write the report of RESULTS (results.nc, or a folder that holds it) again."""
+    from retina_codec.report.page.page import write_report
+    from retina_codec.storage.trees import open_tree
+
+    path = results
+    if results.suffix not in (".nc", ".zarr"):
+        path = results / "results.nc"
+        if results.is_dir() and not path.is_file():
+            raise RetinaCodecError(
+                f"a folder of results must hold results.nc; {results} does not. "
+                "Name another, or make one with `retina-codec analyze`."
+            )
+        path = results if results.is_file() else path
+    if not path.exists():
+        raise RetinaCodecError(
+            f"the report needs results.nc, or a folder that holds it; {results} is not there. "
+            "Make one with `retina-codec analyze`."
+        )
+    log.info("write %s", out.name)
+    write_report(open_tree(path), out, overwrite=overwrite)
+    log.info("done: open %s", out)
