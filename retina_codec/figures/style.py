@@ -15,6 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.results import layers_with
 
 __all__ = [
     "LOADING",
@@ -26,7 +27,6 @@ __all__ = [
     "cell_order",
     "color_bar",
     "draw_title",
-    "explained_layers",
     "grid",
     "has_part",
     "high_quantile",
@@ -161,26 +161,9 @@ def draw_title(area: Area, letter: str, title: str) -> None:
     )
 
 
-def explained_layers(results: xr.DataTree, part: str = "") -> list[str]:
-    """Name the layers of the results that hold ``part`` ("modes", "pathways", or all)."""
-    found = _layers_with(results, part)
-    if not found:
-        way_out = "Run score_modes." if part == "score" else "Run analyze, which makes all of them."
-        raise RetinaCodecError(
-            f"this figure needs results with {part or 'contributions'} of at least one layer; "
-            f"these have layers {_layers_with(results) or 'none'}. {way_out}"
-        )
-    return found
-
-
 def has_part(results: xr.DataTree, part: str) -> bool:
     """Return whether a layer of the results holds ``part`` ("modes", "pathways", "score")."""
-    return bool(_layers_with(results, part))
-
-
-def _layers_with(results: xr.DataTree, part: str = "") -> list[str]:
-    layers = results.children.get("layers", xr.DataTree()).children
-    return [str(name) for name, node in layers.items() if not part or part in node.children]
+    return bool(layers_with(results, part))
 
 
 def table(results: xr.DataTree, path: str) -> xr.Dataset:

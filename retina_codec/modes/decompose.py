@@ -9,6 +9,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.base import Decomposition, Fitted
 from retina_codec.modes.explained_variance import scorecard
+from retina_codec.storage.results import layers_of
 
 __all__ = ["checked_contribution", "decompose", "modes_of"]
 
@@ -86,14 +87,7 @@ def decompose(
             "decomposition must be one of rc.modes, for instance rc.modes.SparseAutoencoder(), or "
             f"of a subclass of rc.modes.Decomposition; got {decomposition!r}."
         )
-    found = list(tree["layers"].children) if "layers" in tree.children else []
-    layers = [layers] if isinstance(layers, str) else layers
-    chosen = found if layers is None else list(layers)
-    if not chosen or not set(chosen) <= set(found):
-        raise RetinaCodecError(
-            f"layers must name explained layers; got {chosen or 'none'}, the tree holds "
-            f"{found or 'none'}. Run contribute() for these layers first."
-        )
+    chosen = layers_of(tree, layers)
     result = tree.copy()
     _drop(result, STALE)
     for name in chosen:

@@ -1,8 +1,7 @@
-"""Reading HDF5 files of strangers: no path out of the folder, no size that lies, one error.
+"""Read untrusted HDF5 files, and write HDF5 so that a full disk is reported.
 
-Why this file exists: an HDF5 file may point to other files, may claim sizes that it does not hold,
-and may be damaged. Every reader of such files goes through these doors. It knows nothing of what a
-file means; files that we write are opened by `retina_codec.storage`.
+No link leads out of the folder of a file, no array is larger than the data it stores, and all that
+is wrong with a file is one error.
 """
 
 import io
@@ -27,16 +26,13 @@ __all__ = [
     "read_array",
 ]
 
-ALWAYS_READ = 2**24  # bytes; no claim below this is worth a doubt
-
+ALWAYS_READ = 2**24  # bytes; no claim below this is checked
 
 MOST_PACKED = 200  # bytes in memory per byte on disk; spike times and tables stay far below
 
-
 REMOTE_BLOCK = 2**22  # bytes fetched at a time
 
-
-DAMAGE = (  # what h5py and numpy raise where a file is not what it says
+DAMAGE = (  # errors of h5py and numpy in a damaged file
     OSError,
     RuntimeError,
     LookupError,
@@ -47,13 +43,12 @@ DAMAGE = (  # what h5py and numpy raise where a file is not what it says
     MemoryError,
 )
 
-
 LONGEST_CHAIN = 32  # of soft links
 
 
 @contextmanager
 def hdf5_input(path: str | os.PathLike[str], what: str = "an HDF5 file") -> Iterator[Any]:
-    """Open a file for reading; whatever HDF5 finds wrong in it is one clear error.
+    """Open a file for reading; anything wrong in it is one clear error.
 
     Parameters
     ----------
@@ -151,7 +146,7 @@ def _walk(group: Any, name: str, depth: int) -> Any:
 
 
 def _other_file(owner: Any, name: str, path: str, *, depth: int) -> Any:
-    """Open what an external link names; links in that file are looked at in turn."""
+    """Open the target of an external link; links in that file are checked in turn."""
     import h5py
 
     _may_follow(owner, name)
@@ -176,7 +171,7 @@ def _may_follow(owner: Any, name: str) -> None:
 
 
 def _check_storage(dataset: Any) -> None:
-    """Refuse values that stand in files elsewhere."""
+    """Refuse values that are stored in files outside the folder."""
     if dataset.external:
         raise RetinaCodecError(
             f"{dataset.file.filename}: the values of {dataset.name} must stand in an HDF5 file; "
@@ -191,12 +186,12 @@ def _check_storage(dataset: Any) -> None:
 def inside_folder(
     name: str | os.PathLike[str], folder: Path, owner: str | os.PathLike[str]
 ) -> Path:
-    """Resolve a path that stands in a file; it must stay in that file's folder or below.
+    """Resolve a path written in a file; it must stay in that file's folder or below.
 
     Parameters
     ----------
     name : path
-        As it stands in the file.
+        As written in the file.
     folder : Path
         Of the file.
     owner : path
@@ -250,7 +245,7 @@ def check_size(dataset: Any, where: str | os.PathLike[str]) -> None:
 
 
 def read_array(dataset: Any, key: Any = ()) -> npt.NDArray[Any]:
-    """Read values, all by default, after a look at how many are really there.
+    """Read values, all by default, after a check of how many are stored.
 
     Parameters
     ----------
@@ -310,7 +305,10 @@ def hdf5_output(path: str | os.PathLike[str]) -> Iterator[io.RawIOBase]:
 
 
 class _LastingFile(io.RawIOBase):
-    """A file that pretends to go on after a failure; what was not written reads as zero."""
+    """A file that accepts writes after a failure; what was not written reads as zero.
+
+    HDF5 may crash the process if a write fails; so the failure is raised at the end.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()

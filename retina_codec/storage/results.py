@@ -17,6 +17,7 @@ __all__ = [
     "layer_dataset",
     "layer_sites",
     "layers_of",
+    "layers_with",
     "modes_at",
     "read",
     "read_quantities",
@@ -70,14 +71,13 @@ def layers_of(
     RetinaCodecError
         If there are none, or one that was asked for is not there.
     """
-    nodes = tree["layers"].children if "layers" in tree.children else {}
-    found = [str(name) for name, node in nodes.items() if not part or part in node.children]
+    found = layers_with(tree, part)
     if layers is not None:
         chosen = [layers] if isinstance(layers, str) else [str(name) for name in layers]
     elif among is not None:
         chosen = [name for name in among if name in found]
     else:
-        chosen = _by_depth(tree, found)
+        chosen = found
     if not chosen or not set(chosen) <= set(found):
         what = part or "contributions"
         asked = chosen or (f"one of {list(among)}" if among else "at least one layer")
@@ -86,6 +86,13 @@ def layers_of(
             f"run {MADE_BY.get(what, 'analyze')}() first."
         )
     return chosen
+
+
+def layers_with(tree: xr.DataTree, part: str = "") -> list[str]:
+    """Name all layers of results that hold a part, as `layers_of` does; there may be none."""
+    nodes = tree["layers"].children if "layers" in tree.children else {}
+    found = [str(name) for name, node in nodes.items() if not part or part in node.children]
+    return _by_depth(tree, found)
 
 
 def dataset_at(tree: xr.DataTree, path: str) -> xr.Dataset:

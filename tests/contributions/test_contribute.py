@@ -177,7 +177,7 @@ def test_at_the_baseline_nothing_is_missing() -> None:
     at_grey = explain(tiny_retina(), torch.zeros(3, HISTORY, 9, 8), target=Sum())
     assert (completeness(at_grey)["percentile_95"] == 0).all()
     assert (values(at_grey) == 0).all()
-    with pytest.raises(RetinaCodecError, match="must hold /layers"):
+    with pytest.raises(RetinaCodecError, match="must hold contributions of at least one layer"):
         completeness(xr.DataTree())
 
 

@@ -115,5 +115,5 @@ def test_incomplete_results_are_one_clear_error(results, name, part):
     kept = {
         node.path: node.to_dataset() for node in results.subtree if not node.path.endswith(part)
     }
-    with pytest.raises(RetinaCodecError, match=f"needs .*{part}.*Run analyze"):
+    with pytest.raises(RetinaCodecError, match=f"(needs|must hold) .*{part}.*[Rr]un "):
         getattr(figures, name)(xr.DataTree.from_dict(kept))

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.results import input_dim
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.scores.stability import correlation as row_correlation
 from retina_codec.statistics.differences import contrast
 from retina_codec.statistics.resampling import percentiles
+from retina_codec.storage.results import input_dim
 
 __all__ = ["class_aggregates", "compare_aggregates"]
 

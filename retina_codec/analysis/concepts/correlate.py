@@ -21,10 +21,10 @@ from retina_codec.analysis.concepts.table import (
     features_of,
     kinds_of,
 )
-from retina_codec.analysis.results import chosen_layers, layer_dataset, layer_sites
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import benjamini_hochberg
+from retina_codec.storage.results import layer_dataset, layer_sites, layers_of
 
 __all__ = ["activation_tree", "concept_table", "correlate_concepts"]
 
@@ -65,7 +65,7 @@ def activation_tree(tree: xr.DataTree, layers: str | Sequence[str] | None = None
     nodes: dict[str, xr.Dataset] = {"/": xr.Dataset(attrs=dict(tree.attrs))}
     if "responses" in tree.children:
         nodes["/responses"] = tree.children["responses"].to_dataset(inherit=False)
-    for name in chosen_layers(tree, layers):
+    for name in layers_of(tree, layers):
         layer = layer_dataset(tree, name)
         a = layer["activation"]
         signs = layer["contribution"]["sign"]
@@ -173,7 +173,7 @@ def correlate_concepts(
             f"false_discovery in (0, 1); got {sign=}, {permutations=}, {bootstraps=}, "
             f"{false_discovery=}."
         )
-    names = chosen_layers(tree, layers)
+    names = layers_of(tree, layers)
     jobs = [(name, kind) for name in names for kind in kinds]
     arrays = {job: features_of(tree, activation_modes, *job, sign) for job in jobs}
     first = arrays[jobs[0]]

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.results import input_dim, layer_dataset, read, sample_labels
 from retina_codec.errors import RetinaCodecError
 from retina_codec.images.hierarchy import membership
+from retina_codec.storage.results import input_dim, layer_dataset, modes_at, read, sample_labels
 
 __all__ = ["KINDS", "checked_table", "chunks_of", "concept_table", "features_of", "kinds_of"]
 
@@ -107,14 +107,7 @@ def features_of(
     """Return one kind of features of a layer, not read yet."""
     if kind in ("modes", "activation_modes"):
         source = tree if kind == "modes" or other is None else other
-        layer = source["layers"].children.get(name)
-        node = None if layer is None else layer.children.get("modes")
-        if node is None or "loading" not in node.data_vars:
-            raise RetinaCodecError(
-                f"layer {name!r} has no modes to correlate ({kind}); run decompose() first, or "
-                "leave them out of of=."
-            )
-        return node.to_dataset()["loading"]
+        return modes_at(source, name)["loading"]
     dataset = layer_dataset(tree, name)
     if kind == "activations":
         return dataset["activation"]

@@ -1,9 +1,4 @@
-"""Labels of images and of modes, as numbers that belong together.
-
-Why this file exists: the same class has a name, the number of an output and a column in a table of
-concepts, for the images that are asked and for the samples that modes were found in. They are
-matched here, once.
-"""
+"""Match labels of images, outputs and modes with concepts, and order channels by modes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +9,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.analysis.concepts.table import concept_table
-from retina_codec.analysis.results import sample_labels
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.errors import RetinaCodecError
 from retina_codec.probing.inputs import Source
+from retina_codec.storage.results import sample_labels
 
 __all__ = [
     "Choice",
@@ -33,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Concepts:
-    """N images with their classes, and the concepts that are asked for."""
+    """N images with their classes, and the concepts whose channels are perturbed."""
 
     classes: list[str]  # those that images have
     code: npt.NDArray[np.intp]  # (N,), number along ``classes``
@@ -49,8 +45,7 @@ def concepts_of(
     labels: Any,
     outputs: Sequence[str] | None,
     superclasses: Mapping[str, str | Sequence[str]] | None,
-    concepts: Sequence[str] | None,
-    off_classes: int | None,
+    settings: ControlSettings,
 ) -> Concepts:
     """Match the labels of images with outputs and concepts.
 
@@ -76,7 +71,7 @@ def concepts_of(
     wanted = "class" if superclasses is None else "superclass"
     table = table.isel(concept=table["level"].values == wanted)
     known = [str(name) for name in table["concept"].values]
-    chosen = known if concepts is None else [str(name) for name in concepts]
+    chosen = known if settings.concepts is None else [str(name) for name in settings.concepts]
     if not chosen or not set(chosen) <= set(known):
         raise RetinaCodecError(
             f"concepts must name {wanted}es of the images; got {chosen or 'none'}, there are "
@@ -92,10 +87,11 @@ def concepts_of(
             f"every concept needs classes outside it, to be off target; {lonely[0]!r} holds all "
             f"{len(classes)} classes of the images. Give images of other classes too."
         )
-    if off_classes is not None and not 1 <= off_classes <= int((~member).sum(1).min()):
+    off_classes, most = settings.off_classes, int((~member).sum(1).min())
+    if off_classes is not None and not 1 <= off_classes <= most:
         raise RetinaCodecError(
-            f"off_classes must be between 1 and {int((~member).sum(1).min())}, the classes "
-            f"outside a concept; got {off_classes}."
+            f"off_classes must be between 1 and {most}, the classes outside a concept; got "
+            f"{off_classes}."
         )
     order = [str(name) for name in outputs] if outputs is not None else None
     number = {name: order.index(name) if order else int(name) for name in classes.tolist()}
@@ -106,9 +102,9 @@ def concepts_of(
 
 
 def samples_of(
-    tree: xr.DataTree, name: str, labels: Any, count: int, asked: Concepts
+    tree: xr.DataTree, name: str, labels: Any, count: int, concepts: Concepts
 ) -> npt.NDArray[np.bool_]:
-    """Say which samples of the modes belong to which concept, (sample, concept).
+    """Return which samples of the modes belong to which concept, (sample, concept).
 
     Raises
     ------
@@ -116,23 +112,23 @@ def samples_of(
         If the results carry no labels, or none of a concept.
     """
     if labels is not None:
-        labels = _names(labels, asked.outputs)
+        labels = _names(labels, concepts.outputs)
     given = sample_labels(tree, labels, name, count)
     if given is None:
         raise RetinaCodecError(
             "the results carry no labels, so no mode can be matched with a class. Give "
             "mode_labels=, the class of every sample that was explained."
         )
-    _names(given[given != ""], asked.outputs)
-    table = concept_table(given, asked.hierarchy)
-    missing = [name for name in asked.concepts if name not in table["concept"].values]
+    _names(given[given != ""], concepts.outputs)
+    table = concept_table(given, concepts.hierarchy)
+    missing = [name for name in concepts.concepts if name not in table["concept"].values]
     if missing:
         raise RetinaCodecError(
             f"the samples of the modes must hold every concept; they hold none of {missing}. "
             "Explain images of these, or choose concepts=."
         )
     found: npt.NDArray[np.bool_] = (
-        table.sel(concept=asked.concepts).transpose("sample", "concept").values
+        table.sel(concept=concepts.concepts).transpose("sample", "concept").values
     )
     return found
 
@@ -260,7 +256,7 @@ def channel_counts(percentages: npt.ArrayLike, channels: int) -> Integers:
 
 
 def keep_sets(order: Integers, counts: Integers, style: str, channels: int) -> Masks:
-    """Say what is kept when the first of an order are ablated, or preserved.
+    """Return masks of the channels that are kept when the first of an order are ablated, or kept.
 
     Parameters
     ----------
@@ -288,7 +284,7 @@ def keep_sets(order: Integers, counts: Integers, style: str, channels: int) -> M
             f"the modes have {groups} channels (or heads), which cannot share the layer's "
             f"{channels} evenly. Give modes of this layer, or the number of its heads."
         )
-    place = np.argsort(order, axis=1)  # (row, group): when its turn comes
+    place = np.argsort(order, axis=1)  # (row, group): rank in the order
     taken = place[:, None] < counts[None, :, None]
     kept = taken if style == "preserve" else ~taken
     return np.repeat(kept, channels // groups, axis=2).astype(np.float32)

@@ -1,14 +1,10 @@
-"""Control of a network through modes: take a concept's channels away, or leave only these.
-
-Why this file exists: modes are read off contributions; whether their channels carry one class and
-not others is seen only by intervening. It asks the network once per channel set and image; trials
-and intervals come from the same answers (`control_trials`).
+"""Ablate or preserve the channels of a concept's modes, and measure which classes lose accuracy.
 
 Notation: c channels, k the number that is taken, N images.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,27 +21,17 @@ from retina_codec.analysis.control.channels import (
     draw_orders,
     samples_of,
 )
-from retina_codec.analysis.control.layer import Asking
+from retina_codec.analysis.control.layer import run_layer
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.analysis.control.trials import draw_images, draw_trials
-from retina_codec.analysis.results import chosen_layers, layer_sites
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.base import decomposition_of
 from retina_codec.modes.decompose import decompose
 from retina_codec.networks.adapter import Adapter
-from retina_codec.probing.interventions import Fill, open_perturbed
+from retina_codec.probing.interventions import open_perturbed
+from retina_codec.storage.results import layer_sites, layers_of
 
-__all__ = ["PERCENTAGES", "control_curves"]
-
-PERCENTAGES = (1, 2, 5, 10, 18, 25, 50, 80, 99)
-
-
-SELECTIONS = ("contribution modes", "activation modes", "random channels")
-
-
-STYLES = ("ablate", "preserve")
-
-
-SIGNS = ("excitatory", "inhibitory", "net")
+__all__ = ["control_curves"]
 
 
 def control_curves(
@@ -57,23 +43,9 @@ def control_curves(
     activation_modes: xr.DataTree | None = None,
     mode_labels: Any = None,
     layers: str | Sequence[str] | None = None,
-    by: str | Sequence[str] = SELECTIONS,
-    style: str | Sequence[str] = STYLES,
-    percentages: Sequence[float] = PERCENTAGES,
-    trials: int = 20,
-    images_per_trial: int = 10,
-    off_classes: int | None = None,
     superclasses: Mapping[str, str | Sequence[str]] | None = None,
-    concepts: Sequence[str] | None = None,
-    modes_per_concept: int = 1,
-    sign: str = "excitatory",
-    heads: int | Mapping[str, int] | Literal["network"] | None = None,
-    classes: Sequence[str] | None = None,
-    top: int = 1,
-    fill: Fill = 0.0,
-    bootstraps: int = 1000,
+    settings: ControlSettings | None = None,
     seed: int = 0,
-    batch_size: int | None = None,
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -81,8 +53,8 @@ def control_curves(
 
     For every concept (class or superclass) its mode is the one whose loading has the largest
     Pearson r with the mask "the image belongs to it". The first k of the channels in order of the
-    mode's weight are held at ``fill`` (ablate), or all others are (preserve), in one layer at a
-    time. ``ratio = accuracy with channels held back / accuracy as it is``, of each class; on
+    mode's weight are held at ``held_at`` (ablate), or all others are (preserve), in one layer at
+    a time. ``ratio = accuracy with channels held back / accuracy as it is``, of each class; on
     target: mean over the classes of the concept; off target: mean over other classes. The area
     is that under ratio against share of channels, k / c from 0 to 1 (both ends measured),
     trapezoid rule. ``specificity = area off target − area on target`` for ablate, and on − off
@@ -106,42 +78,11 @@ def control_curves(
         Class of every sample of ``modes``; its coordinate ``label`` when left out.
     layers : str or sequence of str, optional
         All that have modes when left out.
-    by : str or sequence of str
-        Of "contribution modes", "activation modes", "random channels".
-    style : str or sequence of str
-        Of "ablate", "preserve".
-    percentages : sequence of float
-        Of the layer's channels, between 0 and 100: the nearest number, at least 1, never all.
-    trials : int
-        At least 2. One trial is a draw of images of every class, of off-target classes, and of
-        an order of random channels for every concept (of ``trials`` such orders, each asked
-        once); network, modes and the pool of images are the same in all.
-    images_per_trial : int
-        Of each class, without replacement.
-    off_classes : int, optional
-        How many classes outside the concept are drawn; all when left out. The paper draws 1.
     superclasses : mapping of str to str (or several), optional
         Superclass of a class; given, the concepts are superclasses.
-    concepts : sequence of str, optional
-        Which; all when left out.
-    modes_per_concept : int
-        Best correlated modes whose weights are summed.
-    sign : {"excitatory", "inhibitory", "net"}
-        Of the weights that order channels. Channels of equal weight stand in random order.
-    heads : int, dict of str to int, or "network", optional
-        Whole runs of neighbouring channels are taken together, so many in a layer; their weight
-        is the sum. "network": the attention heads that `adapt` found, single channels elsewhere.
-    classes : sequence of str, optional
-        Names of the outputs in order; the network's ``classes`` when left out, else numbers.
-    top : int
-        Right: the label is among so many largest outputs.
-    fill : float or "mean"
-        See `perturb`.
-    bootstraps : int
-        Resamples of images (within class) and of random orders, for intervals and p.
+    settings : ControlSettings, optional
+        ``ControlSettings()`` when left out.
     seed : int
-    batch_size : int, optional
-        See `perturb`.
     device : str or torch.device, optional
     progress : bool, optional
         See `retina_codec.progress.progress_bar`.
@@ -184,82 +125,73 @@ def control_curves(
     ----------
     Melander et al. 2026, CODEC, Fig. 6, S10 and section 10.5.3.
     """
-    selections, styles = _several(by, SELECTIONS, "by"), _several(style, STYLES, "style")
-    _check(percentages, trials, images_per_trial, bootstraps, top, modes_per_concept, sign)
-    shown = [float(value) for value in sorted(percentages)]
-    names = _layers_with_modes(modes, layers)
-    trees = _trees(modes, activation_modes, selections, names)
+    settings = ControlSettings() if settings is None else settings
+    names = layers_of(modes, layers, part="modes")
+    trees = _trees(modes, activation_modes, settings.selections, names)
     random = np.random.default_rng(seed)
-    with open_perturbed(network, images, names, batch_size=batch_size, device=device) as opened:
-        outputs = classes or getattr(opened.function.network.module, "classes", None)
-        asked = concepts_of(opened.source, labels, outputs, superclasses, concepts, off_classes)
+    with open_perturbed(
+        network, images, names, batch_size=settings.batch_size, device=device
+    ) as opened:
+        outputs = settings.classes or getattr(opened.function.network.module, "classes", None)
+        concepts = concepts_of(opened.source, labels, outputs, superclasses, settings)
         trial = draw_trials(
-            asked.code, asked.member, trials=trials, per_class=images_per_trial,
-            off_classes=off_classes, draws=trials, random=random,
+            concepts.code, concepts.member, trials=settings.trials,
+            per_class=settings.images_per_trial, off_classes=settings.off_classes,
+            draws=settings.trials, random=random,
         )  # fmt: skip
         resampled = draw_images(
-            asked.code, asked.member, resamples=bootstraps, draws=trials, random=random
-        )
+            concepts.code, concepts.member, resamples=settings.bootstraps,
+            draws=settings.trials, random=random,
+        )  # fmt: skip
         found = []
         for name in names:
-            chosen = {}
-            for selection in selections:
-                tree = trees.get(selection)
-                groups = _groups(heads, name, opened.function.network)
-                count = opened.layers[name].channels
-                chosen[selection] = (
-                    _by_chance(groups or count, trials, random)
-                    if tree is None
-                    else _by_modes(
-                        tree, name, asked, mode_labels, modes_per_concept, sign, groups, random
-                    )
-                )
-            asking = Asking(opened, name, chosen, styles, shown, asked, top, fill, progress)
-            found.append(asking.curves(trial, resampled).expand_dims(layer=[name]))
+            groups = _groups(settings.heads, name, opened.function.network)
+            by_chance = np.zeros((settings.trials, groups or opened.layers[name].channels))
+            chosen = {
+                kind: _by_modes(trees[kind], name, concepts, mode_labels, settings, groups, random)
+                if kind in trees
+                else Choice(draw_orders(by_chance, random))
+                for kind in settings.selections
+            }
+            answers = run_layer(opened, name, chosen, concepts, settings, progress)
+            found.append(answers.curves(trial, resampled).expand_dims(layer=[name]))
     result = xr.concat(found, "layer", join="exact", combine_attrs="drop_conflicts")
-    result = result.assign_coords(site=("layer", layer_sites(modes, names)))
-    whole = np.array([asking.original[asked.code == n].mean() for n in range(len(asked.classes))])
-    return result.assign(
-        original_accuracy=("class", whole, {"units": "1"}),
-        undefined_trials=("concept", asking.undefined(trial), {"units": "count"}),
-    ).assign_attrs(
-        trials=trials,
-        images_per_trial=images_per_trial,
-        off_classes="all" if off_classes is None else off_classes,
-        images=len(asked.code),
-        modes_per_concept=modes_per_concept,
-        sign=sign,
-        top=top,
-        fill=fill,
-        bootstraps=bootstraps,
-        seed=seed,
-        area="ratio against share of the layer's channels, trapezoid rule from 0 to 1",
-        level="class" if superclasses is None else "superclass",
-        **({"heads": str(heads)} if heads is not None else {}),
+    return (
+        result.assign_coords(site=("layer", layer_sites(modes, names)))
+        .assign(
+            original_accuracy=("class", answers.original_accuracy(), {"units": "1"}),
+            undefined_trials=("concept", answers.undefined(trial), {"units": "count"}),
+        )
+        .assign_attrs(
+            settings.describe(),
+            images=len(concepts.code),
+            seed=seed,
+            level="class" if superclasses is None else "superclass",
+        )
     )
 
 
 def _by_modes(
     tree: xr.DataTree,
     name: str,
-    asked: Concepts,
+    concepts: Concepts,
     mode_labels: Any,
-    count: int,
-    sign: str,
+    settings: ControlSettings,
     groups: int | None,
     random: np.random.Generator,
 ) -> Choice:
     """Order channels (or groups of them) for every concept by its modes' weights."""
     found = tree[f"layers/{name}/modes"].to_dataset()
     loading = found["loading"].transpose(..., "mode").values.astype(np.float64)
+    count = settings.modes_per_concept
     if count > loading.shape[1]:
         raise RetinaCodecError(
             f"modes_per_concept must be at most the {loading.shape[1]} modes of layer {name!r}; "
             f"got {count}."
         )
-    member = samples_of(tree, name, mode_labels, len(loading), asked)
+    member = samples_of(tree, name, mode_labels, len(loading), concepts)
     mode, correlation = best_modes(loading, member, count)
-    weight = channel_weights(found["dictionary"], mode, sign)
+    weight = channel_weights(found["dictionary"], mode, settings.sign)
     if groups is not None and weight.shape[1] != groups:
         if weight.shape[1] % groups:
             raise RetinaCodecError(
@@ -275,64 +207,7 @@ def _groups(heads: Any, name: str, network: Adapter) -> int | None:
     if heads == "network":
         return network.heads(name)
     found: int | None = heads.get(name) if isinstance(heads, Mapping) else heads
-    if found is not None and (not isinstance(found, int) or found < 1):
-        raise RetinaCodecError(
-            f"heads must be a whole number of at least 1, or 'network'; got {found!r}."
-        )
     return found
-
-
-def _by_chance(groups: int, draws: int, random: np.random.Generator) -> Choice:
-    return Choice(draw_orders(np.zeros((draws, groups)), random))
-
-
-def _several(value: str | Sequence[str], valid: Sequence[str], name: str) -> list[str]:
-    found = [value] if isinstance(value, str) else list(value)
-    if not found or not set(found) <= set(valid) or len(set(found)) < len(found):
-        raise RetinaCodecError(
-            f"{name} must be among {', '.join(map(repr, valid))}, each once; got {found}."
-        )
-    return found
-
-
-def _check(
-    percentages: Sequence[float],
-    trials: int,
-    images_per_trial: int,
-    bootstraps: int,
-    top: int,
-    modes_per_concept: int,
-    sign: str,
-) -> None:
-    if not len(percentages) or not all(0 < value < 100 for value in percentages):
-        raise RetinaCodecError(
-            f"percentages must lie between 0 and 100, which are always measured; got {percentages}."
-        )
-    least = {
-        "trials": (trials, 2),
-        "images_per_trial": (images_per_trial, 1),
-        "bootstraps": (bootstraps, 1),
-        "top": (top, 1),
-        "modes_per_concept": (modes_per_concept, 1),
-    }
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise RetinaCodecError(f"{name} must be at least {lowest}; got {name}={value}.")
-    if sign not in SIGNS:
-        raise RetinaCodecError(f"sign must be one of {', '.join(SIGNS)}; got {sign!r}.")
-
-
-def _layers_with_modes(modes: xr.DataTree, layers: str | Sequence[str] | None) -> list[str]:
-    known = chosen_layers(modes)
-    found = [name for name in known if "modes" in modes["layers"].children[name].children]
-    wanted = [layers] if isinstance(layers, str) else layers
-    chosen = found if wanted is None else list(wanted)
-    if not chosen or not set(chosen) <= set(found):
-        raise RetinaCodecError(
-            f"layers must name layers with modes; got {chosen or 'none'}, the results have modes "
-            f"of {found or 'none'}. Run decompose() for these layers first."
-        )
-    return chosen
 
 
 def _trees(
@@ -354,6 +229,6 @@ def _trees(
                 gap=int(attrs["gap"]),
                 progress=False,
             )
-        _layers_with_modes(activation_modes, names)
+        layers_of(activation_modes, names, part="modes")
         found["activation modes"] = activation_modes
     return found

@@ -29,9 +29,11 @@ from retina_codec.analysis.fields.events import (
 from retina_codec.analysis.fields.measures import measure_fields
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
+from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.progress import progress_bar
+from retina_codec.storage.results import modes_at
 
 __all__ = ["instantaneous_fields", "rank_one_parts", "receptive_fields"]
 
@@ -66,16 +68,10 @@ def instantaneous_fields(network: nn.Module, windows: torch.Tensor) -> torch.Ten
     ----------
     Melander et al. 2026, section 7 (instantaneous receptive field); Ding et al. 2023.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        inputs = windows.detach().requires_grad_(True)
-        with torch.enable_grad():
-            totals = network(inputs).sum(dim=0)  # (n,): events do not mix
-            fields = [torch.autograd.grad(total, inputs, retain_graph=True)[0] for total in totals]
-    finally:
-        for module, training in modes:
-            module.training = training
+    inputs = windows.detach().requires_grad_(True)
+    with borrow(network) as module, torch.enable_grad():
+        totals = module(inputs).sum(dim=0)  # (n,): events do not mix
+        fields = [torch.autograd.grad(total, inputs, retain_graph=True)[0] for total in totals]
     return torch.stack(fields, dim=1)
 
 
@@ -321,7 +317,7 @@ def _fields(network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
         return instantaneous_fields(network, windows)
     structure = RetinaFields(network)
     with torch.no_grad():
-        seen = structure.look(network.first_layer(windows))
+        seen = structure.evaluate(network.first_layer(windows))
     return structure.place(structure.fields(structure.descend(seen)))[:, :, 0]
 
 
@@ -355,17 +351,11 @@ def _effect(
 
 def _modes_of(tree: xr.DataTree, layer: str) -> tuple[xr.Dataset, xr.Dataset]:
     """Return the modes of a layer and the responses, on the same times."""
-    layers = list(tree["layers"].children) if "layers" in tree.children else []
-    valid = [name for name in layers if "modes" in tree[f"layers/{name}"].children]
-    if layer not in valid:
-        raise RetinaCodecError(
-            f"receptive fields are grouped by the modes of one layer; got {layer=}, layers with "
-            f"modes: {valid or 'none'}. Run decompose first, or name one of these."
-        )
+    modes = modes_at(tree, layer)
     rates = tree["responses"].to_dataset()
     if "time" not in rates.dims:
         raise RetinaCodecError(
             f"receptive fields need results over 'time'; these have the dims {tuple(rates.dims)}. "
             "Run contribute on a recording, or on a DataArray of windows (time, lag, y, x)."
         )
-    return tree[f"layers/{layer}/modes"].to_dataset(), rates
+    return modes, rates

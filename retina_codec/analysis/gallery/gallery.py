@@ -11,10 +11,10 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from retina_codec.analysis.gallery.maps import few, mode_maps, modes_at
-from retina_codec.analysis.results import class_codes, sample_labels
+from retina_codec.analysis.gallery.maps import few, mode_maps
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter
+from retina_codec.storage.results import class_codes, modes_at, sample_labels
 
 __all__ = [
     "as_mask",

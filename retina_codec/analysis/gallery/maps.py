@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.analysis.results import input_dim
 from retina_codec.contributions.maps import input_map
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
@@ -21,10 +20,11 @@ from retina_codec.methods.gradients import InputGrad
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.probing.inputs import open_inputs
 from retina_codec.progress import progress_bar
+from retina_codec.storage.results import modes_at
 from retina_codec.targets.base import Target
 from retina_codec.targets.classification import Probability
 
-__all__ = ["few", "mode_channels", "mode_maps", "modes_at"]
+__all__ = ["few", "mode_channels", "mode_maps"]
 
 BLOCK = 8  # batches between two steps of the progress bar
 
@@ -208,21 +208,6 @@ def mode_maps(
         weighted=int(weighted),
         sign=sign,
     )
-
-
-def modes_at(modes: xr.DataTree, layer: str) -> xr.Dataset:
-    """Return the modes of a layer."""
-    layers = modes["layers"].children if "layers" in modes.children else {}
-    node = layers[layer].children.get("modes") if layer in layers else None
-    if node is None:
-        found = [name for name in layers if "modes" in layers[name].children]
-        raise RetinaCodecError(
-            f"layer {layer!r} must have modes; layers with modes: {found or 'none'}. Run "
-            "decompose() first."
-        )
-    dataset = node.to_dataset()
-    input_dim(dataset["loading"])
-    return dataset
 
 
 def _take(images: Any, positions: npt.NDArray[np.int64]) -> Any:

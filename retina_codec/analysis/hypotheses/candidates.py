@@ -13,6 +13,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.probing.interventions import Silencing
 from retina_codec.probing.retina.hidden import LAYERS
+from retina_codec.storage.results import layers_of, modes_at
 
 __all__ = [
     "Candidate",
@@ -116,16 +117,9 @@ def gather_candidates(
     """
     if not 0 < share <= 1:
         raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")
-    nodes = modes["layers"].children if "layers" in modes.children else {}
-    chosen = [name for name in LAYERS if name in nodes and "modes" in nodes[name].children]
-    if not chosen:
-        raise RetinaCodecError(
-            f"hypotheses need modes of {' or '.join(LAYERS)}; found layers "
-            f"{list(nodes) or 'none'} without. Run decompose() first."
-        )
     found: dict[Key, Candidate] = {}
-    for layer in chosen:
-        node = nodes[layer]["modes"].to_dataset()
+    for layer in layers_of(modes, part="modes", among=LAYERS):
+        node = modes_at(modes, layer)
         loading = _loading(node, layer) if apart else None
         named = [("mode", *mode) for mode in _modes(node["dictionary"])]
         paths = _pathways(node["dictionary"], _table(pathways, layer))

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.analysis.layers.statistics import row_correlation
-from retina_codec.analysis.results import chosen_layers, input_dim, layer_dataset
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 from retina_codec.statistics.resampling import mean_and_error, percentiles, resampled_means
+from retina_codec.storage.results import input_dim, layer_dataset, layers_of, modes_at
 
 __all__ = ["completeness_share", "method_agreement", "rebuilt_variance"]
 
@@ -62,7 +62,7 @@ def method_agreement(
     if len(runs) < 2:
         raise RetinaCodecError(f"agreement needs two runs or more; got {list(runs)}.")
     names = list(runs)
-    known = chosen_layers(runs[names[0]], layers)
+    known = layers_of(runs[names[0]], layers)
     shape = (len(known), len(names), len(names))
     middle, ends, undefined = np.empty(shape), np.empty((*shape, 2)), np.empty(shape, int)
     for place, layer in enumerate(progress_bar(known, description="agreement", progress=progress)):
@@ -119,7 +119,7 @@ def completeness_share(tree: xr.DataTree, *, bootstraps: int = 1000, seed: int =
         ``share`` and ``share_interval`` (95 %, bootstrap over inputs), dimensionless; NaN for
         layers that do not cut the network, or if the sum is not known for this method.
     """
-    names = chosen_layers(tree)
+    names = layers_of(tree)
     share, ends = np.full(len(names), np.nan), np.full((len(names), 2), np.nan)
     for number, name in enumerate(names):
         layer: Any = tree["layers"].children[name].to_dataset()
@@ -174,16 +174,13 @@ def rebuilt_variance(
     Inputs are drawn one by one, as is right for images; neighbouring times of a movie are alike,
     and the interval would be too narrow.
     """
-    node = tree["layers"].children.get(layer) if "layers" in tree.children else None
-    if node is None or "modes" not in node.children:
-        raise RetinaCodecError(f"layer {layer!r} has no modes here; run decompose() for it first.")
-    modes = node["modes"].to_dataset()
+    modes = modes_at(tree, layer)
     dim = input_dim(modes["loading"])
     held = np.flatnonzero(modes["split"].values == "held_out")
     if len(held) < 2:
         raise RetinaCodecError(f"R² needs at least two held-out inputs; got {len(held)}.")
     signs = str(modes.attrs.get("signs", "")).split(",") if modes.attrs.get("signs") else None
-    values = node["contribution"].isel({dim: held})
+    values = tree[f"layers/{layer}/contribution"].isel({dim: held})
     dictionary = modes["dictionary"]
     if signs is not None:
         values, dictionary = values.sel(sign=signs), dictionary.sel(sign=signs)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.results import class_codes, input_dim, layer_dataset, sample_labels
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.results import class_codes, input_dim, layer_dataset, sample_labels
 
 __all__ = ["channel_matrix", "sign_pairs"]
 

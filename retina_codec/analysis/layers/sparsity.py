@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.results import chosen_layers, input_dim, layer_dataset, read
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import benjamini_hochberg
 from retina_codec.statistics.resampling import percentiles
+from retina_codec.storage.results import input_dim, layer_dataset, layers_of, read
 
 __all__ = ["head_sparsity", "hoyer", "hoyer_sparsity"]
 
@@ -179,7 +179,7 @@ def head_sparsity(
 
 def _known_heads(results: Any) -> dict[str, int]:
     """Return the heads of the attention sites of a tree."""
-    names = chosen_layers(results) if isinstance(results, xr.DataTree) else []
+    names = layers_of(results) if isinstance(results, xr.DataTree) else []
     attrs = {name: results["layers"].children[name].attrs for name in names}
     found = {name: int(about["heads"]) for name, about in attrs.items() if "heads" in about}
     if not found:
@@ -196,7 +196,7 @@ def _sources(
     """Return arrays by layer and quantity."""
     if isinstance(results, xr.DataTree):
         found = {}
-        for name in chosen_layers(results, layers):
+        for name in layers_of(results, layers):
             layer = layer_dataset(results, name)
             found[name] = {key: layer[key] for key in ("contribution", "activation")}
         return found

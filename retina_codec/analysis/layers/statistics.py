@@ -17,24 +17,24 @@ import xarray as xr
 from retina_codec.analysis.layers.dimensionality import jackknife_error, left_out, measure
 from retina_codec.analysis.layers.sparsity import hoyer
 from retina_codec.analysis.layers.varying import constant_shares, gather_varying, normal_sparsity
-from retina_codec.analysis.results import (
-    QUANTITIES,
-    chosen_layers,
-    class_codes,
-    input_dim,
-    layer_dataset,
-    layer_sites,
-    read_quantities,
-    sample_labels,
-)
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import benjamini_hochberg
 from retina_codec.statistics.resampling import (
     flip_p_values,
     mean_and_error,
     percentiles,
     resampled_means,
+)
+from retina_codec.storage.results import (
+    QUANTITIES,
+    class_codes,
+    input_dim,
+    layer_dataset,
+    layer_sites,
+    layers_of,
+    read_quantities,
+    sample_labels,
 )
 
 __all__ = ["QUANTITIES", "GatheredLayer", "gather_layer", "measure_contributions"]
@@ -132,7 +132,7 @@ def measure_contributions(
             "variance must lie in (0, 1] and bootstraps, class_draws and block be at least 1; got "
             f"{variance=}, {bootstraps=}, {class_draws=}, {block=}."
         )
-    names = chosen_layers(tree, layers)
+    names = layers_of(tree, layers)
     found, varying = [], []
     for name in progress_bar(names, description="statistics", progress=progress):
         found.append(gather_layer(tree, name, labels))

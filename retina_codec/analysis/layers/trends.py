@@ -15,10 +15,10 @@ import xarray as xr
 
 from retina_codec.analysis.layers.dimensionality import jackknife_error, left_out, measure
 from retina_codec.analysis.layers.statistics import MEASURES, GatheredLayer, gather_layer
-from retina_codec.analysis.results import QUANTITIES, chosen_layers, layer_sites
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
 from retina_codec.statistics.resampling import mean_and_error, percentiles, resampled_means
+from retina_codec.storage.results import QUANTITIES, layer_sites, layers_of
 
 __all__ = ["depth_trends", "trend_weights"]
 
@@ -77,7 +77,7 @@ def depth_trends(
     Melander et al. 2026, CODEC, section 3: contributions rise in sparsity and dimensionality and
     their signs decorrelate. Shao, Wu 1989, Ann. Statist. 17:1176, the delete-d jackknife.
     """
-    names = chosen_layers(tree, layers)
+    names = layers_of(tree, layers)
     kinds = layer_sites(tree, names)
     sites = list(dict.fromkeys(kinds))
     for site in sites:

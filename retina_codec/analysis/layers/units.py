@@ -16,20 +16,20 @@ import torch
 import xarray as xr
 
 from retina_codec.analysis.layers.sparsity import hoyer
-from retina_codec.analysis.results import layer_sites
 from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.networks.adapter import Adapter
 from retina_codec.progress import progress_bar
 from retina_codec.reductions import AllUnits
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import benjamini_hochberg
 from retina_codec.statistics.resampling import (
     flip_p_values,
     mean_and_error,
     percentiles,
     resampled_means,
 )
+from retina_codec.storage.results import layer_sites
 from retina_codec.targets.base import Target
 
 __all__ = ["SCOPES", "map_sparsity", "some_inputs", "spatial_sparsity", "unit_maps"]

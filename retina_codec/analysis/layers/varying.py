@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.analysis.layers.sparsity import hoyer
-from retina_codec.analysis.results import input_dim, layer_dataset, read_quantities
+from retina_codec.storage.results import input_dim, layer_dataset, read_quantities
 
 __all__ = ["VaryingPart", "constant_shares", "gather_varying", "normal_sparsity"]
 

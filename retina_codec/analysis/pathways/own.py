@@ -20,6 +20,7 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
+from retina_codec.storage.results import layers_of
 
 __all__ = ["choose_windows", "own_contributions"]
 
@@ -90,13 +91,12 @@ def own_contributions(
     Lawson, Hanson 1974, non-negative least squares. The published analysis uses correlations
     with rates only.
     """
-    from retina_codec.analysis.pathways.pathways import layers_with_modes
     from retina_codec.contributions.contribute import contribute
     from retina_codec.methods.integrated_gradients import IntegratedGradients
     from retina_codec.networks.retina.prediction import open_windows
     from retina_codec.targets.base import Unit
 
-    chosen = layers_with_modes(tree, layers)
+    chosen = layers_of(tree, layers, part="modes")
     if windows < 1:
         raise RetinaCodecError(f"windows must be at least 1; got {windows=}. 600 is usual.")
     prediction = tree["responses"].to_dataset()["prediction"].transpose("time", "cell")

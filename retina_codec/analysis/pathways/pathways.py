@@ -22,8 +22,9 @@ from retina_codec.statistics.resampling import (
     percentiles,
     resample_correlations,
 )
+from retina_codec.storage.results import layers_of
 
-__all__ = ["cluster_cells", "find_pathways", "layers_with_modes"]
+__all__ = ["cluster_cells", "find_pathways"]
 
 UNKNOWN = "unknown"
 
@@ -106,7 +107,7 @@ def find_pathways(
     Melander et al. 2026, retina: mode–cell correlations and clusters (Figure 8). Hubert, Arabie
     1985, comparing partitions. Künsch 1989, moving block bootstrap.
     """
-    chosen = layers_with_modes(tree, layers)
+    chosen = layers_of(tree, layers, part="modes")
     responses = tree["responses"].to_dataset() if "responses" in tree.children else xr.Dataset()
     types = responses["type"].values.astype(str) if "type" in responses.coords else None
     if rates not in ("prediction", "rate") or rates not in responses:
@@ -261,20 +262,6 @@ def _usable(rate: xr.DataArray | None) -> bool:
         return False
     dim = next(str(dim) for dim in rate.dims if dim != "cell")
     return bool((rate.max(dim) > rate.min(dim)).all())
-
-
-def layers_with_modes(tree: xr.DataTree, layers: Sequence[str] | None) -> list[str]:
-    """Return the layers asked for, or all, that have modes."""
-    nodes = tree["layers"].children if "layers" in tree.children else {}
-    valid = [name for name, node in nodes.items() if "modes" in node.children]
-    layers = [layers] if isinstance(layers, str) else layers
-    chosen = valid if layers is None else list(layers)
-    if not chosen or not set(chosen) <= set(valid):
-        raise RetinaCodecError(
-            f"layers must name layers with modes; got {chosen or 'none'}, with modes are "
-            f"{valid or 'none'}. Run decompose() first."
-        )
-    return chosen
 
 
 def _correlation(rate: xr.DataArray, loading: xr.DataArray, layer: str) -> xr.DataArray:

@@ -14,12 +14,12 @@ from retina_codec.figures.style import (
     SIGNED,
     color_bar,
     draw_title,
-    explained_layers,
     grid,
     layer_name,
     new_figure,
     styled,
 )
+from retina_codec.storage.results import layers_of
 
 __all__ = ["plot_class_matrix", "plot_concepts"]
 
@@ -157,7 +157,7 @@ def plot_class_matrix(found: xr.DataTree, layer: str | None = None, level: str =
     RetinaCodecError
         If it is something else, or there is no such layer or level.
     """
-    names = explained_layers(found)
+    names = layers_of(found)
     chosen = names[-1] if layer is None else layer
     if chosen not in names:
         raise RetinaCodecError(f"layer must be one of {', '.join(names)}; got {layer!r}.")

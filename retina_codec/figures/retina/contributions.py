@@ -19,7 +19,6 @@ from retina_codec.figures.style import (
     cell_order,
     color_bar,
     draw_title,
-    explained_layers,
     grid,
     high_quantile,
     layer_name,
@@ -34,6 +33,7 @@ from retina_codec.figures.style import (
     type_strip,
     units_of,
 )
+from retina_codec.storage.results import layers_of
 
 __all__ = ["Contributions", "draw_contributions", "liveliest_window", "plot_contributions"]
 
@@ -135,7 +135,7 @@ def draw_contributions(
         )
     draw_title(area, letter, "From rates to contributions to modes")
     shown = responses.isel(time=inside)
-    layers = explained_layers(results, "modes")[:2]
+    layers = layers_of(results, part="modes")[:2]
     events, cell = _events_inside(results, begin, end)
     heights = [0.85, 1.0, 0.5, *([1.15, 0.85] * len(layers))]
     has_events = len(events) > 0
@@ -227,9 +227,7 @@ def _population(
 ) -> Axes:
     """Draw predicted rates of all cells, ordered by pathway, Hz."""
     layers = [
-        name
-        for name in explained_layers(results)
-        if "pathways" in results[f"layers/{name}"].children
+        name for name in layers_of(results) if "pathways" in results[f"layers/{name}"].children
     ]
     order = cell_order(results, layers[0]) if layers else np.arange(shown.sizes["cell"])
     ordered = shown.isel(cell=order)

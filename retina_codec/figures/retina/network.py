@@ -16,7 +16,6 @@ from retina_codec.figures.style import (
     Area,
     color_bar,
     draw_title,
-    explained_layers,
     grid,
     layer_name,
     new_figure,
@@ -26,6 +25,7 @@ from retina_codec.figures.style import (
     type_colors,
     units_of,
 )
+from retina_codec.storage.results import layers_of
 
 __all__ = ["NetworkAndTarget", "draw_network_and_target", "plot_network_and_target"]
 
@@ -129,7 +129,7 @@ def _schematic(axes: Axes, results: xr.DataTree) -> None:
     axes.set_ylim(0, 4.6)
     axes.set_aspect("auto")
 
-    layers = explained_layers(results)
+    layers = layers_of(results)
     starts = np.linspace(2.5, 5.7, len(layers)) if len(layers) > 1 else np.array([4.1])
     for number, (name, left) in enumerate(zip(layers, starts, strict=True)):
         channels = results[f"layers/{name}"].sizes["channel"]

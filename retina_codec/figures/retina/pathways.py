@@ -15,7 +15,6 @@ from retina_codec.figures.style import (
     cell_order,
     color_bar,
     draw_title,
-    explained_layers,
     grid,
     has_part,
     layer_name,
@@ -26,6 +25,7 @@ from retina_codec.figures.style import (
     type_colors,
     type_strip,
 )
+from retina_codec.storage.results import layers_of
 
 __all__ = ["Pathways", "draw_pathways", "mode_order", "plot_pathways"]
 
@@ -101,7 +101,7 @@ def mode_order(
 def draw_pathways(area: Area, results: xr.DataTree, letter: str = "") -> None:
     """Draw panel C into a figure or a part of one."""
     draw_title(area, letter, "Modes that drive the same cells: pathways")
-    layers = explained_layers(results, "pathways")[:2]
+    layers = layers_of(results, part="pathways")[:2]
     spec = grid(
         area,
         [0.055, 1],

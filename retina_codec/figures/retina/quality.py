@@ -10,7 +10,6 @@ from retina_codec.figures.style import (
     MUTED,
     Area,
     draw_title,
-    explained_layers,
     grid,
     layer_name,
     new_figure,
@@ -18,6 +17,7 @@ from retina_codec.figures.style import (
     table,
     type_colors,
 )
+from retina_codec.storage.results import layers_of
 
 __all__ = ["Quality", "draw_quality", "plot_quality", "relative_error"]
 
@@ -135,7 +135,7 @@ def _prediction(axes: Axes, results: xr.DataTree) -> None:
 def _completeness(axes: Axes, results: xr.DataTree) -> None:
     """Share of times whose relative completeness error stays below a value."""
     axes.set_title("contributions add up", size=9)
-    layers = explained_layers(results)
+    layers = layers_of(results)
     for name, color in zip(layers, LAYER_COLORS * len(layers), strict=False):
         error = np.sort(relative_error(table(results, f"layers/{name}")).values)
         share = np.arange(1, len(error) + 1) / len(error)
@@ -154,7 +154,7 @@ def _completeness(axes: Axes, results: xr.DataTree) -> None:
 def _reconstruction(axes: Axes, results: xr.DataTree) -> None:
     """R² on held-out times: one dot per feature, a line for the whole layer."""
     axes.set_title("modes rebuild unseen times", size=9)
-    layers = explained_layers(results, "modes")
+    layers = layers_of(results, part="modes")
     low = 0.0
     for number, (name, color) in enumerate(zip(layers, LAYER_COLORS * len(layers), strict=False)):
         modes = table(results, f"layers/{name}/modes")
@@ -178,7 +178,7 @@ def _reconstruction(axes: Axes, results: xr.DataTree) -> None:
 def _sparsity(axes: Axes, results: xr.DataTree) -> None:
     """How many modes are active at a time, on held-out times."""
     axes.set_title("few modes at a time", size=9)
-    layers = explained_layers(results, "modes")
+    layers = layers_of(results, part="modes")
     width = 0.8 / len(layers)
     top = 1
     for number, (name, color) in enumerate(zip(layers, LAYER_COLORS * len(layers), strict=False)):

@@ -10,7 +10,6 @@ from retina_codec.figures.retina.quality import LAYER_COLORS
 from retina_codec.figures.style import (
     MUTED,
     draw_title,
-    explained_layers,
     grid,
     has_part,
     layer_name,
@@ -19,6 +18,7 @@ from retina_codec.figures.style import (
     table,
 )
 from retina_codec.modes.scores.score import above_shuffled
+from retina_codec.storage.results import layers_of
 
 __all__ = ["Scores", "plot_scores"]
 
@@ -60,7 +60,7 @@ class Scores(base.Figure):
 
     def caption_of(self, results: xr.DataTree) -> str:
         """Say how many starting points were compared."""
-        nodes = (results[f"layers/{name}/score"] for name in explained_layers(results, "score"))
+        nodes = (results[f"layers/{name}/score"] for name in layers_of(results, part="score"))
         return self.caption.format(seeds=min(int(node.attrs["seeds"]) for node in nodes))
 
     def draw(self, results: xr.DataTree) -> Figure:
@@ -91,7 +91,7 @@ def plot_scores(results: xr.DataTree) -> Figure:
         If no layer was scored.
     """
     scores = {
-        name: table(results, f"layers/{name}/score") for name in explained_layers(results, "score")
+        name: table(results, f"layers/{name}/score") for name in layers_of(results, part="score")
     }
     note = _shuffled_note(scores)
     room = 0.17 * (1 + note.count("\n")) if note else 0.0  # inches

@@ -25,6 +25,7 @@ from retina_codec.modes.scores.refits import (
     vary,
 )
 from retina_codec.progress import progress_bar
+from retina_codec.storage.results import dataset_at, layers_of
 
 __all__ = ["above_shuffled", "score_modes", "score_table"]
 
@@ -72,7 +73,9 @@ def score_modes(
         hold. The network of noise is explained to the same (its own covariance, shrunk, for a
         surprisal).
     attribution : Method, optional
-        Of the network of noise; `IntegratedGradients` with the steps of the results when left out.
+        What made the contributions: needed where their baseline is an array. The network of noise
+        is explained by it too; when left out, by `IntegratedGradients` with the steps and the
+        baseline of the results.
     layers : sequence of str, optional
         Which layers; all that have modes if left out.
     limits : sequence of int, optional
@@ -118,16 +121,16 @@ def score_modes(
             "network and inputs belong together: give both, or neither for the scores that need "
             f"none; got network={type(network).__name__}, inputs={type(inputs).__name__}."
         )
-    chosen = _chosen_layers(tree, layers)
+    chosen = layers_of(tree, layers, part="modes")
     started = [seed + number for number in range(seeds)]
     again_of = {name: _Again(tree, name, method, device) for name in chosen}
     for again in again_of.values():
         _limits(again.method, limits)  # refuses before long work
     asked: dict[str, xr.Dataset] = {}
     if network is not None:
-        from retina_codec.modes.scores.network import ask_network
+        from retina_codec.modes.scores.network import network_scores
 
-        asked = ask_network(
+        asked = network_scores(
             tree,
             chosen,
             network,
@@ -204,14 +207,9 @@ def score_table(tree: xr.DataTree) -> xr.Dataset:
     RetinaCodecError
         If no layer was scored.
     """
-    layers = list(tree["layers"].children) if "layers" in tree.children else []
-    rows = {name: tree[f"layers/{name}"].children.get("score") for name in layers}
-    scored = {name: node.to_dataset() for name, node in rows.items() if node is not None}
-    if not scored:
-        raise RetinaCodecError(
-            f"the tree must hold scores of at least one layer; it has layers {layers or 'none'} "
-            "without. Run score_modes() first."
-        )
+    scored = {
+        name: dataset_at(tree, f"layers/{name}/score") for name in layers_of(tree, part="score")
+    }
     return xr.concat(
         [_row(score).expand_dims(layer=[name]) for name, score in scored.items()],
         "layer",
@@ -270,20 +268,6 @@ class _Again:
         attrs = self.modes.attrs
         held_out, gap = float(attrs["held_out"]), int(attrs["gap"])
         return modes_of(contribution, method, held_out, gap, self.device, False)
-
-
-def _chosen_layers(tree: xr.DataTree, layers: Sequence[str] | None) -> list[str]:
-    """Return the layers to score, all of which must have modes."""
-    known = list(tree["layers"].children) if "layers" in tree.children else []
-    found = [name for name in known if "modes" in tree[f"layers/{name}"].children]
-    layers = [layers] if isinstance(layers, str) else layers
-    chosen = found if layers is None else list(layers)
-    if not chosen or not set(chosen) <= set(found):
-        raise RetinaCodecError(
-            f"layers must name layers with modes; got {chosen or 'none'}, the tree has modes of "
-            f"{found or 'none'}. Run decompose() for these layers first."
-        )
-    return chosen
 
 
 def _limits(method: Decomposition, limits: Sequence[int] | None) -> list[int]:

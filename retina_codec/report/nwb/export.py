@@ -22,6 +22,7 @@ from retina_codec.report.nwb.session import (
 )
 from retina_codec.report.nwb.tables import plain
 from retina_codec.storage.hdf5 import child, hdf5_input, hdf5_output
+from retina_codec.storage.results import layers_of
 from retina_codec.storage.trees import new_output
 
 __all__ = ["MODULE", "open_results_from_nwb", "save_results_to_nwb"]
@@ -79,7 +80,7 @@ def save_results_to_nwb(
     """
     import h5py
 
-    layers = _layers_with_modes(results)
+    layers = layers_of(results, part="modes")
     if not Path(session).is_file():
         raise RetinaCodecError(
             f"the session must be an NWB file (HDF5) on this machine; there is none at {session}. "
@@ -151,14 +152,3 @@ def open_results_from_nwb(path: str | os.PathLike[str]) -> xr.DataTree:
     tree = xr.DataTree.from_dict(nodes)
     tree.attrs = notes["provenance"]
     return tree
-
-
-def _layers_with_modes(results: xr.DataTree) -> list[str]:
-    nodes = results["layers"].children if "layers" in results.children else {}
-    layers = [name for name, node in nodes.items() if "modes" in node.children]
-    if not layers:
-        raise RetinaCodecError(
-            f"results must have modes to be exported; the layers here are {list(nodes) or 'none'}, "
-            "with modes none. Run analyze(), or decompose() what contribute() returned."
-        )
-    return layers

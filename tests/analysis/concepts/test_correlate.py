@@ -213,7 +213,7 @@ def test_activation_modes_are_found_and_correlated(tree):
         ({"of": "units"}, "of must name some of modes"),
         ({"of": "activation_modes"}, "must be given"),
         ({"sign": "both"}, "sign must be one of"),
-        ({"layers": "three"}, "must name explained layers"),
+        ({"layers": "three"}, r"must hold contributions of \['three'\]"),
         ({"concepts": concept_table(["a", "b"])}, "same samples"),
         ({"concepts": xr.DataArray(np.ones(3), dims="sample")}, "must be bool"),
     ],
@@ -225,7 +225,7 @@ def test_mistakes_are_named(tree, options, message):
 
 def test_labels_or_modes_that_are_missing_are_named(tree):
     bare = xr.DataTree.from_dict({"/layers/one": tree["layers/one"].to_dataset()})
-    with pytest.raises(RetinaCodecError, match="has no modes"):
+    with pytest.raises(RetinaCodecError, match=r"must hold modes of \['one'\]"):
         correlate_concepts(bare, **FAST)
     unlabelled = xr.DataTree.from_dict(
         {"/layers/one": tree["layers/one"].to_dataset().drop_vars("label")}

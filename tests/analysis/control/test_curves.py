@@ -1,5 +1,7 @@
 """Control of planted and of random networks: closed forms, a slow second form, properties."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,20 @@ from torch import nn
 
 import retina_codec as rc
 from retina_codec.analysis.control.curves import control_curves
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import adapt
 from tests.reference.control import area, curves
 
 FAST = {"bootstraps": 60, "trials": 4, "progress": False}
+
+
+def controlled(network, images, labels, modes, **options):
+    """Call `control_curves`; options that are settings go there."""
+    names = {field.name for field in fields(ControlSettings)}
+    chosen = ControlSettings(**{k: v for k, v in options.items() if k in names})
+    others = {k: v for k, v in options.items() if k not in names}
+    return control_curves(network, images, labels, modes, settings=chosen, **others)
 
 
 class Planted(nn.Module):
@@ -71,7 +82,7 @@ def every(channels: int) -> list[float]:
 def test_a_planted_network_in_closed_form() -> None:
     """Two classes, c channels: on target all is lost at channel 1, off target at c/2 + 1."""
     network, x, labels = planted(2, 5)
-    found = control_curves(
+    found = controlled(
         network, x, labels, planted_tree(network, 2, 5), percentages=every(10),
         by=["contribution modes", "random channels"], **FAST,
     )  # fmt: skip
@@ -99,7 +110,7 @@ def test_a_planted_network_in_closed_form() -> None:
 def test_random_channels_are_not_specific_and_modes_are_better() -> None:
     """In a network in which all classes are alike, chance hits on and off target the same."""
     network, x, labels = planted(4, 3)
-    found = control_curves(
+    found = controlled(
         network, x, labels, planted_tree(network, 4, 3), percentages=every(12), trials=40,
         by=["contribution modes", "random channels"], bootstraps=200, progress=False,
     ).sel(layer="hidden")  # fmt: skip
@@ -142,7 +153,7 @@ def random_case():
 @pytest.mark.parametrize("style", ["ablate", "preserve"])
 def test_equals_the_slow_second_form(random_case, style) -> None:
     network, x, labels, modes = random_case
-    found = control_curves(
+    found = controlled(
         network, x, labels, modes, by="contribution modes", style=style, images_per_trial=99,
         percentages=(10, 40, 70), **FAST,
     ).sel(layer="1", style=style, selection="contribution modes")  # fmt: skip
@@ -165,7 +176,7 @@ def test_equals_the_slow_second_form(random_case, style) -> None:
 
 def test_means_over_trials_are_those_of_the_trials(random_case) -> None:
     network, x, labels, modes = random_case
-    found = control_curves(
+    found = controlled(
         network, x, labels, modes, by=["contribution modes", "random channels"],
         images_per_trial=5, off_classes=1, **FAST,
     )  # fmt: skip
@@ -177,12 +188,12 @@ def test_means_over_trials_are_those_of_the_trials(random_case) -> None:
     np.testing.assert_allclose(found["trial_mean"], one.mean("trial"))
     np.testing.assert_allclose(found["trial_sem"], one.std("trial", ddof=1) / 2)
     assert float(found["trial_sem"].min()) > 0
-    again = control_curves(
+    again = controlled(
         network, x, labels, modes, by=["contribution modes", "random channels"],
         images_per_trial=5, off_classes=1, batch_size=7, **FAST,
     )  # fmt: skip
     xr.testing.assert_identical(found, again)
-    other = control_curves(
+    other = controlled(
         network, x, labels, modes, by=["contribution modes", "random channels"],
         images_per_trial=5, off_classes=1, seed=1, **FAST,
     )  # fmt: skip
@@ -192,12 +203,12 @@ def test_means_over_trials_are_those_of_the_trials(random_case) -> None:
 def test_order_of_images_and_names_of_classes_do_not_matter(random_case) -> None:
     network, x, labels, modes = random_case
     options = FAST | {"by": "contribution modes", "images_per_trial": 99}
-    found = control_curves(network, x, labels, modes, **options)
+    found = controlled(network, x, labels, modes, **options)
     order = np.random.default_rng(5).permutation(len(x))
-    mixed = control_curves(network, x[order], labels[order], modes, **options)
+    mixed = controlled(network, x[order], labels[order], modes, **options)
     np.testing.assert_allclose(found["ratio"], mixed["ratio"])
     named = np.array(["a", "b", "c"])[labels]
-    text = control_curves(
+    text = controlled(
         network, x, named, modes, mode_labels=named, classes=["a", "b", "c"], **options
     )
     np.testing.assert_allclose(found["ratio"], text["ratio"])
@@ -210,10 +221,10 @@ def test_superclasses_are_means_over_their_classes(random_case) -> None:
     modes = tree_of(random.random((60, 1)), random.random((1, 6)), labels.astype(str), "1")
     options = FAST | {"by": "contribution modes", "images_per_trial": 99}
     groups = {"0": "low", "1": "low", "2": "high"}
-    found = control_curves(network, x, labels, modes, superclasses=groups, **options)
+    found = controlled(network, x, labels, modes, superclasses=groups, **options)
     assert found.attrs["level"] == "superclass"
     assert found["concept"].values.tolist() == ["high", "low"]
-    single = control_curves(network, x, labels, modes, **options)
+    single = controlled(network, x, labels, modes, **options)
     on = single["ratio"].sel(side="on target")
     low = found["ratio"].sel(concept="low")
     np.testing.assert_allclose(
@@ -227,7 +238,7 @@ def test_no_right_answer_is_nan_and_counted(random_case) -> None:
     with torch.no_grad():
         wrong = np.where(labels == 2, network(x).argmax(1).numpy() == 2, False)
     kept = ~wrong  # no image of class 2 is answered rightly
-    found = control_curves(network, x[kept], labels[kept], modes, images_per_trial=99,
+    found = controlled(network, x[kept], labels[kept], modes, images_per_trial=99,
                            by="contribution modes", **FAST)  # fmt: skip
     assert found["undefined_trials"].values.tolist() == [0, 0, 4]
     on = found["ratio"].sel(side="on target")
@@ -242,13 +253,13 @@ def test_heads_are_taken_whole() -> None:
     modes = planted_tree(network, 2, 4)
     modes["layers/hidden/modes/dictionary"].values[:, 1] *= [1, 2, 3, 4, 4, 3, 2, 1]
     options = FAST | {"by": "contribution modes", "style": "ablate"}
-    found = control_curves(network, x, labels, modes, heads=4, percentages=[25, 50, 75], **options)
+    found = controlled(network, x, labels, modes, heads=4, percentages=[25, 50, 75], **options)
     assert found["channels"].values[0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(found["estimate"], 0.5)  # on: 1 0 0 0 0, off: 1 1 1 0 0
     same = modes.copy(deep=True)
     heads = modes["layers/hidden/modes"].to_dataset().coarsen(channel=2).sum()
     same["layers/hidden/modes"] = xr.DataTree(heads)
-    again = control_curves(network, x, labels, same, percentages=[25, 50, 75], **options | {
+    again = controlled(network, x, labels, same, percentages=[25, 50, 75], **options | {
         "heads": {"hidden": 4}})  # fmt: skip
     np.testing.assert_allclose(again["ratio"], found["ratio"])
 
@@ -270,7 +281,7 @@ def test_from_contributions_to_control() -> None:
     )
     tree = rc.decompose(tree, rc.modes.NMF(modes=3), signs="excitatory", gap=0, progress=False)
     coded = np.array(network.classes)[labels]
-    found = control_curves(network, images, None, tree, mode_labels=coded, fill=0.0, **FAST)
+    found = controlled(network, images, None, tree, mode_labels=coded, held_at=0.0, **FAST)
     assert found["resumed"].values.all()
     modes = found.sel(selection="contribution modes", layer="hidden")
     np.testing.assert_array_less(0.2, modes["estimate"])
@@ -287,7 +298,7 @@ def test_from_contributions_to_control() -> None:
         ({"percentages": (0, 50)}, "percentages must lie between 0 and 100"),
         ({"trials": 1}, "trials must be at least 2"),
         ({"sign": "positive"}, "sign must be one of excitatory, inhibitory, net"),
-        ({"layers": ["9"]}, r"got \['9'\], the results have modes of \['1'\]"),
+        ({"layers": ["9"]}, r"of \['9'\]; they hold modes of \['1'\]"),
         ({"labels": np.zeros(5, int)}, r"one label per image, \(60,\)"),
         ({"labels": None}, "Give labels="),
         ({"labels": np.full(60, "x")}, "labels must be numbers of outputs"),
@@ -309,4 +320,4 @@ def test_bad_input_is_named(random_case, change, message) -> None:
     given = {"labels": labels, "by": "contribution modes"} | FAST | change
     given["labels"] = change.get("labels", labels) if "labels" in change else labels
     with pytest.raises(RetinaCodecError, match=message):
-        control_curves(network, x, modes=modes, **given)
+        controlled(network, x, modes=modes, **given)

@@ -390,7 +390,7 @@ def _too_many_cells(_network, _split, tree):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_other_layer, r"layer='conv7', layers with modes: \['conv2'\]"),
+        (_other_layer, r"of \['conv7'\]; they hold modes of \['conv2'\]"),
         (_event_outside, r"response times of the results \(0.040 to 1.190 s\); got 99.000 s"),
         (_bare_module, "only be cut into windows for a network that knows"),
         (_no_event, "at least one event"),

@@ -186,5 +186,5 @@ def test_mistakes_are_named(mode, options, message):
 
 
 def test_layers_without_modes_are_named():
-    with pytest.raises(RetinaCodecError, match=r"layers with modes: \['1'\]"):
+    with pytest.raises(RetinaCodecError, match=r"of \['0'\]; they hold modes of \['1'\]"):
         mode_channels(modes_of(), "0", 3)

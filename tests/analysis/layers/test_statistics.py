@@ -7,8 +7,8 @@ from scipy.stats import pearsonr
 from sklearn.decomposition import PCA as Principal
 
 from retina_codec.analysis.layers.statistics import measure_contributions
-from retina_codec.analysis.results import QUANTITIES, read
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.results import QUANTITIES, read
 from retina_codec.storage.trees import open_tree, save_tree
 from tests.reference import statistics_of_contributions as slow
 
@@ -175,7 +175,7 @@ def test_results_can_be_saved(tmp_path):
     ("options", "message"),
     [
         ({"labels": ["a"]}, "one label per input"),
-        ({"layers": ["third"]}, "must name explained layers"),
+        ({"layers": ["third"]}, r"must hold contributions of \['third'\]"),
         ({"variance": 0.0}, "variance must lie"),
         ({"block": 50}, "at least two blocks"),
     ],

@@ -7,7 +7,7 @@ import xarray as xr
 from retina_codec.analysis.layers.sparsity import hoyer
 from retina_codec.analysis.layers.statistics import measure_contributions
 from retina_codec.analysis.layers.varying import constant_shares, gather_varying, normal_sparsity
-from retina_codec.analysis.results import QUANTITIES, read
+from retina_codec.storage.results import QUANTITIES, read
 from tests.reference import statistics_of_contributions as slow
 
 

@@ -259,7 +259,7 @@ def test_bad_cells_and_modes_are_named(tree, path, change, message):
 
 
 def test_bad_arguments(tree):
-    with pytest.raises(RetinaCodecError, match=r"got \['conv9'\], with modes are \['conv1', 'con"):
+    with pytest.raises(RetinaCodecError, match=r"of \['conv9'\]; they hold modes of \['conv1', "):
         find_pathways(tree, layers=["conv9"])
     with pytest.raises(RetinaCodecError, match="rates must be 'prediction' or 'rate'"):
         find_pathways(tree, rates="counts")

@@ -90,5 +90,5 @@ def test_without_the_network_the_page_says_so():
 
 
 def test_results_without_scores():
-    with pytest.raises(RetinaCodecError, match="Run score_modes"):
+    with pytest.raises(RetinaCodecError, match=r"run score_modes\(\)"):
         plot_scores(xr.DataTree.from_dict({"/layers/conv1": xr.Dataset()}))

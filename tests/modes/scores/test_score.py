@@ -186,8 +186,8 @@ def test_silencing_finds_the_channels_of_a_mode(asked, explained):
         assert one["insertion"].values[3] > 0.8  # its three channels are nearly all
         assert one["deletion"].values[3] < 0.2
         assert float(one["insertion_gain"]) > 0.1
-        assert float(one["insertion_gain_interval"].sel(bound="lower")) > 0
-        assert float(one["deletion_gain_interval"].sel(bound="lower")) > 0
+        assert float(one["insertion_gain_interval"].sel(bound="low")) > 0
+        assert float(one["deletion_gain_interval"].sel(bound="low")) > 0
         assert float(one["effect"]) > 0.8
         assert float(one["effect"]) > float(one["effect_control"])
         low, high = one["effect_interval"].values
@@ -214,7 +214,7 @@ def test_the_network_is_left_as_it_was(explained, asked):
     ("options", "message"),
     [
         ({"seeds": 1}, "at least 2 seeds"),
-        ({"layers": ["conv9"]}, r"got \['conv9'\], the tree has modes of \['conv1'\]"),
+        ({"layers": ["conv9"]}, r"of \['conv9'\]; they hold modes of \['conv1'\]"),
         ({"limits": [0]}, "limits must be >= 1"),
         ({"network": nn.Linear(1, 1)}, "give both"),
     ],
@@ -231,5 +231,5 @@ def test_other_inputs_and_missing_targets_are_refused(explained):
         score_modes(tree, network=network, inputs=inputs, **options)
     with pytest.raises(rc.RetinaCodecError, match="got 500, the results hold 600"):
         score_modes(tree, network=network, inputs=inputs[:500], target=rc.targets.Sum(), **options)
-    with pytest.raises(rc.RetinaCodecError, match="Run score_modes"):
+    with pytest.raises(rc.RetinaCodecError, match=r"run score_modes\(\)"):
         score_table(tree)

@@ -1,18 +1,21 @@
-"""Chunks cover all inputs once, labels are found where they stand, and mistakes are named."""
+"""Layers are found or refused in one way, labels where they stand, and chunks cover all inputs."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.analysis.results import (
-    chosen_layers,
+from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.results import (
     class_codes,
+    dataset_at,
     input_dim,
     layer_sites,
+    layers_of,
+    layers_with,
+    modes_at,
     read,
     sample_labels,
 )
-from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.trees import open_tree, save_tree
 
 
@@ -80,8 +83,49 @@ def test_layers_stand_in_the_order_of_depth_where_it_is_known():
         for name, (site, block) in about.items()
     }
     tree = xr.DataTree.from_dict(nodes)
-    assert chosen_layers(tree) == ["b2", "b10", "m", "a"]
+    assert layers_of(tree) == ["b2", "b10", "m", "a"]
     assert layer_sites(tree, ["m", "b2"]) == ["mlp", "blocks"]
-    assert chosen_layers(tree, ["m", "b10"]) == ["m", "b10"]  # as asked
+    assert layers_of(tree, ["m", "b10"]) == ["m", "b10"]  # as asked
     nodes["/layers/other"] = xr.Dataset()
-    assert chosen_layers(xr.DataTree.from_dict(nodes)) == ["b10", "a", "b2", "m", "other"]
+    assert layers_of(xr.DataTree.from_dict(nodes)) == ["b10", "a", "b2", "m", "other"]
+
+
+@pytest.fixture
+def tree():
+    modes = xr.Dataset({"loading": (("sample", "mode"), np.ones((2, 3)))})
+    nodes = {f"/layers/{name}": xr.Dataset() for name in "bac"}
+    nodes |= {"/layers/b/modes": modes, "/layers/c/modes": modes}
+    return xr.DataTree.from_dict(nodes)
+
+
+def test_layers_are_all_or_those_asked_for_or_those_that_hold_a_part(tree):
+    assert layers_of(tree) == ["b", "a", "c"]
+    assert layers_of(tree, "a") == ["a"]
+    assert layers_of(tree, ["c", "b"]) == ["c", "b"]
+    assert layers_of(tree, part="modes") == layers_with(tree, "modes") == ["b", "c"]
+    assert layers_of(tree, part="modes", among=("a", "c", "x")) == ["c"]
+    assert layers_with(tree, "score") == layers_with(xr.DataTree()) == []
+    assert modes_at(tree, "c").sizes == {"sample": 2, "mode": 3}
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda _: layers_of(xr.DataTree()), "contributions of at least one layer; .* no layer"),
+        (lambda tree: layers_of(tree, []), "contributions of at least one layer"),
+        (
+            lambda tree: layers_of(tree, ["a", "x"]),
+            r"of \['a', 'x'\]; .* \['b', 'a', 'c'\]: run cont",
+        ),
+        (lambda tree: layers_of(tree, "a", part="modes"), r"modes of \['a'\]; .*run decompose\(\)"),
+        (lambda tree: layers_of(tree, part="score"), r"score of at .* run score_modes\(\) first"),
+        (lambda tree: layers_of(tree, part="modes", among=["x"]), r"modes of one of \['x'\]; they"),
+        (lambda tree: modes_at(tree, "a"), r"must hold modes of \['a'\]; they hold .*\['b', 'c'\]"),
+        (lambda tree: dataset_at(tree, "layers/x"), "must hold the node layers/x"),
+        (lambda tree: dataset_at(tree, "layers/b/modes/loading"), "must hold the node"),
+    ],
+)
+def test_what_is_missing_is_one_sentence_that_says_how_to_make_it(tree, ask, message):
+    with pytest.raises(RetinaCodecError, match=message) as caught:
+        ask(tree)
+    assert str(caught.value).rstrip(".").count(". ") == 0
