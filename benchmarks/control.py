@@ -20,6 +20,7 @@ import xarray as xr
 import retina_codec as rc
 from retina_codec.analysis.concepts.correlate import activation_tree
 from retina_codec.analysis.control.curves import control_curves
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.images.digits import digit_scenes
 from retina_codec.probing.from_layer import FromLayer
 from retina_codec.probing.interventions import open_perturbed
@@ -73,8 +74,9 @@ def main() -> None:
     asked = test_scenes(options.each, options.seed + 7)
     wall, start = time.time(), time.process_time()
     found = control_curves(
-        network, asked["image"], None, modes, activation_modes=active, trials=options.trials,
-        seed=options.seed, mode_labels=scenes["label"].values.astype(str),
+        network, asked["image"], None, modes, activation_modes=active, seed=options.seed,
+        settings=ControlSettings(trials=options.trials),
+        mode_labels=scenes["label"].values.astype(str),
     )  # fmt: skip
     seconds, wall = time.process_time() - start, time.time() - wall
     if options.out:

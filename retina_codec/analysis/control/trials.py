@@ -1,7 +1,6 @@
-"""From right and wrong answers to curves, areas and their errors.
+"""Turn right and wrong answers into accuracy ratios, areas under curves and their errors.
 
-Why this file exists: every channel set is run on every image once; trials, and resamples for an
-interval, are then weights of images. What is counted, over what, stands here and nowhere else.
+Every channel set is run on every image once; trials and resamples are weights of images.
 
 Notation: N images, n classes, P points of a curve, T trials (or resamples), D random draws.
 """
@@ -36,7 +35,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Answers:
-    """Which images are answered rightly, at every point of one curve or several.
+    """Which images a network without intervention answers rightly, and their classes.
 
     ``right`` is (D, P, N): D random draws of channels, or one.
     """
@@ -93,7 +92,7 @@ def draw_trials(
     draws: int,
     random: np.random.Generator,
 ) -> Draws:
-    """Draw what a trial looks at.
+    """Draw the images, off-target classes and random channels of trials.
 
     Parameters
     ----------

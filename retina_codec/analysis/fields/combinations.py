@@ -1,9 +1,4 @@
-"""Do receptive fields change with the active modes? A test against shifted combinations.
-
-Why this file exists: fields at two moments always differ, and neighbouring moments share stimulus
-and modes, so that any slow labels seem to explain slow fields. Here the labels are shifted in time
-against the fields, which keeps the memory of both whole, and the effect must stand out at no shift.
-It computes no field and no mode.
+"""Test whether receptive fields change with the set of active modes, against shifted labels.
 
 Notation: t times, n cells, c combinations, f unit-length images of one cell, k shift.
 """
@@ -28,6 +23,17 @@ NEGLIGIBLE = 1e-3  # share of the variation over times that is left out to save 
 FEWEST_SHIFTS = 19  # to each side: p-values of 5 % can be reached
 
 
+WORDS = {
+    "effect": "share of the variation of fields that combinations explain",
+    "null_mean": "mean effect of shifted combinations",
+    "null_high": "95th percentile of the effect of shifted combinations",
+    "p_value": "p of the effect, combinations shifted in time",
+    "q_value": "false discovery rate over cells",
+    "within": "mean 1 − r of fields with the same combination",
+    "between": "mean 1 − r of fields with different combinations",
+}
+
+
 def measure_combinations(
     fields: xr.Dataset,
     combination: npt.NDArray[Any] | xr.DataArray,
@@ -39,7 +45,7 @@ def measure_combinations(
 ) -> xr.Dataset:
     """Test for every cell whether its field depends on the set of active modes.
 
-    Images become directions: their own mean is taken off, then they are scaled to unit length, so
+    The mean of each image is subtracted, then it is scaled to unit length (its direction), so
     that ``1 − r`` of two images is half their squared distance. The effect is the share of the
     variation over times that the combinations explain,
     ``E = Σ_c n_c ‖f̄_c − f̄‖² / Σ_t ‖f_t − f̄‖²``, in the middle of the recording, N times away from
@@ -58,8 +64,7 @@ def measure_combinations(
         s; a quarter of the recording when left out, so that half of it is the middle. It decides
         how small p can be, and must be long against the memory of stimulus and network.
     minimum_events : int
-        Combinations with fewer times in the middle, or in one run only, are left out: one moment
-        says nothing about the next.
+        Combinations with fewer times in the middle, or in one run only, are left out.
     minimum_rate : float
         Hz; times at which the cell stays below are left out.
     progress : bool, optional
@@ -82,11 +87,11 @@ def measure_combinations(
 
     Notes
     -----
-    E grows by chance with the number of combinations, in the data and under the null alike; only
-    the two together say something. The test holds if the labels are stationary, whatever the
-    fields do; it is conservative, for neighbouring shifts resemble each other. Shuffles of blocks
-    of 2 s, tried first, called 36 % of independent pairs significant at p = 0.05 where labels and
-    fields had a memory of 1 s, because every cut takes some memory away. Nothing is random.
+    E grows by chance with the number of combinations, in the data and under the null alike:
+    compare it with the null. The test holds if the labels are stationary, whatever the fields do;
+    it is conservative, as neighbouring shifts resemble each other. Shifts keep the autocorrelation
+    of labels and fields; shuffles of blocks of 2 s do not, and called 36 % of independent pairs
+    significant at p = 0.05 where both had a memory of 1 s. Nothing is random.
 
     References
     ----------
@@ -105,8 +110,7 @@ def measure_combinations(
     middle = np.zeros(len(time), bool)
     middle[most : len(time) - most] = True
     cells = images.shape[1]
-    names = ("effect", "null_mean", "null_high", "p_value", "within", "between")
-    found = {name: np.full(cells, np.nan) for name in names}
+    found = {name: np.full(cells, np.nan) for name in WORDS}
     counts = np.zeros((2, cells), int)
     for cell in progress_bar(range(cells), description="combinations", progress=progress):
         directions, fine = _directions(images[:, cell])
@@ -114,37 +118,18 @@ def measure_combinations(
         known = _frequent(labels, fine, minimum_events)
         codes = np.array([known.get(label, -1) for label in labels])
         counts[:, cell] = len(known), int((fine & (codes >= 0)).sum())
-        if len(known) < 2:
-            continue
-        points, where = _compress(directions, fine), np.flatnonzero(fine)
-        shifted = [_effect(points, codes[where + k], len(known)) for k in range(-most, most + 1)]
-        effects = np.array(shifted)
-        observed = effects[most]
-        # Rounding must not make it look rarer than it is; a shift without any label counts.
-        reached = ~(effects < observed - 1e-12)
-        found["p_value"][cell] = min(1.0, reached.sum() / (most + 1))
-        null = np.delete(effects, most)
-        found["effect"][cell], found["null_mean"][cell] = observed, np.nanmean(null)
-        found["null_high"][cell] = np.nanquantile(null, 0.95)
-        used = fine & (codes >= 0)
-        found["within"][cell], found["between"][cell] = _distances(directions[used], codes[used])
+        if len(known) >= 2:
+            for name, value in _test_cell(directions, fine, codes, len(known), most).items():
+                found[name][cell] = value
     tested = np.isfinite(found["p_value"])
-    found["q_value"] = np.full(cells, np.nan)
     if tested.any():
         found["q_value"][tested] = false_discovery_control(found["p_value"][tested])
-    words = {
-        "effect": "share of the variation of fields that combinations explain",
-        "null_mean": "mean effect of shifted combinations",
-        "null_high": "95th percentile of the effect of shifted combinations",
-        "p_value": "p of the effect, combinations shifted in time",
-        "q_value": "false discovery rate over cells",
-        "within": "mean 1 − r of fields with the same combination",
-        "between": "mean 1 − r of fields with different combinations",
-    }
-    about = {name: {"units": "1", "long_name": text} for name, text in words.items()}
     return xr.Dataset(
         {
-            **{name: ("cell", found[name], about[name]) for name in words},
+            **{
+                name: ("cell", found[name], {"units": "1", "long_name": text})
+                for name, text in WORDS.items()
+            },
             "combinations": ("cell", counts[0], {"units": "count"}),
             "times": ("cell", counts[1], {"units": "count"}),
         },
@@ -157,6 +142,31 @@ def measure_combinations(
             "sampled_along": dim,
         },
     )
+
+
+def _test_cell(
+    directions: Floats,
+    fine: npt.NDArray[np.bool_],
+    codes: npt.NDArray[np.intp],
+    count: int,
+    most: int,
+) -> dict[str, float]:
+    """Compare the effect in one cell with that of labels shifted by up to ``most`` times."""
+    points, where = _compress(directions, fine), np.flatnonzero(fine)
+    effects = np.array([_effect(points, codes[where + k], count) for k in range(-most, most + 1)])
+    observed, null = effects[most], np.delete(effects, most)
+    # rounding must not make it look rarer than it is; a shift without any label counts
+    reached = ~(effects < observed - 1e-12)
+    used = fine & (codes >= 0)
+    within, between = _distances(directions[used], codes[used])
+    return {
+        "effect": observed,
+        "null_mean": np.nanmean(null),
+        "null_high": np.nanquantile(null, 0.95),
+        "p_value": min(1.0, reached.sum() / (most + 1)),
+        "within": within,
+        "between": between,
+    }
 
 
 def _values(fields: xr.Dataset) -> tuple[Floats, Floats, Floats, str]:
@@ -201,7 +211,7 @@ def _directions(images: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
 def _frequent(
     labels: npt.NDArray[np.str_], fine: npt.NDArray[np.bool_], minimum: int
 ) -> dict[str, int]:
-    """Give a number to each combination at enough times, in more than one run."""
+    """Give numbers to combinations that occur at enough times, in more than one run."""
     kept = []
     for name in np.unique(labels[fine]):
         here = labels == name
@@ -221,7 +231,7 @@ def _compress(directions: Floats, fine: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _effect(points: Floats, codes: npt.NDArray[np.intp], count: int) -> float:
-    """Share of the variation of the labelled points that their labels explain."""
+    """Return the share of the variation of the labelled points that their labels explain."""
     here, label = points[codes >= 0], codes[codes >= 0]
     if not len(here):
         return float("nan")
@@ -236,7 +246,7 @@ def _effect(points: Floats, codes: npt.NDArray[np.intp], count: int) -> float:
 
 
 def _distances(directions: Floats, codes: npt.NDArray[np.intp]) -> tuple[float, float]:
-    """Mean 1 − r over pairs with the same and with different labels."""
+    """Return mean 1 − r over pairs with the same and with different labels."""
     correlation = directions @ directions.T
     same = codes[:, None] == codes
     pairs = ~np.eye(len(codes), dtype=bool)

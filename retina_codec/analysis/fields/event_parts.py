@@ -1,8 +1,4 @@
-"""The parts of receptive fields at chosen events, with labels, from results and network.
-
-Why this file exists: shares need the contribution of every single unit, of which results keep sums
-only. They are computed again at the few events, as the results say they were computed, and must
-agree with what the results hold. The mathematics stands in mode_shares.py and field_parts.py.
+"""Split receptive fields at chosen events by mode; contributions of units are computed again.
 
 Notation: e events, n cells, m modes, p parts (the modes active at an event, then the remainder).
 """
@@ -41,7 +37,7 @@ TOLERANCE = 2e-3  # of the largest contribution: rounding, and other products of
 
 
 def can_split(tree: xr.DataTree, layer: str) -> bool:
-    """Whether results hold what splitting needs, and say how contributions were computed."""
+    """Return whether results hold contributions and modes, and say how they were computed."""
     node = tree[f"layers/{layer}"]
     modes = node["modes"].to_dataset()
     known = {"dictionary", "loading"} <= set(modes.data_vars)

@@ -1,9 +1,4 @@
-"""Choose the moments at which receptive fields are worth looking at, by active mode.
-
-Why this file exists: a receptive field at one instant is large, so it is computed at a few
-events only; which events is a choice that must be the same every time. It computes no receptive
-field and reads no stimulus.
-"""
+"""Choose the events of receptive fields by active mode, and read stimulus windows at them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +15,10 @@ from retina_codec.recordings.windows import StimulusWindows
 
 __all__ = ["choose_events", "combination_labels", "event_positions", "event_reader"]
 
-LARGEST_COMBINATION = 5  # modes; science: sets of one to five modes are shown
+LARGEST_COMBINATION = 5  # modes
 
 
-APART = 0.2  # s between two events of the same combination, so that they show two scenes
+APART = 0.2  # s between two events of the same combination
 
 
 def combination_labels(active: npt.NDArray[np.bool_], names: Sequence[Any]) -> list[str]:
@@ -53,11 +48,11 @@ def choose_events(
     per_combination: int = 3,
     minimum_rate: float = 1.0,
 ) -> npt.NDArray[np.intp]:
-    """Choose events: the commonest sets of active modes, each at its liveliest moments.
+    """Choose events: the most frequent sets of active modes, at their highest population rates.
 
     Times are grouped by their set of active modes (1 to 5 modes). Half of the ``combinations``
-    are the commonest single modes, half the commonest sets of two or more; when one kind has too
-    few, the other fills up. Within each, times are taken in the order of falling population rate
+    are the most frequent single modes, half the most frequent sets of two or more; when one kind
+    has too few, the other fills up. Within each, times are taken in the order of falling population rate
     (sum over cells), each at least 0.2 s from those already taken. Times at which no cell
     reaches ``minimum_rate`` are left out. Nothing is random.
 
@@ -83,11 +78,6 @@ def choose_events(
     RetinaCodecError
         If no time has both an active mode and a responding cell.
     """
-    if combinations < 1 or per_combination < 1:
-        raise RetinaCodecError(
-            "at least one combination with one event is needed; "
-            f"got {combinations=}, {per_combination=}."
-        )
     size = active.sum(axis=1)
     usable = (size >= 1) & (size <= LARGEST_COMBINATION) & (prediction >= minimum_rate).any(axis=1)
     if not usable.any():

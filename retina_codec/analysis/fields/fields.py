@@ -1,14 +1,11 @@
-"""Instantaneous receptive fields: what drove each cell at one moment, by active mode.
-
-Why this file exists: a cell of the retina has no single receptive field; the gradient of its
-rate at one stimulus says which pattern would have changed the response right then. It is not
-the average receptive field (spike-triggered average), and it chooses no modes.
+"""Instantaneous receptive fields: gradients of cells' rates at chosen moments, by active mode.
 
 Notation: e events, n cells, l lags (oldest frame first), y x pixels.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +32,10 @@ from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.progress import progress_bar
 from retina_codec.storage.results import modes_at
 
-__all__ = ["instantaneous_fields", "rank_one_parts", "receptive_fields"]
+__all__ = ["FieldSettings", "instantaneous_fields", "rank_one_parts", "receptive_fields"]
+
+Windows = Callable[[npt.NDArray[np.intp]], torch.Tensor]
+
 
 GRADIENT_UNITS = "Hz per standard deviation of intensity"
 
@@ -125,6 +125,51 @@ def rank_one_parts(
     return spatial, temporal, explained, mean
 
 
+@dataclass(frozen=True)
+class FieldSettings:
+    """Settings of `receptive_fields`.
+
+    Parameters
+    ----------
+    combinations, per_combination : int
+        How many sets of active modes, and how many events of each at most.
+    minimum_rate : float
+        Hz; below it a cell is marked as not responding (its field is kept).
+    parts : bool, optional
+        Split the fields by mode. None: where the results hold contributions and modes, and say
+        how they were computed (those of `analyze` do).
+    target : Target, optional
+        What `contribute` had, for parts where the results do not say.
+    method : Method, optional
+        As ``target``.
+    samples : int
+        Number of times, evenly spaced, at which fields are compared between combinations
+        (`measure_combinations`); 0: none. Only for a `RetinaCNN` and enough times.
+
+    Raises
+    ------
+    RetinaCodecError
+        If a number is too small.
+    """
+
+    combinations: int = 6
+    per_combination: int = 3
+    minimum_rate: float = 1.0
+    parts: bool | None = None
+    target: Any = None
+    method: Method | None = None
+    samples: int = 300
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        combinations, per_combination = self.combinations, self.per_combination
+        if combinations < 1 or per_combination < 1:
+            raise RetinaCodecError(
+                "at least one combination with one event is needed; "
+                f"got {combinations=}, {per_combination=}."
+            )
+
+
 def receptive_fields(
     network: nn.Module,
     inputs: xr.Dataset | xr.DataTree | xr.DataArray | torch.Tensor,
@@ -132,20 +177,14 @@ def receptive_fields(
     *,
     layer: str = "conv2",
     events: Sequence[float] | npt.NDArray[np.floating[Any]] | None = None,
-    combinations: int = 6,
-    per_combination: int = 3,
-    minimum_rate: float = 1.0,
-    parts: bool | None = None,
-    target: Any = None,
-    method: Method | None = None,
-    samples: int = 300,
+    settings: FieldSettings | None = None,
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Compute the receptive fields of all cells at events chosen by their active modes.
 
     Each field is split exactly into the parts of the active modes and a remainder, through the
-    chain rule at the layer (`mode_shares`, `split_fields`), and measured (`field_measures`).
+    chain rule at the layer (`mode_shares`, `split_fields`), and measured (`measure_fields`).
 
     Parameters
     ----------
@@ -161,18 +200,8 @@ def receptive_fields(
         The layer whose modes name the events.
     events : sequence of float, optional
         Response times, s, of the events; chosen by `choose_events` when left out.
-    combinations, per_combination : int
-        How many sets of active modes, and how many events of each at most.
-    minimum_rate : float
-        Hz; below it a cell is marked as not responding (its field is kept).
-    parts : bool, optional
-        Split the fields by mode. None: where the results hold contributions and modes, and say
-        how they were computed (those of `analyze` do).
-    target, method : optional
-        What `contribute` had, for parts where the results do not say.
-    samples : int
-        Number of times, evenly spaced, at which fields are compared between combinations
-        (`combination_effect`); 0: none. Only for a `RetinaCNN` and enough times.
+    settings : FieldSettings, optional
+        ``FieldSettings()`` when left out.
     device : str or torch.device, optional
         Where to compute; the network's own device when left out.
     progress : bool, optional
@@ -185,13 +214,13 @@ def receptive_fields(
         (event, cell, lag), unit length; ``rank1`` (event, cell), share of the field that their
         product explains; ``mean`` (event, cell), removed before the split; ``prediction``
         (event, cell) Hz; ``responding`` (event, cell); ``scene`` (event, y, x), mean of the
-        window in standard deviations of intensity. The measures of `field_measures` (event,
+        window in standard deviations of intensity. The measures of `measure_fields` (event,
         cell), in px. With parts: ``part`` (event, cell, mode, y, x), the image of each mode's part
         along the field's time course, ``remainder`` (event, cell, y, x): they add up to
         ``spatial``; ``part_temporal`` and ``remainder_temporal`` add up to ``temporal``;
         ``part_share`` and ``remainder_share`` to 1; ``identity_error`` (event, cell), how far the
         sum is from the field. With samples: ``combination_<name>`` (cell), see
-        `combination_effect`. Coordinates: ``time`` (s) and
+        `measure_combinations`. Coordinates: ``time`` (s) and
         ``combination`` ("0+4") along event, ``cell``, ``type``, ``lag`` (s).
 
     Raises
@@ -204,6 +233,7 @@ def receptive_fields(
     ----------
     Melander et al. 2026, section 7 and Figure 8B, D.
     """
+    settings = FieldSettings() if settings is None else settings
     found, rates = _modes_of(modes, layer)
     cells = rates["cell"].values.tolist()
     if isinstance(network, RetinaCNN) and list(network.cells) != cells:
@@ -214,58 +244,119 @@ def receptive_fields(
     times = np.asarray(rates["time"].values, dtype=np.float64)
     active = np.asarray(found["active"].transpose("time", "mode").values, dtype=bool)
     prediction = np.asarray(rates["prediction"].transpose("time", "cell").values)
+    names = found["mode"].values.tolist()
     if events is None:
         positions = choose_events(
             active,
             prediction,
             times,
-            combinations=combinations,
-            per_combination=per_combination,
-            minimum_rate=minimum_rate,
+            combinations=settings.combinations,
+            per_combination=settings.per_combination,
+            minimum_rate=settings.minimum_rate,
         )
     else:
         positions = event_positions(np.asarray(events, dtype=np.float64), times, "the results")
+    network, windows, lag = _reader(network, inputs, times, device)
+    pieces = _compute(network, windows, positions, len(cells), progress)
+    shown = rates.isel(time=positions).transpose("time", "cell", ...)
+    labels = combination_labels(active[positions], names)
+    fields = _labelled(pieces, shown, labels, lag, layer, settings.minimum_rate)
+    fields = fields.assign(measure_fields(fields).data_vars)
+    if can_split(modes, layer) if settings.parts is None else settings.parts:
+        split = event_parts(
+            network,
+            windows,
+            modes,
+            layer,
+            positions,
+            *pieces[:2],
+            fields=instantaneous_fields,
+            target=settings.target,
+            method=settings.method,
+        )
+        fields = fields.assign_coords(mode=found["mode"].values).assign(split)
+        # modes that are active at no event have no part
+        fields = fields.isel(mode=np.flatnonzero(active[positions].any(axis=0)))
+    if settings.samples and isinstance(network, RetinaCNN):
+        every = combination_labels(active, names)
+        fields = fields.assign(_effect(network, inputs, times, every, settings, progress))
+    return fields
 
+
+def _reader(
+    network: nn.Module,
+    inputs: Any,
+    times: npt.NDArray[np.float64],
+    device: str | torch.device | None,
+) -> tuple[nn.Module, Windows, npt.NDArray[np.float64]]:
+    """Return the network on the device, windows at positions of the results, and lags (s)."""
     parameter = next(network.parameters(), None)
     dtype = torch.float32 if parameter is None else parameter.dtype
     here = torch.device(device or ("cpu" if parameter is None else parameter.device))
     if parameter is not None and parameter.device != here:
         network = copy.deepcopy(network).to(here)  # the caller's network stays where it is
-
     read, lag = event_reader(network, inputs, times, dtype)
+    return network, lambda where: read(where).to(device=here, dtype=dtype), lag
+
+
+def _compute(
+    network: nn.Module,
+    windows: Windows,
+    positions: npt.NDArray[np.intp],
+    cells: int,
+    progress: bool | None,
+) -> list[torch.Tensor]:
+    """Return the parts of `rank_one_parts` at all events, and the mean frame of each window."""
     pieces: list[tuple[torch.Tensor, ...]] = []
     batches = [positions[i : i + BATCH] for i in range(0, len(positions), BATCH)]
     for batch in progress_bar(batches, description="receptive fields", progress=progress):
-        windows = read(batch).to(device=here, dtype=dtype)
-        fields = _fields(network, windows)
-        if fields.shape[1] != rates.sizes["cell"]:
+        some = windows(batch)
+        fields = _fields(network, some)
+        if fields.shape[1] != cells:
             raise RetinaCodecError(
                 f"network and results must hold the same cells; the network has "
-                f"{fields.shape[1]} outputs, the results {rates.sizes['cell']} cells."
+                f"{fields.shape[1]} outputs, the results {cells} cells."
             )
-        pieces.append((*rank_one_parts(fields), windows.mean(dim=1)))
-    joined = [torch.cat(piece) for piece in zip(*pieces, strict=True)]
-    spatial, temporal, explained, mean, scene = (piece.cpu().numpy() for piece in joined)
+        pieces.append((*rank_one_parts(fields), some.mean(dim=1)))
+    return [torch.cat(piece) for piece in zip(*pieces, strict=True)]
 
-    shown = prediction[positions]
-    per_event = ("event", "cell")
-    dataset = xr.Dataset(
+
+def _labelled(
+    pieces: list[torch.Tensor],
+    rates: xr.Dataset,
+    combinations: list[str],
+    lag: npt.NDArray[np.float64],
+    layer: str,
+    minimum_rate: float,
+) -> xr.Dataset:
+    """Label fields (event, cell, ...) computed by `_compute`; rates are those at the events."""
+    spatial, temporal, explained, mean, scene = (piece.cpu().numpy() for piece in pieces)
+    shown = rates["prediction"].values
+    pair = ("event", "cell")
+    words = "predicted rate"
+    found = {
+        "spatial": ((*pair, "y", "x"), spatial, GRADIENT_UNITS, "receptive field, spatial part"),
+        "temporal": ((*pair, "lag"), temporal, "1", "receptive field, temporal part"),
+        "rank1": (pair, explained, "1", "share explained by space × time"),
+        "mean": (pair, mean, GRADIENT_UNITS, "mean of the field, removed"),
+        "prediction": (pair, shown, "Hz", words),
+        "responding": (
+            pair, shown >= minimum_rate, "1", f"{words} of at least {minimum_rate:g} Hz"
+        ),
+        "scene": (
+            ("event", "y", "x"), scene, "standard deviation of intensity",
+            "mean of the stimulus window",
+        ),
+    }  # fmt: skip
+    time = np.asarray(rates["time"].values, dtype=np.float64)
+    return xr.Dataset(
         {
-            "spatial": ((*per_event, "y", "x"), spatial),
-            "temporal": ((*per_event, "lag"), temporal),
-            "rank1": (per_event, explained),
-            "mean": (per_event, mean),
-            "prediction": (per_event, shown),
-            "responding": (per_event, shown >= minimum_rate),
-            "scene": (("event", "y", "x"), scene),
+            name: (dims, values, {"units": units, "long_name": text})
+            for name, (dims, values, units, text) in found.items()
         },
         coords={
-            "time": ("event", times[positions], {"units": "s", "long_name": "response time"}),
-            "combination": (
-                "event",
-                combination_labels(active[positions], found["mode"].values.tolist()),
-                {"long_name": f"active modes of {layer}"},
-            ),
+            "time": ("event", time, {"units": "s", "long_name": "response time"}),
+            "combination": ("event", combinations, {"long_name": f"active modes of {layer}"}),
             "cell": rates["cell"].values,
             "lag": ("lag", lag, {"units": "s", "long_name": "time before the response"}),
             "y": ("y", np.arange(scene.shape[-2]), {"units": "px"}),
@@ -278,41 +369,10 @@ def receptive_fields(
         },
         attrs={"layer": layer, "minimum_rate": minimum_rate},
     )
-    for name, units, long_name in (
-        ("spatial", GRADIENT_UNITS, "receptive field, spatial part"),
-        ("temporal", "1", "receptive field, temporal part"),
-        ("rank1", "1", "share explained by space × time"),
-        ("mean", GRADIENT_UNITS, "mean of the field, removed"),
-        ("prediction", "Hz", "predicted rate"),
-        ("responding", "1", f"predicted rate of at least {minimum_rate:g} Hz"),
-        ("scene", "standard deviation of intensity", "mean of the stimulus window"),
-    ):
-        dataset[name].attrs.update(units=units, long_name=long_name)
-    dataset = dataset.assign(measure_fields(dataset).data_vars)
-    if can_split(modes, layer) if parts is None else parts:
-        split = event_parts(
-            network,
-            lambda where: read(where).to(device=here, dtype=dtype),
-            modes,
-            layer,
-            positions,
-            *joined[:2],
-            fields=instantaneous_fields,
-            target=target,
-            method=method,
-        )
-        dataset = dataset.assign_coords(mode=found["mode"].values).assign(split)
-        used = np.flatnonzero(active[positions].any(axis=0))
-        dataset = dataset.isel(mode=used)  # the others have no part in these events
-    if samples and isinstance(network, RetinaCNN):
-        labels = combination_labels(active, found["mode"].values.tolist())
-        effect = _effect(network, inputs, times, labels, samples, minimum_rate, progress)
-        dataset = dataset.assign(effect)
-    return dataset
 
 
 def _fields(network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
-    """Return whole fields by the quickest exact way."""
+    """Return whole fields by the fastest exact way."""
     if not isinstance(network, RetinaCNN):
         return instantaneous_fields(network, windows)
     structure = RetinaFields(network)
@@ -326,24 +386,26 @@ def _effect(
     inputs: Any,
     times: npt.NDArray[np.float64],
     labels: list[str],
-    samples: int,
-    minimum_rate: float,
+    settings: FieldSettings,
     progress: bool | None,
 ) -> dict[str, xr.DataArray]:
     """Compare fields between combinations at evenly spaced times, if there are enough."""
-    every = max(1, len(times) // samples)
+    every = max(1, len(times) // settings.samples)
     if len(times) // every < FEWEST_TIMES:
         return {}
     sampled = all_fields(network, inputs, every=every, progress=progress)
     if len(sampled["time"]) != len(times[::every]):  # the results are of a part of the inputs
         return {}
     tested = measure_combinations(
-        sampled, np.array(labels)[::every], minimum_rate=minimum_rate, progress=progress
+        sampled,
+        np.array(labels)[::every],
+        minimum_rate=settings.minimum_rate,
+        progress=progress,
     )
-    settings = {k: v for k, v in tested.attrs.items() if k != "sampled_along"}
+    attrs = {k: v for k, v in tested.attrs.items() if k != "sampled_along"}
     return {
         f"combination_{name}": array.reset_coords(drop=True).assign_attrs(
-            settings | {"every": every} | array.attrs
+            attrs | {"every": every} | array.attrs
         )
         for name, array in tested.data_vars.items()
     }

@@ -1,7 +1,4 @@
-"""Measures of receptive fields: where, how large, which way, ON or OFF, how fast, how antagonistic.
-
-Why this file exists: thousands of fields cannot be looked at one by one; a few numbers each can be
-compared over cells, events and modes. It fits no model and computes no field.
+"""Measure receptive fields: place, size, orientation, polarity, latency and surround.
 
 Notation: v image (y, x) with the sign that is positive at its largest value, u time course (lag).
 """
@@ -142,7 +139,7 @@ def _measure_image(image: Floats) -> tuple[float, ...]:
 
 
 def _measure_course(course: Floats, lag: Floats) -> tuple[float, float, float]:
-    """Sign, latency (s), biphasic index."""
+    """Return sign, latency (s) and biphasic index."""
     peak = int(np.abs(course).argmax())
     sign = float(np.sign(course[peak]))
     u = course * sign

@@ -1,8 +1,6 @@
-"""Receptive fields split by mode, so that the parts and a remainder add up to the whole field.
+"""Split receptive fields by mode, so that the parts and a remainder add up to the whole field.
 
-Why this file exists: a group of modes that is active says when a field changes, not which part of
-it each mode made. The chain rule at the layer does: a field is a sum over the layer's units, and
-each unit is shared out among the modes. It finds no modes and chooses no events.
+A field is a sum over the units of a layer (chain rule), and each unit is shared among the modes.
 
 Notation: e events, n cells, p parts (modes, then the remainder), l lags, y x pixels; h units of the
 explained layer, w stimulus window.
@@ -16,7 +14,10 @@ import torch
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.probing.hooks import HookedFunction
+from retina_codec.probing.points import Layers
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.reductions import SIGNS
 
@@ -75,49 +76,30 @@ def split_fields(
     One forward pass; per cell one backward pass to the layer and one per part below it, each for
     all events. `retina_field_parts` does the same for a `RetinaCNN` all at once.
     """
-    modules = dict(network.named_modules())
-    if layer not in modules:
-        raise RetinaCodecError(
-            f"fields are split at a layer of the network; got {layer=}, it has "
-            f"{[name for name in modules if name]}."
-        )
-    training = [(module, module.training) for module in modules.values()]
-    seen: list[torch.Tensor] = []
-    handle = modules[layer].register_forward_hook(lambda *call: seen.append(call[2]))
-    network.eval()
-    try:
+    with borrow(network) as module, torch.enable_grad():
+        function = HookedFunction.open(module, windows, [layer])
         inputs = windows.detach().requires_grad_(True)
-        with torch.enable_grad():
-            totals = network(inputs).sum(dim=0)  # (n,): events do not mix
-            units = _one_call(seen, layer, shares)
-            parts = []
-            for total in totals:
-                (slope,) = torch.autograd.grad(total, units, retain_graph=True)
-                cotangents = (shares * slope[:, None]).unbind(1)
-                parts.append(
-                    torch.stack(
-                        [
-                            torch.autograd.grad(units, inputs, cotangent, retain_graph=True)[0]
-                            for cotangent in cotangents
-                        ],
-                        dim=1,
-                    )
-                )
-    finally:
-        handle.remove()
-        for module, mode in training:
-            module.training = mode
+        rates, seen = function.run_from(inputs)
+        units = _one_call(seen, layer, shares)
+        parts = []
+        for total in rates.sum(dim=0):  # (n,): events do not mix
+            (slope,) = torch.autograd.grad(total, units, retain_graph=True)
+            each = [
+                torch.autograd.grad(units, inputs, cotangent, retain_graph=True)[0]
+                for cotangent in (shares * slope[:, None]).unbind(1)
+            ]
+            parts.append(torch.stack(each, dim=1))
     return torch.stack(parts, dim=1)
 
 
-def _one_call(seen: list[torch.Tensor], layer: str, shares: torch.Tensor) -> torch.Tensor:
+def _one_call(seen: Layers, layer: str, shares: torch.Tensor) -> torch.Tensor:
     """Return the units of the layer, if it was called once and the shares fit it."""
-    if len(seen) != 1:
+    if layer not in seen:
         raise RetinaCodecError(
             f"fields are split at a layer that is called once; {layer!r} was called {len(seen)} "
             "times. Choose another layer."
         )
-    (units,) = seen
+    units = seen[layer]
     if shares.shape[:1] + shares.shape[2:] != units.shape:
         raise RetinaCodecError(
             f"shares must be (event, part, ...) over the units {tuple(units.shape)} of {layer!r}; "
@@ -145,7 +127,7 @@ def retina_field_parts(
     """
     structure = RetinaFields(network)
     with torch.no_grad():
-        seen = structure.look(network.first_layer(windows))
+        seen = structure.evaluate(network.first_layer(windows))
         whole = structure.fields(structure.descend(seen))
         parts = structure.fields(structure.descend(seen, layer, shares))
         return structure.place(parts), structure.place(whole)[:, :, 0]
@@ -202,10 +184,10 @@ def mode_shares(
     dictionary: npt.NDArray[np.floating[Any]],
     contribution: npt.NDArray[np.floating[Any]],
 ) -> npt.NDArray[np.float64]:
-    """Share out every channel's contribution of one sign among the modes and a remainder.
+    """Share every channel's contribution of one sign among the modes and a remainder.
 
-    With A the contribution of a sign and channel, and ``a_m = max(0, z_m d_m σ)`` what mode m says
-    of it (z loading, d dictionary, σ = −1 for inhibitory and +1 for excitatory), mode m gets
+    With A the contribution of a sign and channel, and ``a_m = max(0, z_m d_m σ)`` the part of mode
+    m in it (z loading, d dictionary, σ = −1 for inhibitory and +1 for excitatory), mode m gets
     ``w_m = a_m / max(|A|, Σ_m' a_m')`` and the remainder ``1 − Σ_m w_m``.
 
     Parameters
@@ -229,11 +211,10 @@ def mode_shares(
 
     Notes
     -----
-    Where modes explain a channel in part, the rest of it is the remainder's. Two things are a
-    choice. Where modes claim more than is there, they share what is there in proportion to their
-    claims, so that no share leaves [0, 1]; the plain ratio ``z_m d_m / A`` would be without bound
-    where A is small. A claim against the sign of a feature (only decompositions without
-    consistent signs make one) counts as none, for the same reason.
+    What the modes do not explain of a channel is in the remainder. Two rules are choices: where
+    Σ_m a_m exceeds |A|, the modes share |A| in proportion to a_m, so that no share leaves [0, 1]
+    (the ratio ``z_m d_m / A`` has no limit where A is small); and parts against the sign of a
+    feature, which only decompositions without consistent signs have, count as 0.
 
     Examples
     --------

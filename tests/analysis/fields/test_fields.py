@@ -1,4 +1,5 @@
 from collections import OrderedDict
+from dataclasses import fields as fields_of
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from retina_codec.analysis.fields.all_fields import all_fields
 from retina_codec.analysis.fields.combinations import measure_combinations
 from retina_codec.analysis.fields.events import combination_labels
 from retina_codec.analysis.fields.fields import (
+    FieldSettings,
     instantaneous_fields,
     rank_one_parts,
     receptive_fields,
@@ -25,6 +27,14 @@ from tests.reference.receptive_fields import finite_difference_fields, rank_one_
 from tests.small import small_network, small_recording
 
 HISTORY, SIDE, CELLS = 4, 9, 3
+
+
+def computed(network, inputs, modes, **options):
+    """Call `receptive_fields`; options that are settings go there."""
+    names = {field.name for field in fields_of(FieldSettings)}
+    chosen = FieldSettings(**{k: v for k, v in options.items() if k in names})
+    others = {k: v for k, v in options.items() if k not in names}
+    return receptive_fields(network, inputs, modes, settings=chosen, **others)
 
 
 class Linear(nn.Module):
@@ -177,17 +187,17 @@ def test_a_constant_field_has_no_time_course():
 def test_recording_and_ready_windows_give_the_same_fields(network, session):
     split, tree = session
     kept = split.copy(deep=True)
-    fields = receptive_fields(network, split, tree, combinations=3, progress=False)
+    fields = computed(network, split, tree, combinations=3, progress=False)
     raw = (split["stimulus"].values.astype("f4") - 100) / 40
     windows = np.stack([raw[i : i + HISTORY] for i in range(120 - HISTORY)])
     ready = xr.DataArray(windows, dims=("time", "lag", "y", "x"))
-    again = receptive_fields(network, ready, tree, combinations=3, progress=False)
+    again = computed(network, ready, tree, combinations=3, progress=False)
     for name in ("spatial", "temporal", "rank1", "scene"):
         np.testing.assert_allclose(fields[name], again[name], rtol=2e-4, atol=1e-6, err_msg=name)
     np.testing.assert_allclose(fields["lag"], [0.04, 0.03, 0.02, 0.01])
     np.testing.assert_allclose(again["lag"], fields["lag"])
     turned = ready.transpose("time", "x", "y", "lag")
-    turned = receptive_fields(network, turned, tree, combinations=3, progress=False)
+    turned = computed(network, turned, tree, combinations=3, progress=False)
     xr.testing.assert_identical(turned, again)
     xr.testing.assert_identical(split, kept)
 
@@ -205,7 +215,7 @@ def test_recording_and_ready_windows_give_the_same_fields(network, session):
 
 def test_labels_and_rates_belong_to_the_events(network, session):
     split, tree = session
-    fields = receptive_fields(
+    fields = computed(
         network, split, tree, combinations=3, per_combination=2, minimum_rate=2.0, progress=False
     )
     assert fields["combination"].values.tolist() == ["0", "0", "1", "1", "0+1", "0+1"]
@@ -224,15 +234,15 @@ def test_labels_and_rates_belong_to_the_events(network, session):
 
 def test_events_can_be_asked_for(network, session):
     split, tree = session
-    fields = receptive_fields(network, split, tree, events=[0.5, 0.07], progress=False)
+    fields = computed(network, split, tree, events=[0.5, 0.07], progress=False)
     np.testing.assert_allclose(fields["time"], [0.5, 0.07])
-    chosen = receptive_fields(network, split, tree, events=[0.07], progress=False)
+    chosen = computed(network, split, tree, events=[0.07], progress=False)
     np.testing.assert_allclose(fields["spatial"][1], chosen["spatial"][0], rtol=1e-5, atol=1e-7)
 
 
 def test_fields_survive_the_file(network, session, tmp_path):
     split, tree = session
-    fields = receptive_fields(network, split, tree, combinations=2, progress=False)
+    fields = computed(network, split, tree, combinations=2, progress=False)
     fields.to_netcdf(tmp_path / "fields.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "fields.nc", engine="h5netcdf") as back:
         xr.testing.assert_identical(back.load(), fields)
@@ -253,7 +263,7 @@ def explained():
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "conv3"])
 def test_parts_and_remainder_add_up_to_every_field(explained, layer):
     network, split, tree = explained
-    fields = receptive_fields(network, split, tree, layer=layer, samples=0, progress=False)
+    fields = computed(network, split, tree, layer=layer, samples=0, progress=False)
     assert float(fields["identity_error"].max()) < 1e-5
     # Time courses are eigenvectors in float32: where two eigenvalues are close, they err more.
     # Shares of parts that nearly cancel are larger than 1, and so is their rounding.
@@ -286,8 +296,8 @@ def test_parts_of_another_module_are_those_of_its_layer(explained):
     windows = torch.as_tensor(np.stack([frames[i : i + history] for i in range(count)]))
     bare = nn.Sequential(OrderedDict(conv2=nn.Identity(), rest=network))
     with pytest.raises(RetinaCodecError, match="must be those of the results"):
-        receptive_fields(bare, windows, tree, events=events, parts=True, progress=False)
-    whole = receptive_fields(network, split, tree, events=events, samples=0, progress=False)
+        computed(bare, windows, tree, events=events, parts=True, progress=False)
+    whole = computed(network, split, tree, events=events, samples=0, progress=False)
 
     class Wrapped(nn.Module):
         def __init__(self):
@@ -298,7 +308,7 @@ def test_parts_of_another_module_are_those_of_its_layer(explained):
         def forward(self, x):
             return self.inner(x)
 
-    plain = receptive_fields(
+    plain = computed(
         Wrapped(),
         windows,
         tree,
@@ -317,18 +327,18 @@ def test_parts_need_to_know_how_contributions_were_computed(explained):
     network, split, tree = explained
     unknown = tree.copy()
     unknown.attrs = {}
-    assert "part" not in receptive_fields(network, split, unknown, samples=0, progress=False)
+    assert "part" not in computed(network, split, unknown, samples=0, progress=False)
     with pytest.raises(RetinaCodecError, match="Pass the target= and method="):
-        receptive_fields(network, split, unknown, parts=True, progress=False)
+        computed(network, split, unknown, parts=True, progress=False)
     wrong = tree.copy(deep=True)
     wrong["layers/conv2"]["contribution"] = 2 * wrong["layers/conv2"]["contribution"]
     with pytest.raises(RetinaCodecError, match="at the events must be those of the results"):
-        receptive_fields(network, split, wrong, progress=False)
+        computed(network, split, wrong, progress=False)
 
 
 def test_combinations_are_compared_at_even_times(explained):
     network, split, tree = explained
-    fields = receptive_fields(network, split, tree, parts=False, samples=196, progress=False)
+    fields = computed(network, split, tree, parts=False, samples=196, progress=False)
     every = 2
     sampled = all_fields(network, split, every=every, progress=False)
     modes = tree["layers/conv2/modes"]
@@ -336,7 +346,7 @@ def test_combinations_are_compared_at_even_times(explained):
     expected = measure_combinations(sampled, np.array(labels)[::every], progress=False)
     np.testing.assert_array_equal(fields["combination_p_value"], expected["p_value"])
     assert fields["combination_effect"].attrs["every"] == every
-    few = receptive_fields(network, split, tree, parts=False, samples=50, progress=False)
+    few = computed(network, split, tree, parts=False, samples=50, progress=False)
     assert "combination_p_value" not in few
 
 
@@ -405,7 +415,7 @@ def _too_many_cells(_network, _split, tree):
 def test_bad_input_is_one_clear_error(network, session, change, message):
     net, inputs, tree, settings = change(network, *session)
     with pytest.raises(RetinaCodecError, match=message):
-        receptive_fields(net, inputs, tree, progress=False, **settings)
+        computed(net, inputs, tree, progress=False, **settings)
 
 
 def test_events_come_from_one_forward_pass_and_one_backward_pass_per_cell(network):
@@ -414,3 +424,8 @@ def test_events_come_from_one_forward_pass_and_one_backward_pass_per_cell(networ
     instantaneous_fields(network, torch.randn(5, HISTORY, SIDE, SIDE))
     handle.remove()
     assert len(passes) == 1
+
+
+def test_settings_are_validated():
+    with pytest.raises(RetinaCodecError, match="at least one combination with one event"):
+        FieldSettings(combinations=0)
