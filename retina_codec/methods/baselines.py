@@ -25,17 +25,20 @@ are averaged."""
 
 
 def check_baseline(baseline: Baseline) -> None:
-    """Check what can be checked before the inputs are known."""
+    """Validate a baseline, as far as possible before the inputs are known."""
     for one in _several(baseline):
         if isinstance(one, str):
             if one != "mean":
                 raise RetinaCodecError(
-                    f"a baseline is a number, one input, 'mean', or a list of these; got {one!r}."
+                    "a baseline must be a number, one input, 'mean', or a list of these; got "
+                    f"{one!r}. Use 0.0, for example."
                 )
             continue
         for part in one.values() if isinstance(one, Mapping) else [one]:
             if not bool(torch.isfinite(_tensor(part)).all()):
-                raise RetinaCodecError("the baseline must be finite.")
+                raise RetinaCodecError(
+                    "the baseline must be finite; it holds NaN or infinity. Use 0.0, for example."
+                )
 
 
 def count_baselines(baseline: Baseline) -> int:
@@ -44,7 +47,7 @@ def count_baselines(baseline: Baseline) -> int:
 
 
 def prepare_baseline(baseline: Baseline, mean: Callable[[], Batch]) -> Baseline:
-    """Put the mean of the inputs in place of the word "mean"."""
+    """Replace "mean" by the mean of the inputs."""
     several = _several(baseline)
     if not any(isinstance(one, str) for one in several):
         return baseline
@@ -72,14 +75,17 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
     """
     if not any(values.is_floating_point() for values in tensors_of(inputs)):
         raise RetinaCodecError(
-            "a baseline needs inputs on a scale; all of these are whole numbers, and the network "
+            "a baseline needs floating inputs; all of these are whole numbers, and the network "
             "has no embedding (torch.nn.Embedding) that takes them. Pass embeddings as inputs, or "
             "use ActGrad()."
         )
     found: list[Batch] = []
     for one in _several(baseline):
         if isinstance(one, str):
-            raise RetinaCodecError("the baseline 'mean' is only known within contribute().")
+            raise RetinaCodecError(
+                "the baseline 'mean' is known only within contribute() and input_map(). Give an "
+                "input instead."
+            )
         if isinstance(inputs, torch.Tensor):
             found.append(_like(one, inputs, ""))
             continue
@@ -87,7 +93,8 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
         unknown = set(by_name) - set(inputs)
         if unknown:
             raise RetinaCodecError(
-                f"the baseline names inputs {sorted(unknown)}; the network takes {list(inputs)}."
+                f"a baseline by name must name inputs of the network, {list(inputs)}; got "
+                f"{sorted(unknown)}. Leave these out."
             )
         found.append(
             {name: _like(by_name.get(name, 0.0), part, name) for name, part in inputs.items()}
@@ -98,14 +105,16 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
 
 
 def _with_each(baseline: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Give every input its own whole numbers, and the shared baseline."""
+    """Return the shared baseline for every input, or the input's own whole numbers."""
     return baseline.expand_as(inputs) if inputs.is_floating_point() else inputs
 
 
 def _several(baseline: Baseline) -> list[Any]:
     if isinstance(baseline, list | tuple):
         if not baseline:
-            raise RetinaCodecError("a list of baselines must hold at least one.")
+            raise RetinaCodecError(
+                "a list of baselines must hold at least one; it is empty. Use 0.0, for example."
+            )
         return list(baseline)
     return [baseline]
 
@@ -117,8 +126,8 @@ def _tensor(value: Any) -> torch.Tensor:
         return torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError, RuntimeError):
         raise RetinaCodecError(
-            "a baseline is a number, one input, 'mean', or a list of these; got "
-            f"{type(value).__name__}."
+            "a baseline must be a number, one input, 'mean', or a list of these; got "
+            f"{type(value).__name__}. Use 0.0, for example."
         ) from None
 
 

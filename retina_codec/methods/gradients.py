@@ -47,7 +47,7 @@ class ActGrad(Method):
     baseline: Baseline = None
 
     def __post_init__(self) -> None:
-        """Check the baseline."""
+        """Validate the baseline."""
         if self.baseline is not None:
             check_baseline(self.baseline)
 
@@ -139,7 +139,7 @@ class InputGrad(Method):
     sums_to: ClassVar[str] = "derivative of F along x - baseline"
 
     def __post_init__(self) -> None:
-        """Check the baseline."""
+        """Validate the baseline."""
         check_baseline(self.baseline)
 
     def passes(self, layers: int) -> tuple[int, int]:
@@ -209,13 +209,15 @@ class SmoothGrad(Method):
     sampled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
+        """Validate the parameters."""
         if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 2:
             raise RetinaCodecError(
-                f"samples must be a whole number of at least 2; got {self.samples!r}."
+                f"samples must be a whole number of at least 2; got {self.samples!r}. 10 is usual."
             )
         if not 0 <= float(self.sigma) < float("inf"):
-            raise RetinaCodecError(f"sigma must be finite and not negative; got {self.sigma!r}.")
+            raise RetinaCodecError(
+                f"sigma must be finite and not negative; got {self.sigma!r}. 0.2 is usual."
+            )
 
     def passes(self, layers: int) -> tuple[int, int]:
         """One for each noisy copy, and one at the input."""
@@ -253,5 +255,5 @@ class SmoothGrad(Method):
 
 
 def _whole_output(outputs: torch.Tensor) -> torch.Tensor:
-    """Stand in as a target where only activations are wanted."""
+    """Sum all outputs: a target for calls of which only the activations are used."""
     return outputs.flatten(1).sum(1)

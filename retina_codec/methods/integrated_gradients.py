@@ -83,7 +83,7 @@ class IntegratedGradients(Method):
     sums_to: ClassVar[str] = "F(x) - F(baseline)"
 
     def __post_init__(self) -> None:
-        """Check the parameters."""
+        """Validate the parameters."""
         check_rule(self.quadrature, self.steps)
         if self.path not in ("input", "hidden"):
             raise RetinaCodecError(f"path must be 'input' or 'hidden'; got {self.path!r}.")
@@ -93,7 +93,9 @@ class IntegratedGradients(Method):
                 "than 'chords'."
             )
         if self.tolerance is not None and not 0 < self.tolerance < float("inf"):
-            raise RetinaCodecError(f"tolerance must be positive; got {self.tolerance!r}.")
+            raise RetinaCodecError(
+                f"tolerance must be positive, in the unit of the target; got {self.tolerance!r}."
+            )
         if self.tolerance is not None and self.most_steps < self.steps:
             raise RetinaCodecError(
                 f"most_steps must be at least steps; got {self.most_steps} and {self.steps}."

@@ -152,14 +152,16 @@ def bind_at_input(target: Target) -> Bound:
 
 
 def position(wanted: Any, cells: Sequence[Any]) -> int:
-    """Return where the network puts out a cell, or say that it does not."""
+    """Return the index of a cell among the network's outputs."""
     if wanted not in cells:
-        raise RetinaCodecError(f"the network has no cell {wanted!r}. Its cells are {list(cells)}.")
+        raise RetinaCodecError(
+            f"the network has no cell {wanted!r}. Its cells are {list(cells)}. Give one of these."
+        )
     return list(cells).index(wanted)
 
 
 def checked_index(index: Any, outputs: torch.Tensor, name: str) -> int:
-    """Return an index of the outputs ``(b, n)``, or say that there is no such one."""
+    """Validate an index of the outputs ``(b, n)``."""
     count = outputs.shape[1]
     if isinstance(index, bool) or not isinstance(index, int | np.integer) or not 0 <= index < count:
         raise RetinaCodecError(
@@ -202,7 +204,7 @@ class Unit(Target):
     def prepare(
         self, *, responses: np.ndarray | None = None, cells: Sequence[Any] | None = None
     ) -> "Unit":
-        """Look the cell's id up among the network's cells."""
+        """Find the cell among the network's cells by its id."""
         del responses
         return self if cells is None else replace(self, _index=position(self.cell, cells))
 

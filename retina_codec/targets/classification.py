@@ -1,11 +1,10 @@
-"""Targets of classifiers: a scalar of the logits, or of the probabilities that they stand for.
+"""Targets of classifiers: a scalar of the logits, or of their probabilities.
 
-Why this file exists: image and language models are explained through which outputs win and how
-surely. Which outputs those are is decided once, at the input, and held along every path.
+Which outputs win is decided once, at the input, and held along every path.
 
 Notation: b inputs, n outputs, y (b, n) logits, p = softmax(y). Language models put out one row of
-logits for every token, (b, token, n), NaN where the token is padding; their targets are those of
-the last token that is none, unless a target says otherwise.
+logits per token, (b, token, n), NaN where the token is padding; their targets are those of the last
+token that is not padding, unless a target says otherwise.
 """
 
 from collections.abc import Sequence
@@ -51,7 +50,7 @@ def last_token(outputs: torch.Tensor) -> torch.Tensor:
 
 
 def _present(outputs: torch.Tensor) -> torch.Tensor:
-    """Tell which tokens are none of the padding, ``(b, token)``."""
+    """Return which tokens are not padding, ``(b, token)``."""
     there = ~outputs.detach().isnan().all(2)
     if not bool(there.any(1).all()):
         raise RetinaCodecError(
@@ -103,7 +102,7 @@ class TopK(Target):
 
     @property
     def decides(self) -> bool:
-        """Whether it holds a choice made at the input."""
+        """Whether the target is fixed at the input (the winning class)."""
         return not self.reselect
 
 
@@ -141,7 +140,7 @@ class Probability(Target):
     def prepare(
         self, *, responses: np.ndarray | None = None, cells: Sequence[Any] | None = None
     ) -> "Probability":
-        """Look the output's id up among the network's outputs."""
+        """Find the output among the network's outputs by its id."""
         del responses
         if cells is None or self.output is None:
             return self
@@ -158,7 +157,7 @@ class Probability(Target):
 
     @property
     def decides(self) -> bool:
-        """Whether it holds a choice made at the input."""
+        """Whether the target is fixed at the input (the winning class)."""
         return self.output is None
 
 
@@ -252,5 +251,5 @@ class Contrast(Target):
 
     @property
     def decides(self) -> bool:
-        """Whether it holds a choice made at the input."""
+        """Whether the target is fixed at the input (the winning class)."""
         return not self.reselect

@@ -53,14 +53,15 @@ class Surprisal(Target):
     _fitted: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check what was given and factorise the covariance once, in float64 on the CPU."""
+        """Validate the parameters and factorise the covariance, in float64 on the CPU."""
         if self.shrinkage not in (None, "ledoit-wolf"):
             raise RetinaCodecError(
                 f"shrinkage must be None or 'ledoit-wolf'; got {self.shrinkage!r}."
             )
         if (self.mean is None) != (self.covariance is None):
             raise RetinaCodecError(
-                "Surprisal needs both mean and covariance, or neither (then both are estimated)."
+                "Surprisal needs both mean and covariance, or neither; got one of them. Give both, "
+                "or leave both out: then they are estimated."
             )
         if self.mean is None:
             return
@@ -78,7 +79,9 @@ class Surprisal(Target):
                 f"got {mean.shape} and {covariance.shape}."
             )
         if not np.allclose(covariance, covariance.T, rtol=1e-6, atol=0):
-            raise RetinaCodecError("the covariance of Surprisal must be symmetric.")
+            raise RetinaCodecError(
+                "the covariance of Surprisal must be symmetric; it is not. Check how it was made."
+            )
         check_covariance(mean, covariance, cells, shrunk=self.shrinkage is not None)
         lower = np.linalg.cholesky(covariance)
         set_field = object.__setattr__
@@ -154,7 +157,7 @@ class Surprisal(Target):
         if not self.incomplete:
             return self
         if responses is None:
-            raise RetinaCodecError("Surprisal has no mean yet; call fit(responses) first.")
+            raise RetinaCodecError("Surprisal must be fitted before use. Call fit(responses).")
         return self.fit(responses, cells)
 
     def unfitted(self) -> "Surprisal":
@@ -179,7 +182,7 @@ class Surprisal(Target):
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the surprisal, ``(b,)`` nats, of outputs ``(b, cell)``."""
         if self.incomplete:
-            raise RetinaCodecError("Surprisal has no mean yet; call fit(responses) first.")
+            raise RetinaCodecError("Surprisal must be fitted before use. Call fit(responses).")
         if outputs.ndim != 2 or outputs.shape[1] != len(self.mean):
             raise RetinaCodecError(
                 f"this Surprisal is for {len(self.mean)} cells; got outputs of shape "
@@ -198,7 +201,7 @@ class Surprisal(Target):
         return 0.5 * distance + float(constant)
 
     def describe(self) -> str:
-        """Say where mean and covariance come from, without their numbers but with their hash."""
+        """Return where mean and covariance come from, with a hash of their numbers."""
         origin = "estimated" if self._fitted or self.incomplete else "given"
         mean, covariance = (
             origin if values is None else f"{origin} {array_text(values)}"
@@ -208,15 +211,13 @@ class Surprisal(Target):
 
 
 LARGEST_CONDITION = 1e8  # of the correlation matrix: responses are known to about 1e-7 (float32)
-
-
 SMALLEST_SPREAD = 1e-5  # a cell's standard deviation over its mean, or over the most variable cell
 
 
 def check_covariance(
     mean: np.ndarray, covariance: np.ndarray, cells: Sequence[Any] | None, *, shrunk: bool
 ) -> None:
-    """Check that a covariance has an inverse worth using.
+    """Check that a covariance can be inverted.
 
     Parameters
     ----------
@@ -233,7 +234,10 @@ def check_covariance(
     """
     names = [repr(cell) for cell in (cells if cells is not None else range(len(mean)))]
     if not (np.isfinite(covariance).all() and np.isfinite(mean).all()):
-        raise RetinaCodecError("mean and covariance of Surprisal must be finite.")
+        raise RetinaCodecError(
+            "mean and covariance of Surprisal must be finite; they hold NaN or infinity. Check the "
+            "responses they come from."
+        )
     spread = np.sqrt(np.clip(np.diag(covariance), 0, None))  # (n,)
     way_out = (
         "Leave them out of the network, explain a longer recording, or use "

@@ -276,7 +276,7 @@ def test_a_map_of_words() -> None:
 
 
 def test_whole_numbers_that_no_embedding_takes_have_no_path() -> None:
-    with pytest.raises(RetinaCodecError, match="needs inputs on a scale"):
+    with pytest.raises(RetinaCodecError, match="needs floating inputs"):
         resolve_baselines(0.0, {"ids": IDS})
 
 

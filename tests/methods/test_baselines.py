@@ -80,5 +80,5 @@ def test_bad_baselines_are_refused_early(baseline: Any, message: str) -> None:
 def test_shapes_must_be_those_of_one_input() -> None:
     with pytest.raises(RetinaCodecError, match=r"shape \(2, 3\); got \(3, 2\)"):
         resolve_baselines(IMAGE.T, INPUTS)
-    with pytest.raises(RetinaCodecError, match="only known within contribute"):
+    with pytest.raises(RetinaCodecError, match="known only within contribute"):
         resolve_baselines("mean", INPUTS)
