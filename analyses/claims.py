@@ -34,9 +34,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.blocks import find_structure
-from retina_codec.networks.pictures.load import load_image_network
+import retina_codec as rc
+from retina_codec.paper import find_structure
 from retina_codec.paper.claims import with_interval
 from retina_codec.paper.script import run_script
 
@@ -102,7 +101,7 @@ def load(script: str) -> Any:
     """Load a script beside this one as a module."""
     spec = importlib.util.spec_from_file_location(script, HERE / f"{script}.py")
     if spec is None or spec.loader is None:
-        raise RetinaCodecError(f"there is no script {script} in {HERE}.")
+        raise rc.RetinaCodecError(f"there is no script {script} in {HERE}.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -113,14 +112,14 @@ def gather(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     failed: list[str] = []
     for model in options.models:
-        module = load_image_network(model).module
+        module = rc.networks.load_image_network(model).module
         transformer = find_structure(module).family == "transformer"
         for script in options.scripts:
             if script in TRANSFORMERS and not transformer:
                 continue
             try:
                 path = run(script, model, options)
-            except RetinaCodecError as error:  # the other figures are still worth their table
+            except rc.RetinaCodecError as error:  # the other figures are still worth their table
                 failed.append(f"{script}, {Path(model).name}: {error}")
                 continue
             with open(path, newline="", encoding="utf-8") as file:

@@ -39,8 +39,8 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.layers.agreement import completeness_share
-from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity, unit_maps
+from retina_codec.analysis import completeness_share, spatial_sparsity, unit_maps
+from retina_codec.paper import some_inputs
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
@@ -163,8 +163,6 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the four panels; return the picture's path."""
-    from retina_codec.figures.images.units import unit_maps as draw_maps
-
     about = tree.attrs
     target = re.sub(r",? ?\w+=(None|False)", "", about["target"])
     words = (
@@ -174,7 +172,7 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
         f"{about['method']}, {about['steps']} steps"
     )
     picture: Path = options.out / f"{NAME}.png"
-    draw_maps(tree, tree["spatial"].to_dataset(), words).savefig(picture, dpi=150)
+    rc.figures.plot_units(tree, tree["spatial"].to_dataset(), words).savefig(picture, dpi=150)
     return picture
 
 

@@ -42,9 +42,7 @@ from typing import Any
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.layers.matrix import channel_matrix, sign_pairs
-from retina_codec.analysis.layers.statistics import measure_contributions
-from retina_codec.analysis.layers.trends import depth_trends
+from retina_codec.analysis import channel_matrix, depth_trends, measure_contributions, sign_pairs
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
@@ -201,14 +199,14 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the five panels; return the picture's path."""
-    from retina_codec.paper.figures.layers import layers
+    from retina_codec.paper.figures.layers import plot_figure_3
 
     matrices, pairs = (
         [tree[f"{node}/{place}"].to_dataset() for place in ("early", "late")]
         for node in ("matrix", "pairs")
     )
     picture: Path = options.out / f"{NAME}.png"
-    layers(matrices, pairs, tree["statistics"].to_dataset()).savefig(picture, dpi=150)
+    plot_figure_3(matrices, pairs, tree["statistics"].to_dataset()).savefig(picture, dpi=150)
     return picture
 
 

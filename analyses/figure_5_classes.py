@@ -36,12 +36,11 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.concepts.correlate import correlate_concepts
-from retina_codec.analysis.concepts.table import concept_table
+from retina_codec.analysis import concept_table, correlate_concepts
+from retina_codec.paper import contrast, thirds
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
-from retina_codec.statistics.differences import contrast, thirds
 
 NAME = "figure_5_classes"
 
@@ -168,12 +167,10 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw both pictures; return their paths."""
-    from retina_codec.figures.images.concepts import class_matrix, concepts
-
     by_layer: Path = options.out / f"{NAME}.png"
     matrix: Path = options.out / f"{NAME}_matrix.png"
-    concepts(tree).savefig(by_layer, dpi=150)
-    class_matrix(tree, options.late).savefig(matrix, dpi=150)
+    rc.figures.plot_concepts(tree).savefig(by_layer, dpi=150)
+    rc.figures.plot_class_matrix(tree, options.late).savefig(matrix, dpi=150)
     return [by_layer, matrix]
 
 

@@ -68,7 +68,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     """Decompose all blocks, perturb the network through their modes, and save the curves."""
     study, asked = study_of(options), asked_study(options)
     found, _ = control_of(study, asked, options)
-    at_mean, _ = control_of(study, asked, options, style="ablate", fill="mean")
+    at_mean, _ = control_of(study, asked, options, style="ablate", held_at="mean")
     nodes = {"/control": found, "/held_at_mean": at_mean}
     rc.save_tree(xr.DataTree.from_dict(nodes), path, overwrite=True)
 
@@ -96,10 +96,11 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw the pictures; return their paths."""
-    from retina_codec.figures.images.control import control_by_layer, save_control
+    from retina_codec.paper.control import save_control
 
     path = options.out / f"{NAME}_mean_layers.png"
-    control_by_layer(tree["held_at_mean"].to_dataset()).savefig(path, dpi=150)
+    figure = rc.figures.plot_control_by_layer(tree["held_at_mean"].to_dataset())
+    figure.savefig(path, dpi=150)
     found = tree["control"].to_dataset()
     return [*save_control(found, options.out / f"{NAME}.png", options.late), path]
 

@@ -37,29 +37,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import retina_codec as rc
-from retina_codec.analysis.gallery.features import (
-    digit_squares,
-    features_under,
-    likeness,
-    local_features,
-    object_gain,
-)
-from retina_codec.analysis.gallery.gallery import overlay, top_images
-from retina_codec.analysis.gallery.maps import mode_channels, mode_maps
-from retina_codec.figures.style import (
+from retina_codec.analysis import MapSettings, mode_maps, overlay, top_images
+from retina_codec.paper import (
     MUTED,
     WIDTH,
+    contrast,
+    digit_squares,
     draw_title,
+    features_under,
     grid,
+    likeness,
+    local_features,
+    mode_channels,
     new_figure,
+    object_gain,
+    progress_bar,
     styled,
     type_colors,
 )
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
-from retina_codec.progress import progress_bar
-from retina_codec.statistics.differences import contrast
 
 NAME = "figure_7_maps"
 KINDS = ("mode", "other mode", "random channels")
@@ -176,8 +174,9 @@ def all_maps(
 
     def of_mode(one: int) -> xr.DataArray:
         return mode_maps(
-            study.network, some, modes, layer, one, share=options.share, method=method,
-            batch_size=len(some), device=study.device, progress=False,
+            study.network, some, modes, layer, one, method=method,
+            settings=MapSettings(share=options.share, batch_size=len(some)),
+            device=study.device, progress=False,
         )["map"]  # fmt: skip
 
     weight = mode_channels(modes, layer, mode, share=options.share).values > 0

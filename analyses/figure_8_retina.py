@@ -91,10 +91,8 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 # %%
 def draw(options: argparse.Namespace, path: Path) -> Path:
     """Draw the four panels; return the picture's path."""
-    from retina_codec.figures.retina.figure_8 import figure_8
-
     results = rc.open_tree(path, lazy=False)
-    figure = figure_8(results, options.start, options.stop)
+    figure = rc.figures.plot_figure_8(results, options.start, options.stop)
     picture = options.out / "figure_8_retina.png"
     figure.savefig(picture, dpi=200)
     return picture

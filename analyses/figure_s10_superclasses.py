@@ -36,19 +36,19 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.control.channels import (
+from retina_codec.analysis import perturb
+from retina_codec.paper import (
     best_modes,
     channel_counts,
     channel_weights,
     draw_orders,
     keep_sets,
+    thirds,
 )
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.control import asked_study, control_claims, control_of, control_options
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import ImageStudy, study_of
-from retina_codec.probing.interventions import perturb
-from retina_codec.statistics.differences import thirds
 
 NAME = "figure_s10_superclasses"
 SOURCE = "section 5, Fig. S10"
@@ -199,7 +199,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Draw both pictures; return their paths."""
-    from retina_codec.figures.images.control import save_control
+    from retina_codec.paper.control import save_control
 
     found = tree["control"].to_dataset()
     return save_control(found, options.out / f"{NAME}.png", options.late)

@@ -37,12 +37,11 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.layers.agreement import rebuilt_variance
-from retina_codec.analysis.layers.statistics import gather_layer
+from retina_codec.analysis import rebuilt_variance
+from retina_codec.paper import gather_layer, mean_and_error, percentiles, resampled_means
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
-from retina_codec.statistics.resampling import mean_and_error, percentiles, resampled_means
 
 NAME = "figure_s11_contrast"
 TARGETS = ("standard", "contrast")
@@ -175,7 +174,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the three panels; return the picture's path."""
-    from retina_codec.figures.style import styled
+    from retina_codec.paper import styled
 
     picture: Path = options.out / f"{NAME}.png"
     styled(panels)(tree).savefig(picture, dpi=150)
@@ -184,8 +183,17 @@ def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
 
 def panels(tree: xr.DataTree) -> Any:
     """Lay out and draw the figure."""
-    from retina_codec.figures.lines import COLORS, layer_axis, line, room_below
-    from retina_codec.figures.style import MUTED, draw_title, grid, layer_name, new_figure
+    from retina_codec.paper import (
+        COLORS,
+        MUTED,
+        draw_title,
+        grid,
+        layer_axis,
+        layer_name,
+        line,
+        new_figure,
+        room_below,
+    )
 
     sparsity, rebuilt = tree["sparsity"].to_dataset(), tree["rebuilt"].to_dataset()
     names = [layer_name(str(name)) for name in sparsity["layer"].values]

@@ -43,13 +43,16 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.layers.agreement import completeness_share, method_agreement
-from retina_codec.analysis.layers.statistics import measure_contributions
-from retina_codec.analysis.layers.units import some_inputs, spatial_sparsity
+from retina_codec.analysis import (
+    completeness_share,
+    measure_contributions,
+    method_agreement,
+    spatial_sparsity,
+)
+from retina_codec.paper import progress_bar, some_inputs
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
-from retina_codec.progress import progress_bar
 
 NAME = "figure_s1_methods"
 STANDARD = "integrated gradients"
@@ -194,10 +197,10 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw the five panels; return the picture's path."""
-    from retina_codec.paper.figures.methods import methods_and_targets
+    from retina_codec.paper.figures.methods import plot_methods
 
     tables = [tree[node].to_dataset() for node in ("runs", "agreement")]
-    figure = methods_and_targets(*tables, tree.attrs["method"], tree.attrs["target"])
+    figure = plot_methods(*tables, tree.attrs["method"], tree.attrs["target"])
     picture: Path = options.out / f"{NAME}.png"
     figure.savefig(picture, dpi=150)
     return picture

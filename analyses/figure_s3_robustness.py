@@ -65,22 +65,31 @@ import numpy as np
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.concepts.aggregates import class_aggregates, compare_aggregates
-from retina_codec.analysis.concepts.correlate import correlate_concepts
-from retina_codec.analysis.concepts.table import concept_table
-from retina_codec.analysis.layers.sparsity import hoyer
-from retina_codec.storage.results import layers_of, input_dim, sample_labels
-from retina_codec.modes.decompose import decompose
-from retina_codec.modes.decompositions.gated import GatedAutoencoder
-from retina_codec.modes.scores.stability import cosine, leading, matched, shuffled_modes
+from retina_codec.analysis import (
+    class_aggregates,
+    compare_aggregates,
+    concept_table,
+    correlate_concepts,
+)
+from retina_codec.paper import (
+    contrast,
+    cosine,
+    hoyer,
+    input_dim,
+    layers_of,
+    leading,
+    matched,
+    pearson,
+    percentiles,
+    progress_bar,
+    resampled_means,
+    sample_labels,
+    shuffled_modes,
+)
 from retina_codec.paper.claims import Claim
 from retina_codec.paper.robustness import BLOCK, METHODS, robustness_claims
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
-from retina_codec.progress import progress_bar
-from retina_codec.statistics.correlation import pearson
-from retina_codec.statistics.differences import contrast
-from retina_codec.statistics.resampling import percentiles, resampled_means
 
 NAME = "figure_s3_robustness"
 GATED: dict[str, list[Any]] = {
@@ -150,7 +159,7 @@ def fits_of(
     """Name every fit: the setting that is changed, its value, the method; the baseline first."""
     base: Any
     if kind == "gated":
-        base = GatedAutoencoder(
+        base = rc.modes.GatedAutoencoder(
             modes_per_feature=3,
             dictionary_penalty=5e-5,
             threshold=options.threshold,
@@ -189,7 +198,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
     for layer, kind, setting, value, method in progress_bar(jobs, description="fits"):
         images = input_dim(tree[f"layers/{layer}"].to_dataset()["contribution"]) == "sample"
         try:
-            fitted = decompose(tree, method, layers=[layer], gap=0 if images else 40,
+            fitted = rc.decompose(tree, method, layers=[layer], gap=0 if images else 40,
                                signs="excitatory" if images else None, progress=False)  # fmt: skip
         except rc.RetinaCodecError as error:  # all modes dead is an outcome of this study
             if "no mode is alive" not in str(error):
@@ -315,10 +324,10 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> Path:
     """Draw one column per measure and one row per fit; return the picture's path."""
-    from retina_codec.paper.robustness import robustness
+    from retina_codec.paper.figures.robustness import plot_robustness
 
     picture: Path = options.out / f"{NAME}.png"
-    robustness(tree).savefig(picture, dpi=150)
+    plot_robustness(tree).savefig(picture, dpi=150)
     return picture
 
 

@@ -83,10 +83,10 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 # %%
 def draw(options: argparse.Namespace, saved: xr.DataTree) -> Path:
     """Draw four rows of three sites; return the picture's path."""
-    from retina_codec.paper.figures.transformer import transformer
+    from retina_codec.paper.figures.transformer import plot_transformer
 
     picture: Path = options.out / f"{NAME}.png"
-    transformer(saved).savefig(picture, dpi=150)
+    plot_transformer(saved).savefig(picture, dpi=150)
     return picture
 
 

@@ -29,13 +29,23 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import retina_codec as rc
-from retina_codec.analysis.layers.sparsity import head_sparsity, hoyer
-from retina_codec.figures.lines import COLORS, band, layer_axis, line
-from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styled
+from retina_codec.analysis import head_sparsity
+from retina_codec.paper import (
+    COLORS,
+    MUTED,
+    band,
+    contrast,
+    draw_title,
+    grid,
+    hoyer,
+    layer_axis,
+    line,
+    new_figure,
+    styled,
+)
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import study_arguments, study_of
-from retina_codec.statistics.differences import contrast
 
 NAME = "figure_s8_heads"
 QUANTITIES = ("contribution", "activation")

@@ -62,13 +62,11 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.analysis.layers.units import some_inputs
+from retina_codec.paper import HookedFunction, borrow, some_inputs
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
 from retina_codec.paper.timing import exponent, growth, over_rounds, slope, time_rounds
-from retina_codec.networks.borrowed import borrow
-from retina_codec.probing.hooks import HookedFunction
 
 NAME = "runtime"
 PAPER = {"IntegratedGradients": 0.293, "ActNormGrad": 0.093}  # s per image, ResNet-50, RTX 6000
@@ -210,8 +208,7 @@ def language_work(network: Any, row: Row, seed: int) -> Work:
     inputs: Any = {"input_ids": words.to(network.device)}
     every = [name for site in SITES for name in rc.adapt(network, site).layers]
     layers = every if row["layers"] == "all" else [row["layers"]]
-    function, method = HookedFunction(rc.adapt(network, layers)), method_of(row)
-    function.look(function.enter(inputs))
+    function, method = HookedFunction.open(network, inputs, layers), method_of(row)
     return lambda: method.explain(function, rc.targets.Entropy(), function.enter(inputs))
 
 
@@ -489,14 +486,14 @@ def card_of(table: xr.Dataset) -> dict[str, Any]:
 # %%
 def draw(options: argparse.Namespace, tree: xr.DataTree) -> list[Path]:
     """Write the card and draw the nine panels; return both paths."""
-    from retina_codec.paper.figures.runtime import runtime
+    from retina_codec.paper.figures.runtime import plot_runtime
 
     table = tree.to_dataset()
     card, picture = (options.out / f"{NAME}{suffix}" for suffix in (".json", ".png"))
     numbers = card_of(table)
     card.write_text(json.dumps(numbers, indent=1, default=float) + "\n", encoding="utf-8")
     paper = {name: seconds * IMAGES / 3600 for name, seconds in PAPER.items()}
-    runtime(table, numbers, paper).savefig(picture, dpi=150)
+    plot_runtime(table, numbers, paper).savefig(picture, dpi=150)
     return [card, picture]
 
 

@@ -14,6 +14,7 @@ from .fields.measures import measure_fields as measure_fields
 from .gallery.gallery import mode_gallery as mode_gallery
 from .gallery.gallery import overlay as overlay
 from .gallery.gallery import top_images as top_images
+from .gallery.maps import MapSettings as MapSettings
 from .gallery.maps import mode_maps as mode_maps
 from .hypotheses.hypothesize import HypothesisSettings as HypothesisSettings
 from .hypotheses.kernels import separable_kernels as separable_kernels

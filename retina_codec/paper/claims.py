@@ -1,9 +1,4 @@
-"""What a paper says beside what is seen here, with a verdict that numbers decide.
-
-Why this file exists: whether a finding holds on another network must not be a matter of taste, so
-the rule (the whole 95 % interval lies between two bounds) is written down before the number comes.
-It computes no number and no interval.
-"""
+"""A claim of the paper, judged by a rule on the 95 % interval of a measured number."""
 
 import csv
 import os

@@ -1,8 +1,4 @@
-"""Control of one network by its modes: which images are asked, and what the curves say of a claim.
-
-Why this file exists: classes and superclasses are controlled by the same steps and judged by the
-same rules, stated before the numbers come. It perturbs nothing itself; that is control.py.
-"""
+"""Figures 6 and S10: control of a network by the modes of its classes, and claims about it."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -13,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.control.curves import PERCENTAGES, control_curves
+from retina_codec.analysis.control.curves import control_curves
+from retina_codec.analysis.control.settings import PERCENTAGES, ControlSettings
 from retina_codec.figures.images.control import plot_control, plot_control_by_layer
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
@@ -69,7 +66,7 @@ def control_of(
     superclasses : mapping of str to str, optional
         Given, the concepts are superclasses.
     **changes
-        Other options of `control_curves`: ``style``, ``fill``.
+        Other fields of `ControlSettings`: ``style``, ``held_at``.
 
     Returns
     -------
@@ -90,12 +87,14 @@ def control_of(
         activation_modes=of_activations,
         mode_labels=study.labels,
         superclasses=superclasses,
-        percentages=options.percentages,
-        trials=options.trials,
-        bootstraps=options.bootstraps,
+        settings=ControlSettings(
+            percentages=options.percentages,
+            trials=options.trials,
+            bootstraps=options.bootstraps,
+            **changes,
+        ),
         seed=options.seed,
         device=options.device,
-        **changes,
     )
     return found, modes
 

@@ -1,8 +1,4 @@
-"""The last step of every script of a figure: compute or reuse, judge, save the verdicts, draw.
-
-Why this file exists: all scripts in analyses/ end alike, so that `--reuse`, the table of claims and
-the names of files are the same everywhere. What is computed, judged and drawn, each script says.
-"""
+"""The last step of every script: compute or reuse, judge claims, save, draw."""
 
 import argparse
 import sys

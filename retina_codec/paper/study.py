@@ -1,10 +1,4 @@
-"""One network, the labelled images shown to it, and a folder in which results are kept.
-
-Why this file exists: every figure about image networks begins with the same steps (open network
-and images, compute contributions, decompose them), which take longest and are the same for all
-figures. They are done once here, under names that say with what settings, and found again by the
-next figure. It draws nothing and measures nothing.
-"""
+"""A network, labelled images, and a folder in which contributions and modes are kept."""
 
 import argparse
 import hashlib

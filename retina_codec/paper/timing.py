@@ -1,8 +1,4 @@
-"""Times that other work on the machine does not spoil: rounds side by side, medians, robust fits.
-
-Why this file exists: on a busy machine one call may take twice as long as the next. What is
-compared must therefore be measured side by side, in an order that changes from round to round, and
-summed up by numbers that one bad round cannot move. It knows nothing of what is timed.
+"""Compare times on a busy machine: rounds side by side, medians, robust fits.
 
 Notation: m settings, r rounds, n sizes (images, steps, tokens), t seconds.
 """
@@ -18,6 +14,7 @@ from scipy.stats import theilslopes
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
+from retina_codec.statistics.resampling import percentiles
 
 __all__ = ["FEWEST_ROUNDS", "exponent", "growth", "over_rounds", "slope", "time_rounds"]
 
@@ -125,7 +122,7 @@ def over_rounds(
     found = np.array([estimate(one) for one in medians.T], np.float64)
     if np.isnan(found).mean() > 0.05:
         return middle, (np.nan, np.nan)
-    low, high = np.nanquantile(found, [0.025, 0.975])
+    low, high = percentiles(found, skip_missing=True)
     return middle, (float(low), float(high))
 
 

@@ -1,8 +1,4 @@
-"""Three sites of a transformer, measured by depth: sparsity, classes of units, ablation.
-
-Why this file exists: token features, hidden units of the MLP and attention are compared by the same
-three measurements, for which contributions and modes are computed once. It judges nothing.
-"""
+"""Figure S7: sparsity, correlation with classes and ablation at three sites of a transformer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +11,7 @@ import xarray as xr
 from retina_codec.analysis.concepts.correlate import correlate_concepts
 from retina_codec.analysis.concepts.table import concept_table
 from retina_codec.analysis.control.curves import control_curves
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.analysis.layers.sparsity import hoyer_sparsity
 from retina_codec.analysis.layers.statistics import measure_contributions
 from retina_codec.errors import RetinaCodecError
@@ -191,13 +188,14 @@ def _ablation(
         modes.isel(sample=rest),
         activation_modes=activation_modes.isel(sample=rest),
         mode_labels=study.labels[rest],
-        by=list(SELECTIONS),
-        style="ablate",
-        percentages=percentages,
-        trials=trials,
-        images_per_trial=10,
-        off_classes=1,
-        classes=study.classes or None,
+        settings=ControlSettings(
+            by=list(SELECTIONS),
+            style="ablate",
+            percentages=percentages,
+            trials=trials,
+            off_classes=1,
+            classes=study.classes or None,
+        ),
         seed=study.seed,
         device=study.device,
     )

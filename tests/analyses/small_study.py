@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 import retina_codec as rc
-from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
 
@@ -31,8 +31,8 @@ def save_networks(folder: Path) -> None:
     """Write a ResNet and a vision transformer of two blocks, ``cnn`` and ``vit``."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_small_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", "card")
-        save_small_network(SmallViT(depth=2, dim=16), folder / "vit", "card")
+        save_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", card="card")
+        save_network(SmallViT(depth=2, dim=16), folder / "vit", card="card")
 
 
 class Run(NamedTuple):

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.analysis.control.curves import control_curves
+from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.paper.study import DIGIT_GROUPS, open_study
 from tests.analyses.small_study import draws_without_computing, holds, load_script, run_small
 
@@ -36,7 +37,7 @@ def test_numbers_are_those_of_the_public_function(run, name):
     )
     shared = {"method": study.path_integral(1), "layers": ["blocks.0", "blocks.1"]}
     nodes = {"control": {}} if name == NAMES[1] else {
-        "control": {}, "held_at_mean": {"style": "ablate", "fill": "mean"}
+        "control": {}, "held_at_mean": {"style": "ablate", "held_at": "mean"}
     }  # fmt: skip
     for node, changes in nodes.items():
         direct = control_curves(
@@ -46,11 +47,8 @@ def test_numbers_are_those_of_the_public_function(run, name):
             study.modes("contributions", **shared),
             activation_modes=study.modes("activations", **shared),
             superclasses=None if name == NAMES[0] else DIGIT_GROUPS,
-            percentages=[25, 50],
-            trials=2,
-            bootstraps=20,
+            settings=ControlSettings(percentages=[25, 50], trials=2, bootstraps=20, **changes),
             progress=False,
-            **changes,
         )
         kept = saved[node].to_dataset()
         xr.testing.assert_allclose(kept["ratio"], direct["ratio"])

@@ -9,7 +9,7 @@ from PIL import Image
 import retina_codec as rc
 from retina_codec.analysis.gallery.features import digit_squares, object_gain
 from retina_codec.analysis.gallery.maps import mode_maps
-from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.paper.study import open_study
 from tests.analyses.small_study import load_script
@@ -28,7 +28,7 @@ def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("f7")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_small_network(SmallResNet(widths=(4, 4, 12, 8)), folder / "cnn", "card")
+        save_network(SmallResNet(widths=(4, 4, 12, 8)), folder / "cnn", card="card")
     words = ["--out", str(folder), "--model", str(folder / "cnn"), *FEW]
     script.main(words)
     return folder, words, rc.open_tree(folder / "figure_7_maps.nc", lazy=False)

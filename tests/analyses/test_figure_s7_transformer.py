@@ -10,7 +10,7 @@ import xarray as xr
 
 import retina_codec as rc
 from retina_codec.analysis.layers.statistics import measure_contributions
-from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
 from retina_codec.paper import transformer as transformer_study
@@ -33,7 +33,7 @@ def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("s7")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_small_network(SmallViT(depth=3, dim=8), folder / "vit", "card")
+        save_network(SmallViT(depth=3, dim=8), folder / "vit", card="card")
     words = ["--out", str(folder), "--model", str(folder / "vit"), "--count", "60"]
     words += ["--asked", "2", "--percentages", "50", "--trials", "2", "--permutations", "4"]
     script.main(words)
@@ -95,7 +95,7 @@ def test_saved_results_are_drawn_without_computing(script, run, monkeypatch):
 
 def test_a_network_without_attention_is_refused(script, tmp_path):
     with torch.random.fork_rng():
-        save_small_network(SmallResNet(widths=(4, 4, 6, 8)), tmp_path / "cnn", "card")
+        save_network(SmallResNet(widths=(4, 4, 6, 8)), tmp_path / "cnn", card="card")
     words = ["--out", str(tmp_path), "--model", str(tmp_path / "cnn"), "--count", "12"]
     with pytest.raises(rc.RetinaCodecError, match="mlp"):
         script.main(words)

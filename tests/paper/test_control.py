@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from retina_codec.paper.control import asked_study, control_claims, control_options
+from retina_codec.paper import control
+from retina_codec.paper.control import asked_study, control_claims, control_options, save_control
 from tests.analyses.small_study import holds, save_networks
 
 KINDS = ("contribution modes", "activation modes", "random channels")
@@ -82,3 +83,19 @@ def test_other_images_are_asked(tmp_path):
     options = control_options([*words, "--asked", "7", "--seed", "3"])
     asked = asked_study(options)
     assert (asked.seed, len(asked.labels), options.seed, options.count) == (4, 7, 3, 9)
+
+
+def test_both_figures_are_saved_side_by_side(tmp_path, monkeypatch):
+    class Drawn:
+        def __init__(self, *arguments):
+            self.arguments = arguments
+
+        def savefig(self, path, dpi):
+            path.write_text(f"{self.arguments} {dpi}")
+
+    monkeypatch.setattr(control, "plot_control", Drawn)
+    monkeypatch.setattr(control, "plot_control_by_layer", Drawn)
+    curves, by_layer = save_control("found", tmp_path / "figure.6.png", "late")
+    assert [curves.name, by_layer.name] == ["figure.6.png", "figure.6_layers.png"]
+    assert curves.read_text() == "('found', 'late') 150"
+    assert by_layer.read_text() == "('found',) 150"

@@ -8,7 +8,7 @@ from PIL import Image
 
 import retina_codec as rc
 from retina_codec.analysis.concepts.correlate import activation_tree
-from retina_codec.networks.checkpoints import save_small_network
+from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
 from retina_codec.paper.study import open_study
@@ -21,8 +21,8 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_small_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", "card")
-        save_small_network(SmallViT(depth=2, dim=16), folder / "vit", "card")
+        save_network(SmallResNet(widths=(4, 4, 6, 8)), folder / "cnn", card="card")
+        save_network(SmallViT(depth=2, dim=16), folder / "vit", card="card")
     return folder
 
 

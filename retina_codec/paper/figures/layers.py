@@ -1,8 +1,4 @@
-"""How contributions change from layer to layer: matrices, scatter of signs, and three numbers.
-
-Why this file exists: the numbers by layer mean little without a look at what they summarise. It
-draws what `channel_matrix`, `sign_pairs` and `contribution_statistics` found.
-"""
+"""Figure 3: contributions of an early and a late layer, and statistics of all layers."""
 
 from collections.abc import Sequence
 
@@ -32,13 +28,13 @@ from retina_codec.figures.style import (
     units_of,
 )
 
-__all__ = ["layers"]
+__all__ = ["plot_figure_3"]
 
 FEW = 20  # classes that can be named along an axis
 
 
 @styled
-def layers(
+def plot_figure_3(
     matrices: Sequence[xr.Dataset], pairs: Sequence[xr.Dataset], statistics: xr.Dataset
 ) -> Figure:
     """Draw contributions of an early and a late layer, and statistics of all.
@@ -50,7 +46,7 @@ def layers(
     pairs : two xr.Dataset
         From ``analysis.sign_pairs``, same layers.
     statistics : xr.Dataset
-        From ``analysis.contribution_statistics``.
+        From ``analysis.measure_contributions``.
 
     Returns
     -------
@@ -66,7 +62,7 @@ def layers(
     """
     if len(matrices) != 2 or len(pairs) != 2 or "sign_correlation" not in statistics:
         raise RetinaCodecError(
-            "this figure needs two matrices, two sets of pairs and what contribution_statistics() "
+            "this figure needs two matrices, two sets of pairs and what measure_contributions() "
             f"returned; got {len(matrices)}, {len(pairs)}, {list(statistics.data_vars)}."
         )
     names = [layer_name(str(name)) for name in statistics["layer"].values]

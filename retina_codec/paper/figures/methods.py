@@ -1,8 +1,4 @@
-"""The same images explained by several methods and to several targets, side by side.
-
-Why this file exists: what all ways of computing contributions share is a fact about the network,
-and what only one of them shows may be a fact about the method. It computes nothing.
-"""
+"""Figure S1: the same images explained by several methods and for several targets."""
 
 from collections.abc import Sequence
 
@@ -25,15 +21,13 @@ from retina_codec.figures.style import (
     styled,
 )
 
-__all__ = ["methods_and_targets"]
+__all__ = ["plot_methods"]
 
 KINDS = {"map": "maps, over places", "channel": "sums, over channels"}
 
 
 @styled
-def methods_and_targets(
-    runs: xr.Dataset, agreement: xr.Dataset, method: str, target: str
-) -> Figure:
+def plot_methods(runs: xr.Dataset, agreement: xr.Dataset, method: str, target: str) -> Figure:
     """Draw sparsity, agreement and completeness of all methods and targets.
 
     Parameters

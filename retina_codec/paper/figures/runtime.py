@@ -1,7 +1,4 @@
-"""What contributions cost: images, autoencoders and texts, by everything that may matter.
-
-Why this file exists: `analyses/runtime.py` measures; this draws what it saved.
-"""
+"""Time of contributions, autoencoders and texts, by everything that may change it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from retina_codec.figures.style import MUTED, PALETTE, draw_title, grid, new_figure, styled
 from retina_codec.paper.timing import over_rounds
 
-__all__ = ["runtime"]
+__all__ = ["plot_runtime"]
 
 PATH, ONE = "IntegratedGradients", "ActNormGrad"
 
@@ -50,7 +47,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @styled
-def runtime(table: xr.Dataset, card: Mapping[str, Any], paper: Mapping[str, float]) -> Figure:
+def plot_runtime(table: xr.Dataset, card: Mapping[str, Any], paper: Mapping[str, float]) -> Figure:
     """Draw times of both methods over what is varied, and of 50,000 images.
 
     Parameters

@@ -1,8 +1,4 @@
-"""Three sites of a transformer side by side, by depth.
-
-Why this file exists: whether token features, MLP and attention behave alike is seen when the same
-panels stand in one row. It draws what `transformer_study` found.
-"""
+"""Figure S7: token features, MLP and attention of a transformer, site by site."""
 
 import numpy as np
 import xarray as xr
@@ -14,7 +10,7 @@ from retina_codec.figures.lines import COLORS, band, layer_axis, line
 from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styled
 from retina_codec.paper.transformer import KINDS, SELECTIONS, SITES, site_layers
 
-__all__ = ["transformer"]
+__all__ = ["plot_transformer"]
 
 QUANTITIES = ("contribution", "activation")
 
@@ -28,7 +24,7 @@ NOTES = (
 
 
 @styled
-def transformer(saved: xr.DataTree) -> Figure:
+def plot_transformer(saved: xr.DataTree) -> Figure:
     """Draw four rows (one image, sparsity, correlation, ablation) of three sites.
 
     Parameters

@@ -6,7 +6,7 @@ import pytest
 from retina_codec.analysis.layers.matrix import channel_matrix, sign_pairs
 from retina_codec.analysis.layers.statistics import measure_contributions
 from retina_codec.errors import RetinaCodecError
-from retina_codec.paper.figures.layers import layers
+from retina_codec.paper.figures.layers import plot_figure_3
 from tests.analysis.layers.test_trends import made_tree
 from tests.figures.checks import assert_readable, has_image, words_of
 
@@ -24,7 +24,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def figure(parts):
-    return layers(*parts)
+    return plot_figure_3(*parts)
 
 
 def test_page_is_readable_and_names_layers_and_classes(figure):
@@ -67,11 +67,11 @@ def test_many_classes_are_not_named(parts):
     tree = made_tree(layers=2, classes=30)
     matrices = [channel_matrix(tree, name) for name in ("l0", "l1")]
     statistics = measure_contributions(tree, bootstraps=20, class_draws=5)
-    figure = layers(matrices, parts[1], statistics.assign_coords(layer=["l0", "l2"]))
+    figure = plot_figure_3(matrices, parts[1], statistics.assign_coords(layer=["l0", "l2"]))
     assert_readable(figure)
     assert "class 3" not in words_of(figure)
 
 
 def test_other_results_are_refused(parts):
     with pytest.raises(RetinaCodecError, match="two matrices"):
-        layers(parts[0][:1], parts[1], parts[2])
+        plot_figure_3(parts[0][:1], parts[1], parts[2])

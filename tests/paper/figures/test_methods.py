@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.paper.figures.methods import methods_and_targets
+from retina_codec.paper.figures.methods import plot_methods
 from tests.figures.checks import assert_readable, images_of, words_of
 
 METHODS, TARGETS, LAYERS = ("path", "gradient"), ("top logit", "entropy", "lead"), ("a", "b")
@@ -53,7 +53,7 @@ def parts():
 
 def test_lines_vary_one_thing_at_a_time(parts):
     runs, agreement = parts
-    figure = methods_and_targets(runs, agreement, "path", "top logit")
+    figure = plot_methods(runs, agreement, "path", "top logit")
     assert_readable(figure)
     drawn = [list(line.get_ydata()) for axes in figure.axes for line in axes.lines]
     shown = runs["map_sparsity"].sel(quantity="contribution")
@@ -68,7 +68,7 @@ def test_lines_vary_one_thing_at_a_time(parts):
 
 def test_tables_hold_the_worst_layer_and_its_star(parts):
     runs, agreement = parts
-    figure = methods_and_targets(runs, agreement, "path", "top logit")
+    figure = plot_methods(runs, agreement, "path", "top logit")
     tables = [image for image in images_of(figure) if image.shape == (2, 3)]
     words = words_of(figure)
     for table, kind in zip(tables, ("map", "channel"), strict=True):
@@ -81,4 +81,4 @@ def test_tables_hold_the_worst_layer_and_its_star(parts):
 
 def test_the_standard_must_be_there(parts):
     with pytest.raises(RetinaCodecError, match="standard"):
-        methods_and_targets(*parts, "path", "nothing")
+        plot_methods(*parts, "path", "nothing")

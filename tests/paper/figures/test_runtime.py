@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retina_codec.paper.figures.runtime import runtime
+from retina_codec.paper.figures.runtime import plot_runtime
 from tests.analyses.small_study import load_script
 from tests.analyses.small_timings import ONE, PATH, timings
 from tests.figures.checks import assert_readable, words_of
@@ -19,7 +19,7 @@ def card_of(table):
 def drawn():
     table = timings(ratio=9.0)
     card = card_of(table)
-    return table, card, runtime(table, card, HOURS)
+    return table, card, plot_runtime(table, card, HOURS)
 
 
 def panel(figure, letter):
@@ -79,7 +79,7 @@ def test_layers_are_relative_to_all_at_once(drawn):
 
 def test_intervals_are_absent_with_few_rounds_and_no_language_model_is_said():
     table = timings(rounds=3, language=False)
-    figure = runtime(table, card_of(table), HOURS)
+    figure = plot_runtime(table, card_of(table), HOURS)
     assert_readable(figure)
     assert words_of(figure).count("not measured") == 2
     assert "nan" not in words_of(figure)

@@ -6,7 +6,7 @@ import xarray as xr
 
 from retina_codec.analysis.layers.statistics import measure_contributions
 from retina_codec.errors import RetinaCodecError
-from retina_codec.paper.figures.transformer import transformer
+from retina_codec.paper.figures.transformer import plot_transformer
 from retina_codec.paper.transformer import KINDS, SELECTIONS, SITES
 from tests.figures.checks import assert_readable, words_of
 
@@ -80,7 +80,7 @@ def saved():
 
 @pytest.fixture(scope="module")
 def panels(saved):
-    figure = transformer(saved)
+    figure = plot_transformer(saved)
     assert len(figure.axes) == 12
     return figure, np.array(figure.axes).reshape(4, 3)
 
@@ -129,6 +129,6 @@ def test_an_example_is_sorted_by_size(panels, saved):
 
 def test_something_else_is_refused(saved):
     with pytest.raises(RetinaCodecError, match="summary is missing"):
-        transformer(
+        plot_transformer(
             xr.DataTree.from_dict({k: saved[k] for k in ("statistics", "ablation", "example")})
         )
