@@ -1,24 +1,7 @@
-"""Is a correlation of two slow series more than chance? Nulls that keep autocorrelation.
+"""Chance level of correlations between slow series: nulls that keep autocorrelation.
 
-Why this file exists: neighbouring bins are alike, so a textbook p-value of Pearson r calls almost
-every pair of independent slow series related. Each null here breaks the pairing of rates and
-loadings and keeps each series as it is. What may be exchanged decides whether a null is valid:
-
-- `LinearShift`: r depends on a rate only up to an additive constant, so it is enough that the
-  *increments* of the rates are stationary; the loadings may be anything. A random walk qualifies.
-- `SegmentPermutation`: segments of the rates, each around its own mean, must be exchangeable. Those
-  of a random walk are; those of an oscillation that outlasts a segment are not.
-- `OtherSessions`: rates under other, independent movies of the same kind take the place of those
-  under this one. Valid without any condition on time, but it needs many movies.
-- `CircularShift`: joins the last bin to the first, which no slow series survives. With a warning.
-
-Where scenes change by the clock, a mode and a cell that both answer to every new scene are related
-by that; `LinearShift` compares with shifts by whole scenes too and asks for more, the more scenes
-it can shift by.
-
-What is not here: a permutation of repeats of one movie. Loadings follow from the movie alone and
-are the same in every repeat, so repeats can be exchanged without any change of r: such a test has
-no power. Repeats tell what noise does (`recordings.repeats`), not whether a relation exists.
+Each null breaks the pairing of rates and loadings and keeps every series as it is; the classes say
+what must be exchangeable. Permuting repeats is no null: loadings are the same in every repeat.
 
 Notation: T bins, x (T, cell) rates, z (T, mode) loadings, n draws.
 """
@@ -31,18 +14,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.progress import progress_bar
 
-__all__ = ["CircularShift", "LinearShift", "Null", "OtherSessions", "SegmentPermutation"]
+__all__ = [
+    "CircularShift",
+    "LinearShift",
+    "Null",
+    "OtherSessions",
+    "SegmentPermutation",
+    "assess_significance",
+    "benjamini_hochberg",
+]
 
 Floats = npt.NDArray[np.float64]
 
 
 ROUNDING = 1e-9  # a drawn |r| this little below the observed one counts as reaching it
-
-
 TOGETHER = 256  # permutations that are drawn at a time
 
 
@@ -329,6 +319,104 @@ class CircularShift(Null):
     def draws_of(self, bins: int) -> int:
         """Return the number of rotations."""
         return len(self._places(bins))
+
+
+def assess_significance(
+    rate: xr.DataArray,
+    loading: xr.DataArray,
+    *,
+    null: Null | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Give every pair of cell and mode a p-value, and a q-value over all pairs.
+
+    q_(i) = min over j >= i of p_(j) M / j, p sorted, M pairs: calling all pairs with q < 0.05 found
+    makes on average at most 5 % false ones among them (Benjamini and Hochberg).
+
+    Parameters
+    ----------
+    rate : xr.DataArray, dims (time, cell)
+        Any unit; finite and nowhere constant.
+    loading : xr.DataArray, dims (time, mode)
+        At the same times; finite and nowhere constant.
+    null : Null, optional
+        `LinearShift` when left out.
+    progress : bool, optional
+        None shows a bar after 2 s, False never, True at once.
+
+    Returns
+    -------
+    xr.Dataset
+        ``p_value`` and ``q_value`` (cell, mode), dimensionless; the null, its settings and the
+        number of draws in the attrs of both.
+
+    Raises
+    ------
+    RetinaCodecError
+        If times differ, or the recording is too short for the null.
+
+    References
+    ----------
+    Benjamini, Hochberg 1995, J. R. Stat. Soc. B 57:289, eq. 1; q-values as in Yekutieli,
+    Benjamini 1999.
+    """
+    null = LinearShift() if null is None else null
+    if not isinstance(null, Null):
+        raise RetinaCodecError(
+            "null must be one of LinearShift(), SegmentPermutation(), OtherSessions(rates), "
+            f"CircularShift(); got {null!r}."
+        )
+    dim = next(str(name) for name in loading.dims if name != "mode")
+    try:
+        rate, loading = xr.align(rate, loading, join="exact")
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:160]
+        raise RetinaCodecError(
+            f"rates and loadings must have the same labels; {reason}. Select common times."
+        ) from error
+    p = null.p_values(
+        rate.transpose(dim, "cell").values.astype(np.float64),
+        loading.transpose(dim, "mode").values.astype(np.float64),
+        progress,
+    )
+    attrs = {"units": "1"} | null.describe(rate.sizes[dim])
+    coords = {"cell": rate["cell"], "mode": loading["mode"]}
+    return xr.Dataset(
+        {
+            "p_value": (("cell", "mode"), p, attrs | {"long_name": "p of the correlation"}),
+            "q_value": (
+                ("cell", "mode"),
+                benjamini_hochberg(p),
+                attrs | {"long_name": "q, Benjamini-Hochberg over cells and modes"},
+            ),
+        },
+        coords=coords,
+    )
+
+
+def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Adjust p-values so that a threshold on them bounds the share of false findings.
+
+    q_(i) = min over j >= i of p_(j) M / j, at most 1.
+
+    Parameters
+    ----------
+    p : array of any shape, in [0, 1]
+
+    Returns
+    -------
+    array of the same shape
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise RetinaCodecError(
+            "p-values must lie in [0, 1]; got values outside or NaN. Leave undefined pairs out."
+        )
+    order = np.argsort(values, axis=None)
+    scaled = values.ravel()[order] * values.size / np.arange(1, values.size + 1)
+    adjusted = np.empty(values.size)
+    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return np.minimum(adjusted, 1.0).reshape(values.shape)
 
 
 def _centered(values: Floats) -> Floats:

@@ -4,11 +4,19 @@ import warnings
 
 import numpy as np
 import pytest
+import xarray as xr
+from scipy.stats import false_discovery_control
 
 import retina_codec as rc
 from retina_codec.errors import RecordingWarning, RetinaCodecError
-from retina_codec.nulls import CircularShift, LinearShift, OtherSessions, SegmentPermutation
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import (
+    CircularShift,
+    LinearShift,
+    OtherSessions,
+    SegmentPermutation,
+    assess_significance,
+    benjamini_hochberg,
+)
 from tests.reference.nulls import bursts, linear_shift, random_walks, segment_permutation
 
 CELLS, MODES = 4, 3
@@ -194,3 +202,57 @@ def test_modes_of_one_movie_know_nothing_of_other_movies():
     q = [benjamini_hochberg(LinearShift().p_values(rate, loading, False)) for rate in rates]
     assert (q[0] < 0.05).mean() > 0.1  # its own movie
     assert np.mean([(values < 0.05).mean() for values in q[1:]]) <= 0.05
+
+
+def pair(seed=0):
+    random = np.random.default_rng(seed)
+    time = np.arange(200) / 100
+    rate = xr.DataArray(
+        random.gamma(1.0, 1.0, (200, 4)), dims=("time", "cell"), coords={"time": time}
+    )
+    loading = xr.DataArray(
+        rate.values[:, :3] + random.normal(size=(200, 3)),
+        dims=("time", "mode"),
+        coords={"time": time},
+    )
+    return rate.assign_coords(cell=list("abcd")), loading.assign_coords(mode=[3, 1, 2])
+
+
+@pytest.mark.parametrize("count", [1, 7, 240])
+def test_q_values_are_scipys(count):
+    p = np.random.default_rng(count).random(count) ** 3
+    p[: count // 3] = p[0]  # ties
+    np.testing.assert_allclose(benjamini_hochberg(p), false_discovery_control(p, method="bh"))
+
+
+def test_q_values_by_hand():
+    # sorted p M / rank: 0.04, 0.04, 0.0533.., 0.5; running minimum from the right
+    np.testing.assert_allclose(
+        benjamini_hochberg([[0.01, 0.5], [0.02, 0.04]]), [[0.04, 0.5], [0.04, 0.04 * 4 / 3]]
+    )
+    with pytest.raises(RetinaCodecError, match="Leave undefined pairs out"):
+        benjamini_hochberg([0.1, np.nan])
+
+
+def test_significance_labels_the_null():
+    rate, loading = pair()
+    found = assess_significance(rate, loading, null=LinearShift(share=0.3), progress=False)
+    expected = LinearShift(share=0.3).p_values(rate.values, loading.values, False)
+    np.testing.assert_array_equal(found["p_value"], expected)
+    np.testing.assert_array_equal(found["q_value"], benjamini_hochberg(expected))
+    assert found["p_value"].dims == ("cell", "mode")
+    assert found["cell"].values.tolist() == list("abcd")
+    for name in ("p_value", "q_value"):
+        assert found[name].attrs["null"] == "LinearShift"
+        assert found[name].attrs["draws"] == 120
+    turned = assess_significance(rate.transpose("cell", "time"), loading, progress=False)
+    assert turned.identical(assess_significance(rate, loading, null=LinearShift(), progress=False))
+
+
+def test_significance_refuses():
+    rate, loading = pair()
+    with pytest.raises(RetinaCodecError, match="same labels"):
+        assess_significance(rate.isel(time=slice(1, None)), loading)
+    with pytest.raises(RetinaCodecError, match="null must be one of"):
+        assess_significance(rate, loading, null="shuffle")
+    assert rc.nulls.assess_significance is assess_significance

@@ -141,7 +141,7 @@ def cluster_cells(
             ),
             "resampled_pathway": (("resample", "cell"), others[number], {"units": "1"}),
         }
-    ).assign_coords(bound=["lower", "upper"])
+    ).assign_coords(bound=["low", "high"])
 
 
 def gap_statistic(features: Floats, numbers: list[int], *, seed: int = 0) -> tuple[Floats, Floats]:

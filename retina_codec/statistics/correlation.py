@@ -1,18 +1,18 @@
-"""Pearson r, whether it is more than chance, and how high it could be: the noise ceiling.
+"""Pearson r: of labelled series, of pairs of arrays, and of all pairs of columns."""
 
-The ceiling is a property of the recording alone, so it is measured in recordings/repeats.py. What
-chance looks like between slow series is the subject of nulls.py.
-"""
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.nulls import LinearShift, Null
-from retina_codec.recordings.quality.repeats import noise_ceiling
 
-__all__ = ["assess_significance", "benjamini_hochberg", "noise_ceiling", "pearson"]
+__all__ = ["column_correlations", "paired_correlations", "pearson"]
+
+Floats = npt.NDArray[np.float64]
+
+CONSTANT = 1e-12  # a range this small relative to the largest value is rounding of a constant
 
 
 def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.DataArray:
@@ -44,111 +44,55 @@ def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.Dat
         raise RetinaCodecError(
             f"correlation needs the same labels on both sides; {reason}. Select common labels."
         ) from error
-    varies = (one.max(dim) > one.min(dim)) & (other.max(dim) > other.min(dim))
-    first = one.astype(np.float64)
-    second = other.astype(np.float64)
-    first = first - first.mean(dim, skipna=False)
-    second = second - second.mean(dim, skipna=False)
-    product = (first * second).mean(dim, skipna=False)
-    scale = ((first**2).mean(dim, skipna=False) * (second**2).mean(dim, skipna=False)) ** 0.5
-    # The mean of a constant is rounded, so that its standard deviation may be above 0.
-    correlation = product / scale.where(varies & (scale > 0))
-    return correlation.assign_attrs(units="1", long_name="Pearson r")
+    options: dict[str, Any] = {
+        "input_core_dims": [[dim]],
+        "output_core_dims": [[dim]],
+        "dask": "parallelized",
+        "output_dtypes": [np.float64],
+        "dask_gufunc_kwargs": {"allow_rechunk": True},
+    }
+    first, second = (xr.apply_ufunc(_standardised, values, **options) for values in (one, other))
+    found: xr.DataArray = xr.dot(first, second, dim=dim)
+    return found.assign_attrs(units="1", long_name="Pearson r")
 
 
-def assess_significance(
-    rate: xr.DataArray,
-    loading: xr.DataArray,
-    *,
-    null: Null | None = None,
-    progress: bool | None = None,
-) -> xr.Dataset:
-    """Give every pair of cell and mode a p-value, and a q-value over all pairs.
-
-    q_(i) = min over j >= i of p_(j) M / j, p sorted, M pairs: calling all pairs with q < 0.05 found
-    makes on average at most 5 % false ones among them (Benjamini and Hochberg).
+def paired_correlations(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
+    """Pearson r along the last axis of two arrays, element by element of the other axes.
 
     Parameters
     ----------
-    rate : xr.DataArray, dims (time, cell)
-        Any unit; finite and nowhere constant.
-    loading : xr.DataArray, dims (time, mode)
-        At the same times; finite and nowhere constant.
-    null : Null, optional
-        `LinearShift` when left out.
-    progress : bool, optional
-        None shows a bar after 2 s, False never, True at once.
+    one, other : array (..., n)
 
     Returns
     -------
-    xr.Dataset
-        ``p_value`` and ``q_value`` (cell, mode), dimensionless; the null, its settings and the
-        number of draws in the attrs of both.
-
-    Raises
-    ------
-    RetinaCodecError
-        If times differ, or the recording is too short for the null.
-
-    References
-    ----------
-    Benjamini, Hochberg 1995, J. R. Stat. Soc. B 57:289, eq. 1; q-values as in Yekutieli,
-    Benjamini 1999.
+    array (...)
+        NaN where one of the two is constant or holds a NaN.
     """
-    null = LinearShift() if null is None else null
-    if not isinstance(null, Null):
-        raise RetinaCodecError(
-            "null must be one of LinearShift(), SegmentPermutation(), OtherSessions(rates), "
-            f"CircularShift(); got {null!r}."
-        )
-    dim = next(str(name) for name in loading.dims if name != "mode")
-    try:
-        rate, loading = xr.align(rate, loading, join="exact")
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RetinaCodecError(
-            f"rates and loadings must have the same labels; {reason}. Select common times."
-        ) from error
-    p = null.p_values(
-        rate.transpose(dim, "cell").values.astype(np.float64),
-        loading.transpose(dim, "mode").values.astype(np.float64),
-        progress,
-    )
-    attrs = {"units": "1"} | null.describe(rate.sizes[dim])
-    coords = {"cell": rate["cell"], "mode": loading["mode"]}
-    return xr.Dataset(
-        {
-            "p_value": (("cell", "mode"), p, attrs | {"long_name": "p of the correlation"}),
-            "q_value": (
-                ("cell", "mode"),
-                benjamini_hochberg(p),
-                attrs | {"long_name": "q, Benjamini-Hochberg over cells and modes"},
-            ),
-        },
-        coords=coords,
-    )
+    return np.asarray((_standardised(one) * _standardised(other)).sum(-1))
 
 
-def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Adjust p-values so that a threshold on them bounds the share of false findings.
-
-    q_(i) = min over j >= i of p_(j) M / j, at most 1.
+def column_correlations(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
+    """Pearson r of every column of one table with every column of another.
 
     Parameters
     ----------
-    p : array of any shape, in [0, 1]
+    one : array (n, p)
+    other : array (n, q)
 
     Returns
     -------
-    array of the same shape
+    array (p, q)
+        NaN where a column is constant or holds a NaN.
     """
-    values = np.asarray(p, dtype=np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise RetinaCodecError(
-            "p-values must lie in [0, 1]; got values outside or NaN. Leave undefined pairs out."
-        )
-    order = np.argsort(values, axis=None)
-    scaled = values.ravel()[order] * values.size / np.arange(1, values.size + 1)
-    adjusted = np.empty(values.size)
-    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1]
-    return np.minimum(adjusted, 1.0).reshape(values.shape)
+    first, second = (_standardised(np.asarray(values).T) for values in (one, other))
+    return np.asarray(first @ second.T)
+
+
+def _standardised(values: npt.ArrayLike) -> Floats:
+    """Centre along the last axis and scale to unit length; NaN where constant."""
+    table = np.asarray(values, dtype=np.float64)
+    centered = table - table.mean(axis=-1, keepdims=True)
+    size = np.sqrt(np.square(centered).sum(axis=-1, keepdims=True))
+    largest, smallest = table.max(axis=-1, keepdims=True), table.min(axis=-1, keepdims=True)
+    varies = largest - smallest > CONSTANT * np.maximum(abs(largest), abs(smallest))
+    return np.divide(centered, size, out=np.full_like(table, np.nan), where=varies & (size > 0))

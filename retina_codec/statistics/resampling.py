@@ -1,8 +1,6 @@
-"""Resampling in time: what another recording of the same length might have given.
+"""Bootstrap over blocks of time and over inputs, intervals, and p-values by flips of signs.
 
-Why this file exists: an interval needs samples that keep the memory of a recording, so whole blocks
-of time are drawn, not bins. What is computed from the drawn blocks is the caller's business, except
-correlations, which blocks give without going through all bins again.
+Whole blocks are drawn, not single bins, because neighbouring bins are alike.
 
 Notation: T bins, L bins per block, B resamples, each of ⌈T / L⌉ blocks.
 """
@@ -23,15 +21,11 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
 
-
 PIECES = 4  # per block: blocks begin at multiples of a quarter of their length
-
-
 FEWEST = 10  # blocks in a recording; a shorter one gets shorter blocks
+TOGETHER = 64  # draws at a time
 
 
 def block_bins(time: npt.NDArray[np.floating], block: float) -> int:
@@ -116,20 +110,29 @@ def resample_correlations(rate: Floats, loading: Floats, drawn: Integers, length
     return found
 
 
-def percentiles(values: Floats, coverage: float = 0.95) -> Floats:
-    """Return the lower and upper end of the middle ``coverage`` of resamples, (..., 2).
+def percentiles(values: Floats, coverage: float = 0.95, *, skip_missing: bool = False) -> Floats:
+    """Return the low and high end of the middle ``coverage`` of resamples (percentile interval).
 
     Parameters
     ----------
     values : array (B, ...)
     coverage : float
+        In (0, 1).
+    skip_missing : bool
+        Leave out resamples that are NaN; otherwise one of them makes both ends NaN.
+
+    Returns
+    -------
+    array (..., 2)
+
+    References
+    ----------
+    Efron 1981, Canadian Journal of Statistics 9:139, section 4.
     """
     outside = (1 - coverage) / 2
-    ends: Floats = np.moveaxis(np.quantile(values, [outside, 1 - outside], axis=0), 0, -1)
+    quantile = np.nanquantile if skip_missing else np.quantile
+    ends: Floats = np.moveaxis(quantile(values, [outside, 1 - outside], axis=0), 0, -1)
     return ends
-
-
-TOGETHER = 64  # draws at a time
 
 
 def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
@@ -154,7 +157,9 @@ def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
     return mean, np.where(count > 1, error, np.nan)
 
 
-def resampled_means(values: Floats, draws: int, seed: int, block: int = 1) -> Floats:
+def resampled_means(
+    values: Floats, draws: int, seed: int | np.random.Generator, block: int = 1
+) -> Floats:
     """Means of every column over inputs drawn with replacement, ``Σ w v / Σ w``.
 
     Parameters
@@ -163,7 +168,7 @@ def resampled_means(values: Floats, draws: int, seed: int, block: int = 1) -> Fl
         NaN where an input has no value: it takes no part in that column.
     draws : int
         B.
-    seed : int
+    seed : int or numpy.random.Generator
     block : int
         L; a rest shorter than a block at the end is a shorter block.
 

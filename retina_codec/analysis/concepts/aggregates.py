@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.scores.stability import correlation as row_correlation
+from retina_codec.statistics.correlation import column_correlations
 from retina_codec.statistics.differences import contrast
 from retina_codec.statistics.resampling import percentiles
 from retina_codec.storage.results import input_dim
@@ -171,7 +171,8 @@ def compare_aggregates(
             f"{dict(one['aggregate'].sizes)} and {dict(baseline['aggregate'].sizes)}, or other "
             "labels. Compare fits of one layer."
         ) from error
-    table = _pearson(*(v.transpose("concept", ...).values.reshape(len(v), -1) for v in (a, b)))
+    flat = (v.transpose("concept", ...).values.reshape(len(v), -1).T for v in (a, b))
+    table = column_correlations(*flat)
     own = np.diagonal(table).copy()
     fine = np.isfinite(own)
     other = np.full(len(own), np.nan)
@@ -198,12 +199,3 @@ def compare_aggregates(
         coords={"concept": a["concept"].values, "bound": ["low", "high"]},
         attrs={"permutations": permutations, "seed": seed, "classes": few},
     )
-
-
-def _pearson(one: Floats, other: Floats) -> Floats:
-    """Pearson r (row of one, row of other) over columns; NaN for a row that does not vary."""
-    found: Floats = row_correlation(one.T, other.T)
-    for rows, table in ((one, found), (other, found.T)):
-        size = np.abs(rows).max(axis=1, initial=0.0)
-        table[~(np.ptp(rows, axis=1) > 1e-9 * size)] = np.nan  # also where rows are NaN
-    return found

@@ -22,8 +22,9 @@ from retina_codec.analysis.concepts.table import (
     kinds_of,
 )
 from retina_codec.errors import RetinaCodecError
-from retina_codec.progress import progress_bar
 from retina_codec.nulls import benjamini_hochberg
+from retina_codec.progress import progress_bar
+from retina_codec.statistics.resampling import percentiles
 from retina_codec.storage.results import layer_dataset, layer_sites, layers_of
 
 __all__ = ["activation_tree", "concept_table", "correlate_concepts"]
@@ -224,7 +225,7 @@ def _pairs(
     drawn = resample_pairs(chunks, member, best, bootstraps, seed)
     ends = np.full((len(known), 2), np.nan)
     some = known & np.isfinite(drawn).any(axis=0)
-    ends[some] = np.moveaxis(np.nanquantile(drawn[:, some], [0.025, 0.975], axis=0), 0, -1)
+    ends[some] = percentiles(drawn[:, some], skip_missing=True)
     dim = "mode" if "mode" in array.dims else "channel"
     labels = array[dim].values
     pair, units = ("feature", "concept"), {"units": "1"}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.analysis.concepts.correlations import Correlated
-from retina_codec.statistics.resampling import percentiles
+from retina_codec.statistics.resampling import percentiles, resampled_means
 
 __all__ = ["Levels", "label_summaries", "summaries_of"]
 
@@ -142,8 +142,7 @@ def _bootstrap(values: Floats, random: np.random.Generator, draws: int) -> Float
     """Return the middle 95 % of means over values drawn with replacement."""
     if not len(values):
         return np.full(2, np.nan)
-    chosen = random.integers(len(values), size=(draws, len(values)))
-    return percentiles(values[chosen].mean(axis=1))
+    return percentiles(resampled_means(values[:, None], draws, random))[0]
 
 
 def _wilson(count: int, total: int) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.statistics.resampling import percentiles
 
 __all__ = [
     "EventEffects",
@@ -281,5 +282,5 @@ def _interval(drawn: Floats, significance: float, unknown: bool) -> tuple[Floats
     if unknown or len(seen) < 2:
         nothing = np.full(drawn.shape[1], np.nan)
         return nothing, nothing, nothing
-    low, high = np.quantile(seen, [significance / 2, 1 - significance / 2], axis=0)
+    low, high = percentiles(seen, 1 - significance).T
     return low, high, seen.std(axis=0, ddof=1)

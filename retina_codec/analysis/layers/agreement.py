@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.analysis.layers.statistics import row_correlation
 from retina_codec.errors import RetinaCodecError
 from retina_codec.progress import progress_bar
+from retina_codec.statistics.correlation import paired_correlations
 from retina_codec.statistics.resampling import mean_and_error, percentiles, resampled_means
 from retina_codec.storage.results import input_dim, layer_dataset, layers_of, modes_at
 
@@ -73,7 +73,9 @@ def method_agreement(
                 f"runs must have the same inputs and channels; in layer {layer!r} got {shapes}."
             )
         pairs = list(combinations_with_replacement(range(len(names)), 2))
-        each = np.stack([row_correlation(values[names[a]], values[names[b]]) for a, b in pairs], 1)
+        each = np.stack(
+            [paired_correlations(values[names[a]], values[names[b]]) for a, b in pairs], 1
+        )
         means = mean_and_error(each)[0]
         drawn = percentiles(resampled_means(each, bootstraps, seed))
         for number, (a, b) in enumerate(pairs):

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.progress import progress_bar
 from retina_codec.nulls import benjamini_hochberg
+from retina_codec.progress import progress_bar
 from retina_codec.statistics.resampling import percentiles
 from retina_codec.storage.results import input_dim, layer_dataset, layers_of, read
 

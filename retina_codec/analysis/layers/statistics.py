@@ -18,8 +18,9 @@ from retina_codec.analysis.layers.dimensionality import jackknife_error, left_ou
 from retina_codec.analysis.layers.sparsity import hoyer
 from retina_codec.analysis.layers.varying import constant_shares, gather_varying, normal_sparsity
 from retina_codec.errors import RetinaCodecError
-from retina_codec.progress import progress_bar
 from retina_codec.nulls import benjamini_hochberg
+from retina_codec.progress import progress_bar
+from retina_codec.statistics.correlation import paired_correlations
 from retina_codec.statistics.resampling import (
     flip_p_values,
     mean_and_error,
@@ -201,7 +202,7 @@ def gather_layer(tree: xr.DataTree, name: str, labels: Any) -> GatheredLayer:
             counts[quantity] += len(fine)
             if member is not None:
                 sums[quantity] += member @ some
-        values[part, -1] = row_correlation(chunk["excitatory"], -chunk["inhibitory"])
+        values[part, -1] = paired_correlations(chunk["excitatory"], -chunk["inhibitory"])
     overall = {key: total / max(1, counts[key]) for key, total in totals.items()}
     if codes is None:
         return GatheredLayer(values, channels, [], overall)
@@ -216,17 +217,6 @@ def _membership(codes: npt.NDArray[np.intp], classes: int) -> Any:
 
     fine = np.flatnonzero(codes >= 0)
     return csr_array((np.ones(len(fine)), (codes[fine], fine)), shape=(classes, len(codes)))
-
-
-def row_correlation(one: Floats, other: Floats) -> Floats:
-    """Pearson r of two arrays (input, channel) over channels; NaN where one is constant."""
-    varies = (np.ptp(one, axis=1) > 0) & (np.ptp(other, axis=1) > 0)
-    one, other = (values - values.mean(axis=1, keepdims=True) for values in (one, other))
-    size = np.sqrt(np.square(one).sum(axis=1)) * np.sqrt(np.square(other).sum(axis=1))
-    product = (one * other).sum(axis=1)
-    fine = varies & (size > 0)
-    found: Floats = np.divide(product, size, out=np.full(len(one), np.nan), where=fine)
-    return found
 
 
 def _sparsities(

@@ -20,9 +20,9 @@ from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.networks.adapter import Adapter
+from retina_codec.nulls import benjamini_hochberg
 from retina_codec.progress import progress_bar
 from retina_codec.reductions import AllUnits
-from retina_codec.nulls import benjamini_hochberg
 from retina_codec.statistics.resampling import (
     flip_p_values,
     mean_and_error,

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.nulls import Null
+from retina_codec.nulls import Null, assess_significance
 from retina_codec.statistics.clustering import cluster_cells
-from retina_codec.statistics.correlation import assess_significance, pearson
+from retina_codec.statistics.correlation import pearson
 from retina_codec.statistics.kmeans import adjusted_rand
 from retina_codec.statistics.resampling import (
     PIECES,
@@ -310,7 +310,7 @@ def _agreement(
         ]
     words = "adjusted Rand index"
     result = xr.Dataset(
-        coords={"layer": names, "other_layer": names, "bound": ["lower", "upper"]},
+        coords={"layer": names, "other_layer": names, "bound": ["low", "high"]},
         attrs={"cells_of_known_type": int(known.sum())},
     )
     for name, rows in found.items():

@@ -1,8 +1,6 @@
-"""How alike two decompositions of the same data are: do modes come back from another start.
+"""Agreement of two decompositions of the same data, such as fits from different seeds.
 
-Why this file exists: a mode that one seed finds and another does not says little about the
-network. Modes and loadings are compared one to one, and what finds no partner counts as 0, so that
-a fit with fewer modes cannot look better. No fits are run here.
+Modes and loadings are matched one to one; one without a partner counts as 0.
 
 Notation: A, B two fits of the same data; C (mode of A, mode of B) how alike their modes are.
 """
@@ -11,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+
+from retina_codec.statistics.correlation import column_correlations
 
 __all__ = [
     "Agreement",
@@ -46,11 +46,12 @@ def cosine(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return Pearson r (mode, mode) of two loadings (sample, mode); 0 where one is constant."""
-    return cosine((one - one.mean(0)).T, (other - other.mean(0)).T)
+    found = column_correlations(one, other)
+    return np.where(np.isnan(found), 0.0, found)
 
 
 def leading(share: np.ndarray) -> np.ndarray:
-    """Say which modes together explain 95 %, the largest first; bool (mode,)."""
+    """Return which modes together explain 95 %, the largest first; bool (mode,)."""
     order = np.argsort(-share, kind="stable")
     before = np.cumsum(share[order]) - share[order]
     chosen = np.zeros(len(share), bool)
@@ -97,5 +98,5 @@ def agreement(likeness: np.ndarray, share: np.ndarray, other_share: np.ndarray) 
 
 
 def shuffled_modes(dictionary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Deal the entries of every mode (mode, feature) out anew: as sparse, but of no meaning."""
+    """Permute the entries of every mode (mode, feature): as sparse, at other features."""
     return generator.permuted(dictionary, axis=1)

@@ -6,7 +6,7 @@ from scipy.stats import norm, pearson3, pointbiserialr
 
 from retina_codec.analysis.concepts import correlations as concept_correlations
 from retina_codec.analysis.concepts.correlations import _Moments, correlate, resample_pairs, tail
-from retina_codec.statistics.correlation import benjamini_hochberg
+from retina_codec.nulls import benjamini_hochberg
 from tests.reference import statistics_of_contributions as slow
 
 

@@ -5,9 +5,8 @@ from sklearn.metrics import silhouette_score
 
 from retina_codec import RetinaCodecError
 from retina_codec.analysis.pathways.pathways import find_pathways
-from retina_codec.nulls import SegmentPermutation
+from retina_codec.nulls import SegmentPermutation, assess_significance
 from retina_codec.statistics.clustering import cluster_cells
-from retina_codec.statistics.correlation import assess_significance
 from tests.reference.modes import adjusted_rand, silhouette
 
 TYPES = np.repeat(["OFF transient", "OFF sustained", "ON", "motion"], 4)

@@ -184,3 +184,35 @@ def test_inputs_stay_and_wrong_dims_are_refused():
             measure(repeats.isel(cell=0))
     with pytest.raises(RetinaCodecError, match="at least one split"):
         reliability(repeats, splits=0)
+
+
+def repeats_of(rate, count, random):
+    return xr.DataArray(
+        random.poisson(rate, (count, *rate.shape)).astype(float),
+        dims=("repeat", "time", "cell"),
+        coords={"cell": [5, 6]},
+    )
+
+
+def test_ceiling_is_the_correlation_of_the_true_rate_with_the_mean():
+    random = np.random.default_rng(1)
+    rate = np.exp(random.normal(0, 1, (20_000, 2))) * [0.5, 3.0]
+    repeats = repeats_of(rate, 8, random)
+    ceiling = noise_ceiling(repeats)
+    mean = repeats.mean("repeat").values
+    reached = [np.corrcoef(rate[:, i], mean[:, i])[0, 1] for i in (0, 1)]
+    np.testing.assert_allclose(ceiling, reached, atol=0.01)
+    assert ceiling["cell"].values.tolist() == [5, 6]
+
+
+def test_ceiling_without_signal_is_near_zero_and_with_equal_repeats_one():
+    random = np.random.default_rng(2)
+    noise = repeats_of(np.full((5000, 2), 2.0), 10, random)
+    assert (noise_ceiling(noise) < 0.2).all()
+    same = xr.concat([noise.isel(repeat=0)] * 3, "repeat")
+    np.testing.assert_allclose(noise_ceiling(same), 1.0)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3])
+def test_constant_rates_have_no_ceiling_though_their_mean_is_rounded(constant):
+    assert np.isnan(noise_ceiling(labelled(np.full((4, 1000, 1), constant)))).all()
