@@ -14,8 +14,7 @@ from matplotlib.colors import FuncNorm, PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
-from retina_codec.errors import RetinaCodecError
-from retina_codec.storage.results import layers_with
+from retina_codec.storage.results import layers_with, table
 
 __all__ = [
     "LOADING",
@@ -36,7 +35,6 @@ __all__ = [
     "signed_root",
     "size_of",
     "styled",
-    "table",
     "target_name",
     "type_colors",
     "type_strip",
@@ -164,14 +162,6 @@ def draw_title(area: Area, letter: str, title: str) -> None:
 def has_part(results: xr.DataTree, part: str) -> bool:
     """Return whether a layer of the results holds ``part`` ("modes", "pathways", "score")."""
     return bool(layers_with(results, part))
-
-
-def table(results: xr.DataTree, path: str) -> xr.Dataset:
-    """Return one node of the results as a dataset, without what its parents hold."""
-    node = results[path]
-    if not isinstance(node, xr.DataTree):
-        raise RetinaCodecError(f"the results hold a variable where a node is expected: {path}.")
-    return node.to_dataset()
 
 
 def layer_name(name: str) -> str:

@@ -12,7 +12,6 @@ from retina_codec.errors import RetinaCodecError
 __all__ = [
     "QUANTITIES",
     "class_codes",
-    "dataset_at",
     "input_dim",
     "layer_dataset",
     "layer_sites",
@@ -22,6 +21,7 @@ __all__ = [
     "read",
     "read_quantities",
     "sample_labels",
+    "table",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ def layers_with(tree: xr.DataTree, part: str = "") -> list[str]:
     return _by_depth(tree, found)
 
 
-def dataset_at(tree: xr.DataTree, path: str) -> xr.Dataset:
+def table(tree: xr.DataTree, path: str) -> xr.Dataset:
     """Return one node of the results as a dataset.
 
     Raises
@@ -108,7 +108,11 @@ def dataset_at(tree: xr.DataTree, path: str) -> xr.Dataset:
     except KeyError:
         node = None
     if not isinstance(node, xr.DataTree):
-        raise RetinaCodecError(f"the results must hold the node {path}; they hold none there.")
+        found = ", ".join(str(name) for name in tree.children) or "none"
+        raise RetinaCodecError(
+            f"the tree must hold the node {path}; its nodes are {found}: pass one that holds it, "
+            "such as the results of analyze()."
+        )
     return node.to_dataset()
 
 

@@ -7,7 +7,6 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.results import (
     class_codes,
-    dataset_at,
     input_dim,
     layer_sites,
     layers_of,
@@ -15,6 +14,7 @@ from retina_codec.storage.results import (
     modes_at,
     read,
     sample_labels,
+    table,
 )
 from retina_codec.storage.trees import open_tree, save_tree
 
@@ -121,8 +121,8 @@ def test_layers_are_all_or_those_asked_for_or_those_that_hold_a_part(tree):
         (lambda tree: layers_of(tree, part="score"), r"score of at .* run score_modes\(\) first"),
         (lambda tree: layers_of(tree, part="modes", among=["x"]), r"modes of one of \['x'\]; they"),
         (lambda tree: modes_at(tree, "a"), r"must hold modes of \['a'\]; they hold .*\['b', 'c'\]"),
-        (lambda tree: dataset_at(tree, "layers/x"), "must hold the node layers/x"),
-        (lambda tree: dataset_at(tree, "layers/b/modes/loading"), "must hold the node"),
+        (lambda tree: table(tree, "layers/x"), "must hold the node layers/x; its nodes are layers"),
+        (lambda tree: table(tree, "layers/b/modes/loading"), "must hold the node"),
     ],
 )
 def test_what_is_missing_is_one_sentence_that_says_how_to_make_it(tree, ask, message):

@@ -27,13 +27,12 @@ from retina_codec.figures.style import (
     signed_root,
     size_of,
     styled,
-    table,
     target_name,
     type_colors,
     type_strip,
     units_of,
 )
-from retina_codec.storage.results import layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["Contributions", "draw_contributions", "liveliest_window", "plot_contributions"]
 

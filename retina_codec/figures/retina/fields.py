@@ -22,9 +22,9 @@ from retina_codec.figures.style import (
     new_figure,
     size_of,
     styled,
-    table,
     type_colors,
 )
+from retina_codec.storage.results import table
 
 __all__ = [
     "Fields",

@@ -20,12 +20,11 @@ from retina_codec.figures.style import (
     layer_name,
     new_figure,
     styled,
-    table,
     target_name,
     type_colors,
     units_of,
 )
-from retina_codec.storage.results import layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["NetworkAndTarget", "draw_network_and_target", "plot_network_and_target"]
 

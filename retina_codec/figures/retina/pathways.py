@@ -21,11 +21,10 @@ from retina_codec.figures.style import (
     new_figure,
     size_of,
     styled,
-    table,
     type_colors,
     type_strip,
 )
-from retina_codec.storage.results import layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["Pathways", "draw_pathways", "mode_order", "plot_pathways"]
 

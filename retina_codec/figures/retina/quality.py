@@ -14,10 +14,9 @@ from retina_codec.figures.style import (
     layer_name,
     new_figure,
     styled,
-    table,
     type_colors,
 )
-from retina_codec.storage.results import layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["Quality", "draw_quality", "plot_quality", "relative_error"]
 

@@ -18,11 +18,11 @@ from retina_codec.figures.style import (
     new_figure,
     size_of,
     styled,
-    table,
     type_colors,
 )
 from retina_codec.recordings.quality.cells import measure_quality
 from retina_codec.recordings.schema import validate_recording
+from retina_codec.storage.results import table
 
 __all__ = ["choose_cells", "plot_recording"]
 

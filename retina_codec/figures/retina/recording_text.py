@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retina_codec.figures.style import table
+from retina_codec.storage.results import table
 
 __all__ = ["describe"]
 

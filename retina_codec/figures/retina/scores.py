@@ -15,10 +15,9 @@ from retina_codec.figures.style import (
     layer_name,
     new_figure,
     styled,
-    table,
 )
 from retina_codec.modes.scores.score import above_shuffled
-from retina_codec.storage.results import layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["Scores", "plot_scores"]
 

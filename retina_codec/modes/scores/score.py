@@ -25,7 +25,7 @@ from retina_codec.modes.scores.refits import (
     vary,
 )
 from retina_codec.progress import progress_bar
-from retina_codec.storage.results import dataset_at, layers_of
+from retina_codec.storage.results import layers_of, table
 
 __all__ = ["above_shuffled", "score_modes", "score_table"]
 
@@ -207,9 +207,7 @@ def score_table(tree: xr.DataTree) -> xr.Dataset:
     RetinaCodecError
         If no layer was scored.
     """
-    scored = {
-        name: dataset_at(tree, f"layers/{name}/score") for name in layers_of(tree, part="score")
-    }
+    scored = {name: table(tree, f"layers/{name}/score") for name in layers_of(tree, part="score")}
     return xr.concat(
         [_row(score).expand_dims(layer=[name]) for name, score in scored.items()],
         "layer",

@@ -7,6 +7,7 @@ import xarray as xr
 
 from retina_codec.modes.scores.score import score_table
 from retina_codec.report.page.text import NOT_MEASURED, measured, number, percent
+from retina_codec.storage.results import layers_with, modes_at
 
 __all__ = ["checks_of", "trust_numbers"]
 
@@ -158,8 +159,7 @@ def trust_numbers(results: xr.DataTree) -> dict[str, Any]:
         ``scored``, whether any layer was scored in full; ``shuffled``: (layer, R² of modes, R² of
         shuffled data) where both are known; ``seeds``, how many starts were compared, or None.
     """
-    layers = [n for n, node in results["layers"].children.items() if "modes" in node.children]
-    scored = [n for n in layers if "score" in results[f"layers/{n}"].children]
+    layers, scored = layers_with(results, "modes"), layers_with(results, "score")
     full = score_table(results) if scored else xr.Dataset()
     rows = [_row(*row, values=[_cheap(results, n, row[0]) for n in layers]) for row in CHEAP]
     if scored:
@@ -193,7 +193,7 @@ def _row(name: str, words: str, wanted: str, *, values: list[float]) -> dict[str
 
 
 def _cheap(results: xr.DataTree, layer: str, name: str) -> float:
-    modes = results[f"layers/{layer}/modes"].to_dataset()
+    modes = modes_at(results, layer)
     return float(modes[name]) if name in modes else float("nan")
 
 

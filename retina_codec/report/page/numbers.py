@@ -8,9 +8,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.contributions.results import completeness
-from retina_codec.errors import RetinaCodecError
 from retina_codec.report.page.cards import hypothesis_cards
 from retina_codec.report.page.checks import trust_numbers
+from retina_codec.storage.results import layers_of, layers_with, table
 
 __all__ = [
     "field_numbers",
@@ -46,9 +46,8 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
     RetinaCodecError
         If the tree lacks responses, layers or modes.
     """
-    _check(results)
     responses = table(results, "responses")
-    names = list(results["layers"].children)
+    names = layers_of(results, layers_of(results), part="modes")
     error = completeness(results)
     return {
         "data": _data_numbers(results, responses),
@@ -56,14 +55,12 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
         "target": _target_numbers(responses),
         "layers": [layer_numbers(results, name, error.sel(layer=name)) for name in names],
         "pathways": {
-            name: pathway_rows(results, name)
-            for name in names
-            if "pathways" in results[f"layers/{name}"].children
+            name: pathway_rows(results, name) for name in layers_with(results, "pathways")
         },
         "statistics": [
             pathway_statistics(results, name)
             for name in names[:2]
-            if "pathways" in results[f"layers/{name}"].children
+            if name in layers_with(results, "pathways")
             and "q_value" in table(results, f"layers/{name}/pathways")
         ],
         "agreement": _agreement(results),
@@ -79,29 +76,6 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
         if "receptive_fields" in results.children
         else None,
     }
-
-
-def table(results: xr.DataTree, path: str) -> xr.Dataset:
-    """Return one node of the results as a dataset."""
-    node = results[path]
-    if not isinstance(node, xr.DataTree):
-        raise RetinaCodecError(f"the results hold a variable where a node is expected: {path}.")
-    return node.to_dataset()
-
-
-def _check(results: xr.DataTree) -> None:
-    missing = [name for name in ("responses", "layers") if name not in results.children]
-    layers = [] if "layers" in missing else list(results["layers"].children)
-    missing += [
-        f"layers/{name}/modes"
-        for name in layers
-        if "modes" not in results[f"layers/{name}"].children
-    ]
-    if missing or not layers:
-        raise RetinaCodecError(
-            f"a report needs complete results; these lack {', '.join(missing) or 'any layer'}. "
-            "Run analyze, or decompose what contribute returned."
-        )
 
 
 def _data_numbers(results: xr.DataTree, responses: xr.Dataset) -> dict[str, Any]:
