@@ -6,8 +6,9 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.analysis.hypotheses.interneurons import name_channels
-from retina_codec.analysis.hypotheses.silencing import Silencing, silence_channels
+from retina_codec.analysis.hypotheses.silencing import silence_channels
 from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.probing.interventions import Silencing
 from retina_codec.statistics.power import detectability
 
 

@@ -29,8 +29,8 @@ from operations import Operations
 from torch import nn
 
 import retina_codec as rc
+from retina_codec.networks.borrowed import borrow
 from retina_codec.paper.timing import over_rounds, time_rounds
-from retina_codec.probing.borrowed import working_network
 from retina_codec.probing.hooks import HookedFunction
 
 SITES = ("post_attention", "post_mlp")
@@ -81,9 +81,8 @@ def plain(network: nn.Module, inputs: Inputs) -> dict[str, Work]:
 
 
 def explaining(module: nn.Module, layers: Any, method: Any, inputs: Inputs) -> Work:
-    """Return the explanation of some layers; the look at the network is done here."""
-    function = HookedFunction(rc.adapt(module, layers))
-    function.look(function.enter(inputs))
+    """Return the explanation of some layers; the network is surveyed here."""
+    function = HookedFunction.open(rc.adapt(module, layers), inputs)
     return lambda: method.explain(function, rc.targets.Entropy(), function.enter(inputs))
 
 
@@ -153,7 +152,7 @@ def main() -> None:
         name: np.unique(np.linspace(0, count - 1, number).round().astype(int)).tolist()
         for name, number in zip(methods, (given.depths, given.depths_path), strict=True)
     }
-    with working_network(network, None, None) as module:
+    with borrow(network) as module:
         works: dict[Any, Work] = {
             ("plain", name): work for name, work in plain(module, inputs).items()
         }

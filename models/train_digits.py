@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     test = digit_scenes("test", count=chosen.test_scenes, seed=TEST_SEED)
     correct = is_correct(network, torch.from_numpy(test["image"].values), test["digit"].values)
     text = card(network, chosen.kind, correct, test["digit"].values, test["digit_index"].values)
-    save_network(network, chosen.out, text, overwrite=chosen.overwrite)
+    save_network(network, chosen.out, card=text, overwrite=chosen.overwrite)
     print(f"accuracy on the test part: {correct.mean():.4f}")
     return 0
 

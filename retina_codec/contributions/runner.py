@@ -1,8 +1,7 @@
-"""One part of an analysis, run here: batches through the network, reduced as they come.
+"""Run batches through a network and reduce their contributions, the same in every process.
 
-Why this file exists: the same work is done in memory, into a store and on the workers of a
-cluster, and must give the same numbers. A `Plan` is all that a process needs to know; a `Runner`
-is a plan with its network ready. Nothing here knows labels, files or other processes.
+A `Plan` holds all that decides the numbers but the inputs; a `Runner` is a plan with its network
+ready.
 """
 
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method, UnitContributions
 from retina_codec.networks.adapter import Adapter
 from retina_codec.networks.blocks import Site
+from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, to_point
-from retina_codec.probing.borrowed import working_network
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source
 from retina_codec.probing.points import LayeredFunction
@@ -57,11 +56,11 @@ class Plan:
 @contextmanager
 def open_runner(plan: Plan, first: Batch) -> Iterator["Runner"]:
     """Prepare the network of a plan; ``first`` is one input, for a look at the layers."""
-    with working_network(plan.network.module, plan.device, plan.dtype) as module:
+    with borrow(plan.network.module, plan.device, plan.dtype) as module:
         yield Runner(replace(plan, network=replace(plan.network, module=module)), first)
 
 
-def make_function(plan: Plan) -> LayeredFunction:
+def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
     """Return the fastest exact way to evaluate this network at these layers.
 
     A retina network that carries hooks of its own (an ablation, say) is evaluated module by
@@ -89,7 +88,7 @@ def make_function(plan: Plan) -> LayeredFunction:
             "layer: the convolutions of a RetinaCNN without hooks of its own, summed over space. "
             "Elsewhere use 'trapezoid'."
         )
-    return HookedFunction(network)
+    return plain
 
 
 class Runner:
@@ -97,10 +96,10 @@ class Runner:
 
     def __init__(self, plan: Plan, first: Batch) -> None:
         self.plan = plan
-        self.function = make_function(plan)
-        self._plain = HookedFunction(plan.network)
-        point = self._plain.enter(to_point(first, plan.device, plan.dtype))
-        self.layers: dict[str, Layer] = self._plain.look(point)
+        first = to_point(first, plan.device, plan.dtype)
+        self._plain = HookedFunction.open(plan.network, first)
+        self.function = make_function(plan, self._plain)
+        self.layers: dict[str, Layer] = self._plain.survey
         odd = {name: layer.shape for name, layer in self.layers.items() if not layer.row_for_each}
         if odd:
             raise RetinaCodecError(
@@ -108,9 +107,7 @@ class Runner:
                 f"{odd} (windows of attention, or the tokens of all inputs in one row). Explain "
                 "the blocks instead."
             )
-        if isinstance(self.function, HookedFunction):
-            self.function = self._plain
-        self.output_shape = tuple(self._plain.outputs(point).shape[1:])
+        self.output_shape = tuple(self._plain.outputs(self._plain.enter(first)).shape[1:])
         self.leading = {name: self._leading(name) for name in self.layers}
         if plan.network.tokens == "patches" and not any(self.leading.values()):
             raise RetinaCodecError(
@@ -121,7 +118,7 @@ class Runner:
     @property
     def embedding(self) -> str:
         """Name of the module whose output stands for inputs that are words by number, or none."""
-        return self._plain.embedding or ""
+        return self._plain.embedding
 
     def site(self, name: str) -> Site | None:
         """Return what is known of the place of a layer within its block."""
@@ -165,7 +162,7 @@ class Runner:
         if len(self.output_shape) == 1:
             found["prediction"] = Array(("cell",), self.output_shape, number)
         found["target"] = Array((), (), number)
-        if getattr(self.plan.method, "tolerance", None) is not None:
+        if self.plan.method.tolerance is not None:
             found["steps"] = Array((), (), "int32")
         for name, layer in self.layers.items():
             units = torch.zeros(1, layer.channels, *self._space(name))

@@ -1,36 +1,23 @@
-"""Networks on disk: a folder with config.json, weights.safetensors and card.md.
+"""Save networks to folders and load them: config.json, weights.safetensors and card.md.
 
-Why this file exists: a network is data, never code. Weights are safetensors and the config is
-JSON with the hash of the weights, so that loading runs nothing from the file and an altered file
-is noticed. It is not the reader of the published .pt files.
+Weights are safetensors and the config is JSON with their hash: loading runs nothing from a file and
+notices altered ones. A new kind of network is one row of `KINDS`.
 """
 
 import json
 import os
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.pictures.small_resnet import PictureNorm, SmallResNet
-from retina_codec.networks.pictures.small_vit import SmallViT
-from retina_codec.networks.published.layers import LayeredNetwork
 from retina_codec.networks.published.reader import read_published
-from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.registry import Registry
 from retina_codec.storage.trees import new_output, sha256_of
 
-__all__ = [
-    "PictureNorm",
-    "SmallResNet",
-    "SmallViT",
-    "load_network",
-    "load_small_network",
-    "network_folder",
-    "save_network",
-    "save_small_network",
-    "small_from_config",
-]
+__all__ = ["KINDS", "SavedNetwork", "load_network", "network_folder", "save_network"]
 
 FORMAT = "retina-codec network 1"
 
@@ -41,17 +28,49 @@ LARGEST_CONFIG = 10_000_000  # bytes
 PUBLISHED = (".pt", ".pth")
 
 
+MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+
+
 SHIPPED = ("digits_cnn", "digits_vit", "insilico")
 
 
-Network = RetinaCNN | LayeredNetwork | SmallResNet | SmallViT
+@runtime_checkable
+class SavedNetwork(Protocol):
+    """A network that can be saved.
+
+    Must: ``kind``, its name in `KINDS`; ``config()``, every number needed to build it again and its
+    ``kind`` (which only `RetinaCNN` may leave out), in JSON types; ``from_config(config, state)``,
+    which builds it with these weights; ``training_record``, a dict of JSON types.
+    """
+
+    kind: ClassVar[str]
+    training_record: dict[str, Any]
+
+    def config(self) -> dict[str, Any]:
+        """Return what it is built from."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], state: dict[str, torch.Tensor]) -> Self:
+        """Build it with these weights."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return its weights."""
 
 
-"""What a folder can hold."""
+KINDS: Registry[type[SavedNetwork]] = Registry(
+    "kind of network",
+    "retina_codec.networks",
+    {
+        "RetinaCNN": "retina_codec.networks.retina.model:RetinaCNN",
+        "layers": "retina_codec.networks.published.layers:LayeredNetwork",
+        "SmallResNet": "retina_codec.networks.pictures.small_resnet:SmallResNet",
+        "SmallViT": "retina_codec.networks.pictures.small_vit:SmallViT",
+    },
+)
 
 
 def save_network(
-    network: Network,
+    network: SavedNetwork,
     folder: str | os.PathLike[str],
     *,
     card: str | None = None,
@@ -62,7 +81,7 @@ def save_network(
     Parameters
     ----------
     network : RetinaCNN, LayeredNetwork, SmallResNet or SmallViT
-        What `fit_network` or `load_network` returned, say. Not modified.
+        Or another `SavedNetwork`, such as `fit_network` returns. Not modified.
     folder : path
         Written beside and renamed, so that it is whole or absent.
     card : str, optional
@@ -73,10 +92,15 @@ def save_network(
     Raises
     ------
     RetinaCodecError
-        If the folder exists and ``overwrite`` is false, or writing fails.
+        If it is another module, the folder exists and ``overwrite`` is false, or writing fails.
     """
     from safetensors.torch import save
 
+    if not isinstance(network, SavedNetwork):
+        raise RetinaCodecError(
+            f"network must be of a kind that can be saved ({', '.join(KINDS.list())}); got "
+            f"{type(network).__name__}. Save its state_dict with torch or safetensors."
+        )
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     with new_output(folder, overwrite=overwrite) as partial:
         partial.mkdir()
@@ -95,7 +119,7 @@ def save_network(
 
 
 def load_network(path: str | os.PathLike[str]) -> Any:
-    """Load a network, ours or a published one, on the CPU, in evaluation mode.
+    """Load a saved or a published network on the CPU, in evaluation mode.
 
     Parameters
     ----------
@@ -123,19 +147,7 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     folder = network_folder(path)
     if folder.suffix.lower() in PUBLISHED and not folder.is_dir():
         return read_published(folder)
-    if not folder.is_dir():
-        raise RetinaCodecError(
-            "a network is a folder with config.json and weights.safetensors, or a published .pt "
-            f"file; {folder} is {'another file' if folder.exists() else 'not there'}. Fit one "
-            f"with `retina-codec fit`, or name one of the package: {', '.join(SHIPPED)}."
-        )
-    config_file, weights = folder / "config.json", folder / "weights.safetensors"
-    for file in (config_file, weights):
-        if not file.is_file():
-            raise RetinaCodecError(
-                f"the network folder {folder} must hold {file.name}, which is missing. "
-                "Copy the folder again, whole."
-            )
+    config_file, weights = _whole_folder(folder)
     config = _read_config(config_file)
     if sha256_of(weights) != config["weights_sha256"]:
         raise RetinaCodecError(
@@ -143,15 +155,10 @@ def load_network(path: str | os.PathLike[str]) -> Any:
             "altered or only partly copied. Copy the folder again, whole."
         )
     try:
-        network = _build(config["network"], load_file(weights))
-    except (
-        SafetensorError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+        settings = config["network"]
+        kind = KINDS.get(settings.get("kind", "RetinaCNN"))
+        network: Any = kind.from_config(settings, load_file(weights))
+    except (SafetensorError, *MISFITS) as error:
         reason = " ".join(str(error).split())[:200]
         raise RetinaCodecError(
             f"config.json and weights.safetensors of {folder} do not fit together: {reason}"
@@ -184,26 +191,26 @@ def network_folder(name: str | os.PathLike[str]) -> Path:
     return next((place for place in places if (place / "config.json").is_file()), given)
 
 
-def _build(config: dict[str, Any], state: dict[str, Any]) -> Network:
-    """Build the kind of network that a config describes."""
-    kind = config.get("kind", "RetinaCNN")
-    if kind == "layers":
-        return LayeredNetwork.from_config(config, state)
-    if kind in (SmallResNet.kind, SmallViT.kind):
-        small = small_from_config(config)
-        small.load_state_dict(state)
-        return small
-    if kind != "RetinaCNN":
+def _whole_folder(folder: Path) -> tuple[Path, Path]:
+    """Return config and weights of a folder that holds both."""
+    if not folder.is_dir():
         raise RetinaCodecError(
-            f"kind must be 'RetinaCNN', 'layers', 'SmallResNet' or 'SmallViT'; got {kind!r:.60}"
+            "a network is a folder with config.json and weights.safetensors, or a published .pt "
+            f"file; {folder} is {'another file' if folder.exists() else 'not there'}. Fit one "
+            f"with `retina-codec fit`, or name one of the package: {', '.join(SHIPPED)}."
         )
-    network = RetinaCNN.from_config({key: config[key] for key in config if key != "kind"})
-    network.load_state_dict(state)
-    return network
+    config_file, weights = folder / "config.json", folder / "weights.safetensors"
+    for file in (config_file, weights):
+        if not file.is_file():
+            raise RetinaCodecError(
+                f"the network folder {folder} must hold {file.name}, which is missing. "
+                "Copy the folder again, whole."
+            )
+    return config_file, weights
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    """Parse config.json and check that it is ours."""
+    """Parse config.json and check its format."""
     if file.stat().st_size > LARGEST_CONFIG:
         raise RetinaCodecError(f"{file} is larger than a config can be ({LARGEST_CONFIG} bytes).")
     try:
@@ -217,76 +224,3 @@ def _read_config(file: Path) -> dict[str, Any]:
     if missing:
         raise RetinaCodecError(f"{file} lacks {sorted(missing)}. Copy the folder again, whole.")
     return config
-
-
-def save_small_network(
-    network: SmallResNet | SmallViT,
-    folder: str | os.PathLike[str],
-    card: str | None = None,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write a small network to a folder: config.json, weights.safetensors, card.md.
-
-    Parameters
-    ----------
-    network : SmallResNet or SmallViT
-        Not modified.
-    folder : path
-        Written beside and renamed, so that it is whole or absent.
-    card : str, optional
-        Markdown: how trained, on what, how well it does.
-    overwrite : bool
-        Replace an existing folder.
-
-    Raises
-    ------
-    RetinaCodecError
-        If it is another network, the folder exists and ``overwrite`` is false, or writing fails.
-    """
-    from retina_codec.networks.checkpoints import save_network
-
-    if not isinstance(network, SmallResNet | SmallViT):
-        raise RetinaCodecError(
-            f"network must be a SmallResNet or a SmallViT; got {type(network).__name__}. Use "
-            "save_network for networks of the retina."
-        )
-    save_network(network, folder, card=card, overwrite=overwrite)
-
-
-def load_small_network(folder: str | os.PathLike[str]) -> SmallResNet | SmallViT:
-    """Load a small network on the CPU, in evaluation mode.
-
-    Parameters
-    ----------
-    folder : path
-        What `save_small_network` wrote, such as ``digits_cnn``.
-
-    Returns
-    -------
-    SmallResNet or SmallViT
-        With ``classes``, ``layers`` and ``training_record``.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the folder or a file is missing, the weights are not those that config.json names, the
-        two do not fit together, or it is a network of another kind.
-    """
-    from retina_codec.networks.checkpoints import load_network
-
-    network = load_network(folder)
-    if not isinstance(network, SmallResNet | SmallViT):
-        raise RetinaCodecError(
-            f"{folder} must hold a SmallResNet or a SmallViT; it holds a "
-            f"{type(network).__name__}. Use load_network for it."
-        )
-    return network
-
-
-def small_from_config(config: Mapping[str, Any]) -> SmallResNet | SmallViT:
-    """Build a small network, its weights still to come, from what ``config()`` returned."""
-    kinds = {kind.kind: kind for kind in (SmallResNet, SmallViT)}
-    rest = {str(key): value for key, value in config.items() if key != "kind"}
-    made: SmallResNet | SmallViT = kinds[config["kind"]](**rest)
-    return made

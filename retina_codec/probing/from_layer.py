@@ -1,9 +1,7 @@
-"""A network run again and again from one layer upward; what lies below is computed once.
+"""Run a network again and again from one layer upward; what lies below is computed once.
 
-Why this file exists: an intervention asks the same network the same inputs with thousands of
-changed values of one layer. In any chain of blocks all that comes before the layer can be kept.
-Which modules those are is seen in one pass (the calls that are over when the layer is reached),
-so no kind of network needs to be known. What is put in the layer's place is the caller's business.
+The calls that are over when the layer is reached are found in one pass and replaced by their
+outcomes, so that the kind of network need not be known.
 
 Notation: b inputs, s repeats of them; row r of a repeated batch is input r mod b.
 """
@@ -39,7 +37,7 @@ class _Call:
 
     module: nn.Module
     grows: tuple[bool, ...]  # for each tensor it gives: whether its first axis counts inputs
-    needed: bool = True  # whether anything but skipped calls looks at it
+    needed: bool = True  # whether anything but skipped calls uses it
 
     def is_idle(self, place: int, values: Tensor) -> bool:
         """Tell whether a tensor that it gives need not be kept."""
@@ -48,7 +46,7 @@ class _Call:
 
 @dataclass(frozen=True)
 class Kept:
-    """Some inputs and what the network below the layer makes of them."""
+    """Some inputs and the outcomes of the network below the layer."""
 
     point: Batch
     outputs: Tensor
@@ -64,7 +62,7 @@ class FromLayer:
     function : HookedFunction
         The network, in evaluation mode.
     layer : str
-        One of its layers, by the name that a look at them gives.
+        One of ``function.layers``.
 
     Attributes
     ----------
@@ -75,10 +73,14 @@ class FromLayer:
     Raises
     ------
     RetinaCodecError
-        On use, if the network has no such layer.
+        If the network has no such layer.
     """
 
     def __init__(self, function: HookedFunction, layer: str) -> None:
+        if layer not in function.survey:
+            raise RetinaCodecError(
+                f"layer must be one of {', '.join(function.survey)}; got {layer!r}."
+            )
         self.function, self.layer = function, layer
         self.resumes = True
         self._calls: tuple[_Call, ...] | None = None
@@ -86,11 +88,6 @@ class FromLayer:
     def keep(self, point: Batch) -> Kept:
         """Run the network as it is; keep what `run` needs."""
         if self._calls is None:
-            known = self.function.look(point)
-            if self.layer not in known:
-                raise RetinaCodecError(
-                    f"layer must be one of {', '.join(known)}; got {self.layer!r}."
-                )
             self._calls = self._plan(point)
         kept = self._record(point, self._calls)
         if self.resumes and not self._same(self._resumed(kept, _unchanged, 1), kept.outputs):
@@ -117,7 +114,7 @@ class FromLayer:
         return self.run_whole(kept, change, repeats) if outputs is None else outputs
 
     def run_whole(self, kept: Kept, change: Change, repeats: int = 1) -> Tensor:
-        """Do the same by running the whole network: the check on `run`, and its way out."""
+        """Do the same by running the whole network: where `run` cannot skip, and to check it."""
         point = map_tensors(lambda values: _repeated(values, repeats), kept.point)
         with torch.no_grad(), self.function.watched(self._seeing(change)):
             return self.function.network.call(point)
@@ -187,7 +184,7 @@ class FromLayer:
         return [module for module, _ in found], [shapes for _, shapes in found]
 
     def _without_idle(self, point: Batch, calls: list[_Call]) -> tuple[_Call, ...]:
-        """Mark calls whose outcome only skipped calls look at: NaN in its place changes nothing."""
+        """Mark calls whose outcome only skipped calls use: NaN in its place changes nothing."""
         kept = self._record(point, tuple(calls))
 
         def works(some: list[_Call]) -> bool:
@@ -249,7 +246,7 @@ class FromLayer:
             with torch.no_grad(), _replaced(calls, giving):
                 with self.function.watched(self._seeing(change)):
                     return self.function.network.call(point)
-        except Exception:  # whatever it is, the whole run shows it again if it is not ours
+        except Exception:  # a whole run follows and raises it again if it is the network's
             return None
 
     def _same(self, outputs: Tensor | None, expected: Tensor) -> bool:

@@ -1,14 +1,12 @@
-"""Any module, run with its layers in view by hooks that live only during a call.
+"""Run any module with its layers in view, by hooks that live only during a call.
 
-Why this file exists: methods need activations and gradients of several layers at once, from one
-forward and one backward pass that go no deeper than the lowest layer asked for and never to
-weights. This is the plain way, for any network, and the oracle of faster ones. How values are laid
-out (which axis is channels, whether the layer cuts the network) is found by survey.py.
+One forward and one backward pass give activations and gradients of several layers; they go no
+deeper than the lowest layer and never to weights.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -32,72 +30,76 @@ See = Callable[[str, torch.Tensor], torch.Tensor | None]
 
 
 class HookedFunction:
-    """Any module as a function of its inputs with its layers in view.
+    """Any module as a function of its inputs with its layers in view; made by `open`.
 
     Parameters
     ----------
-    network : Adapter or torch.nn.Module
+    network : Adapter
         In evaluation mode.
-    layers : sequence of str, optional
-        Names or patterns of submodules; those of the adapter when left out.
-
-    Attributes
-    ----------
-    layers : tuple of str
-        Known after `look`: one name per call of a submodule.
-    complete : mapping of str to bool
-        Whether every path from input to output crosses the layer.
-    embedding : str or None
-        Known after `enter`: the module whose output stands for words by number; empty if none.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a layer is unknown; on use, if it is never called or gives no tensor.
+    survey : mapping of str to Layer
+        Its layers, see `retina_codec.probing.survey.survey`.
+    embedding : str
+        The module whose output stands for inputs that are words by number; empty if none.
     """
 
     whole = True
 
-    def __init__(self, network: Adapter | nn.Module, layers: Sequence[str] | None = None) -> None:
-        self.network = network if isinstance(network, Adapter) else adapt(network, layers)
-        self._survey: dict[str, Layer] | None = None
-        self.embedding: str | None = None
+    def __init__(self, network: Adapter, survey: Mapping[str, Layer], embedding: str = "") -> None:
+        self.network, self.survey, self.embedding = network, dict(survey), embedding
+
+    @classmethod
+    def open(
+        cls, network: Adapter | nn.Module, first: Batch, layers: Sequence[str] | None = None
+    ) -> "HookedFunction":
+        """Survey a network with one input, and return it as a function.
+
+        Parameters
+        ----------
+        network : Adapter or torch.nn.Module
+            In evaluation mode.
+        first : Batch
+            Inputs on the network's device; the first of them is run.
+        layers : sequence of str, optional
+            Names or patterns of submodules; those of the adapter when left out.
+
+        Returns
+        -------
+        HookedFunction
+
+        Raises
+        ------
+        RetinaCodecError
+            If a layer is unknown, is never called or gives no tensor.
+        """
+        network = network if isinstance(network, Adapter) else adapt(network, layers)
+        module = network.module
+        one = map_tensors(lambda values: values[:1], first)
+        name = None
+        if not any(values.is_floating_point() for values in tensors_of(one)):
+            name = find_embedding(module, one, network.call)
+            one = embedded(module, name, one) if name else one
+        found = survey(network, one, partial(_watched, network, frozenset()))
+        return cls(network, found, name or "")
 
     def enter(self, inputs: Batch) -> Batch:
-        """Return inputs that paths can lead to: embeddings come beside numbers of words.
+        """Return inputs that a path can lead to: embeddings are put beside numbers of words.
 
-        Inputs of which any part is floating are returned as they are, as are numbers that no
-        embedding of the network takes.
+        Inputs with a floating part, and numbers that no embedding of the network takes, are
+        returned as they are.
         """
-        if any(values.is_floating_point() for values in tensors_of(inputs)):
+        if not self.embedding or any(part.is_floating_point() for part in tensors_of(inputs)):
             return inputs
-        module = self.network.module
-        if self.embedding is None:
-            one = map_tensors(lambda values: values[:1], inputs)
-            self.embedding = find_embedding(module, one, self.network.call) or ""
-        return embedded(module, self.embedding, inputs) if self.embedding else inputs
-
-    def look(self, point: Batch) -> dict[str, Layer]:
-        """Survey the layers with the first input of a batch, once."""
-        if self._survey is None:
-            one = map_tensors(lambda values: values[:1], point)
-            self._survey, _, _ = survey(self.network, one, self.watched)
-        return self._survey
+        return embedded(self.network.module, self.embedding, inputs)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers, in the order asked for."""
-        return tuple(self._known())
+        """Names of the layers, in the order asked for: one per call of a submodule."""
+        return tuple(self.survey)
 
     @property
     def complete(self) -> Mapping[str, bool]:
-        """Whether contributions of each layer can be complete."""
-        return {name: layer.cuts for name, layer in self._known().items()}
-
-    def _known(self) -> dict[str, Layer]:
-        if self._survey is None:
-            raise RetinaCodecError("the layers are not known yet; call look(point) first.")
-        return self._survey
+        """Whether every path from input to output crosses each layer."""
+        return {name: layer.cuts for name, layer in self.survey.items()}
 
     def start(self, inputs: Batch) -> Batch:
         """Return the inputs: nothing is known to be affine."""
@@ -116,14 +118,12 @@ class HookedFunction:
             kept = values.detach()
             seen[name] = kept.clone() if self._overwritten(name) else kept
 
-        self.look(point)
         with torch.no_grad(), self.watched(see):
             self.network.call(point)
         return self._ordered(seen)
 
     def __call__(self, point: Batch, target: Bound) -> Evaluation:
         """Evaluate target, activations and gradients; the lowest layers begin the graph."""
-        self.look(point)
         with torch.enable_grad():
             point = map_tensors(torch.Tensor.detach, point)
             output, seen = self._run(point)
@@ -156,20 +156,16 @@ class HookedFunction:
 
     def _overwritten(self, name: str) -> bool:
         """Whether the network overwrites a layer's values in place later on."""
-        return self._known()[name].overwritten
+        return self.survey[name].overwritten
 
     def run_from(self, point: Batch) -> tuple[torch.Tensor, Layers]:
-        """Go forward with the graph that begins at ``point``: output and layers, attached."""
-        if self._survey is None:  # the look at the layers is this very pass
-            self._survey, output, seen = survey(self.network, point, self.watched)
-            return output, seen
+        """Run with the graph that begins at ``point``; return output and layers, attached."""
         with torch.enable_grad():
             output, seen = self._run(map_tensors(torch.clone, point))
         return output, self._ordered(seen)
 
     def along(self, point: Batch, direction: Batch, target: Bound) -> Evaluation:
         """Evaluate, with the derivatives along a direction in forward mode."""
-        self.look(point)
         tangents: Layers = {}
 
         def see(name: str, values: torch.Tensor) -> torch.Tensor:
@@ -200,7 +196,6 @@ class HookedFunction:
                 found[name] = torch.zeros_like(primal) if tangent is None else tangent.detach()
                 raise Reached
 
-        self.look(point)
         with torch.no_grad(), forward_ad.dual_level(), suppress(Reached), self.watched(see):
             with _forward_mode():
                 self.network.call(_dual(point, direction))
@@ -216,62 +211,15 @@ class HookedFunction:
             del values
             return leaf.clone() if seen == name else None
 
-        self.look(point)
         with torch.enable_grad(), self.watched(see):
             output = self.network.call(map_tensors(torch.Tensor.detach, point))
             value = checked_value(target, output)
             gradient = torch.autograd.grad(value.sum(), leaf)[0]
         return value.detach(), gradient
 
-    @contextmanager
-    def watched(self, see: See) -> Iterator[None]:
+    def watched(self, see: See) -> AbstractContextManager[None]:
         """Call ``see(name, values)`` for every layer; what it returns goes on in its place."""
-        counts: dict[str, int] = {}
-        known = self._survey
-        element, handles = self.network.element, []
-
-        def meet(layer: str, values: torch.Tensor) -> torch.Tensor | None:
-            counts[layer] = counts.get(layer, 0) + 1
-            call = f"{layer}@{counts[layer]}"
-            return see(layer if known is not None and layer in known else call, values)
-
-        def after(layer: str, module: nn.Module, inputs: Any, output: Any) -> Any:
-            del module, inputs
-            changed = meet(layer, checked_layer(take(output, element, f"layer {layer!r}"), layer))
-            return None if changed is None else put(output, element, changed)
-
-        def before(layer: str, module: nn.Module, inputs: Any, named: Any) -> Any:
-            del module
-            by_name = isinstance(element, str) or place_of_tensor(inputs) is None
-            where = named if by_name else inputs
-            changed = meet(layer, checked_layer(take(where, element, f"layer {layer!r}"), layer))
-            if changed is None:
-                return None
-            whole = put(where, element, changed)
-            return (inputs, whole) if by_name else (whole, named)
-
-        def join(layer: str, values: torch.Tensor) -> torch.Tensor | None:
-            return meet(layer, checked_layer(values, layer))
-
-        modules = dict(self.network.module.named_modules(remove_duplicate=False))
-        inputs_of = [n for n in self.network.layers if self.network.hook_of(n) == "input"]
-        fused = fused_projections(modules, inputs_of)
-        try:
-            for layer in self.network.layers:
-                module = modules[layer]
-                if layer in fused:
-                    continue
-                if self.network.hook_of(layer) == "output":
-                    handles.append(module.register_forward_hook(partial(after, layer)))
-                else:
-                    handles.append(
-                        module.register_forward_pre_hook(partial(before, layer), with_kwargs=True)
-                    )
-            with _module_by_module(), HeadsInView(fused, join) if fused else nullcontext():
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return _watched(self.network, frozenset(self.survey), see)
 
     def _ordered(self, seen: Layers) -> Layers:
         """Return layers in the order asked for; say which were not called."""
@@ -279,9 +227,62 @@ class HookedFunction:
         if missing:
             raise RetinaCodecError(
                 f"layers {missing} were not called in the forward pass (some modules use the "
-                "weights of others without calling them). Explain others."
+                "weights of others without calling them). Explain other layers."
             )
         return {name: seen[name] for name in self.layers}
+
+
+@contextmanager
+def _watched(network: Adapter, known: frozenset[str], see: See) -> Iterator[None]:
+    """Call ``see(name, values)`` for every layer; what it returns goes on in its place.
+
+    The name is ``layer@call`` unless the layer is among those ``known`` to be called once.
+    """
+    counts: dict[str, int] = {}
+    element, handles = network.element, []
+
+    def meet(layer: str, values: torch.Tensor) -> torch.Tensor | None:
+        counts[layer] = counts.get(layer, 0) + 1
+        call = f"{layer}@{counts[layer]}"
+        return see(layer if layer in known else call, values)
+
+    def after(layer: str, module: nn.Module, inputs: Any, output: Any) -> Any:
+        del module, inputs
+        changed = meet(layer, checked_layer(take(output, element, f"layer {layer!r}"), layer))
+        return None if changed is None else put(output, element, changed)
+
+    def before(layer: str, module: nn.Module, inputs: Any, named: Any) -> Any:
+        del module
+        by_name = isinstance(element, str) or place_of_tensor(inputs) is None
+        where = named if by_name else inputs
+        changed = meet(layer, checked_layer(take(where, element, f"layer {layer!r}"), layer))
+        if changed is None:
+            return None
+        whole = put(where, element, changed)
+        return (inputs, whole) if by_name else (whole, named)
+
+    def join(layer: str, values: torch.Tensor) -> torch.Tensor | None:
+        return meet(layer, checked_layer(values, layer))
+
+    modules = dict(network.module.named_modules(remove_duplicate=False))
+    inputs_of = [n for n in network.layers if network.hook_of(n) == "input"]
+    fused = fused_projections(modules, inputs_of)
+    try:
+        for layer in network.layers:
+            module = modules[layer]
+            if layer in fused:
+                continue
+            if network.hook_of(layer) == "output":
+                handles.append(module.register_forward_hook(partial(after, layer)))
+            else:
+                handles.append(
+                    module.register_forward_pre_hook(partial(before, layer), with_kwargs=True)
+                )
+        with _module_by_module(), HeadsInView(fused, join) if fused else nullcontext():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def checked_layer(values: torch.Tensor, layer: str) -> torch.Tensor:

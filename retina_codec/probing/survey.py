@@ -1,8 +1,7 @@
-"""What one forward pass tells about layers: calls, shapes, channels, and whether they cut.
+"""Find out about layers in one forward pass: calls, shapes, channels, and whether they cut.
 
-Why this file exists: contributions can only add up to the change of the target in a layer that
-every path from input to output crosses, and sums over space need to know which axis is channels.
-Both are found here, from the graph and the modules themselves. It computes no contributions.
+A layer cuts the network if every path from input to output crosses it; only there contributions can
+add up to the change of the target.
 """
 
 from collections.abc import Callable
@@ -70,9 +69,7 @@ class _Seen:
     maker: _Maker | None
 
 
-def survey(
-    network: Adapter, point: Batch, watched: Watched
-) -> tuple[dict[str, Layer], torch.Tensor, dict[str, torch.Tensor]]:
+def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]:
     """Run inputs through a network and find out about its layers.
 
     A layer cuts the network if the input is not reached from the output in the graph of
@@ -84,18 +81,14 @@ def survey(
     ----------
     network : Adapter
     point : Batch
-        One input is enough. Leaves of a graph are used as they are, so that the pass can serve
-        for more than this look.
-    watched : context manager
-        Shows every layer's values under ``name@call``.
+        One input is enough.
+    watched : callable
+        ``watched(see)`` is a context in which ``see(name@call, values)`` is called for every layer.
 
     Returns
     -------
-    layers : dict of Layer
-        By name, in the order asked for; ``name@call`` where a module is called several times.
-    output : torch.Tensor, (b, n)
-    values : dict of torch.Tensor
-        Of the layers; both with the graph down to ``point``.
+    dict of str to Layer
+        In the order asked for; ``name@call`` where a module is called several times.
 
     Raises
     ------
@@ -121,9 +114,8 @@ def survey(
             latest[:] = [_Maker(*usual, certain, made)]
 
     def leaf(values: torch.Tensor) -> torch.Tensor:
-        if not values.is_floating_point() or values.requires_grad:
-            return values
-        return values.detach().clone().requires_grad_()
+        copy = values.detach().clone()
+        return copy.requires_grad_() if values.is_floating_point() else copy
 
     point, rows = map_tensors(leaf, point), batch_length(point)
     leaves = [v for v in tensors_of(point) if v.requires_grad]
@@ -155,14 +147,13 @@ def survey(
     if missing:
         raise RetinaCodecError(
             f"layers {missing} were not called in the forward pass (some modules use the weights "
-            "of others without calling them). Explain others."
+            "of others without calling them). Explain other layers."
         )
     named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
-    layers = {
+    return {
         name: _describe(network, layer, found[key], output, leaves, rows)
         for name, (layer, key) in named.items()
     }
-    return layers, output, {name: found[key].values for name, (_, key) in named.items()}
 
 
 def _describe(

@@ -137,9 +137,9 @@ def test_from_the_layer_equals_from_the_input(name: str) -> None:
     torch.manual_seed(0)
     network, x = make().double().eval(), inputs()
     x = x.double() if isinstance(x, torch.Tensor) else x
-    function = HookedFunction(adapt(network, layers, **choices))
+    function = HookedFunction.open(adapt(network, layers, **choices), x)
     plain = function.outputs(x)
-    for layer in function.look(x):
+    for layer in function.survey:
         resumed = FromLayer(function, layer)
         kept = resumed.keep(x)
         torch.testing.assert_close(kept.outputs, plain)
@@ -154,8 +154,7 @@ def test_from_the_layer_equals_from_the_input(name: str) -> None:
 def test_what_lies_below_is_not_run_again() -> None:
     torch.manual_seed(0)
     network, x = SmallResNet().eval(), pictures(16)
-    function, runs = HookedFunction(network), []
-    function.look(x)
+    function, runs = HookedFunction.open(network, x), []
     resumed = FromLayer(function, "stage3.0")
     kept = resumed.keep(x)
     parts = ("stem", "stage1.0.conv1", "stage2.1.conv2", "stage3.0.conv1", "stage3.1.conv1")
@@ -175,8 +174,7 @@ def test_a_block_that_cannot_be_skipped_is_run() -> None:
     """Four repeats of what the block left behind are needed, and only it knows them."""
     torch.manual_seed(0)
     network, x = Hidden().double().eval(), torch.randn(3, 5).double()
-    function = HookedFunction(network, ["first"])
-    function.look(x)
+    function = HookedFunction.open(network, x, ["first"])
     resumed = FromLayer(function, "first")
     kept = resumed.keep(x)
     expected = torch.cat(
@@ -194,8 +192,7 @@ def test_nothing_is_left_on_the_network_after_a_crash() -> None:
     network, x = Chain().eval(), torch.randn(3, 5)
     network.stem.forward = lambda values: nn.Linear.forward(network.stem, values)  # the caller's
     own, before = network.stem.__dict__["forward"], x.clone()
-    function = HookedFunction(network, ["blocks.1"])
-    function.look(x)
+    function = HookedFunction.open(network, x, ["blocks.1"])
     resumed = FromLayer(function, "blocks.1")
     kept = resumed.keep(x)
 
@@ -213,6 +210,6 @@ def test_nothing_is_left_on_the_network_after_a_crash() -> None:
 
 
 def test_an_unknown_layer_is_named() -> None:
-    function = HookedFunction(Chain().eval(), ["stem"])
+    function = HookedFunction.open(Chain().eval(), torch.randn(2, 5), ["stem"])
     with pytest.raises(RetinaCodecError, match="layer must be one of stem; got 'head'"):
-        FromLayer(function, "head").keep(torch.randn(2, 5))
+        FromLayer(function, "head")

@@ -59,7 +59,7 @@ WORDS = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(1)).double(
 def test_heads_before_the_projection_are_those_of_a_loop(first: bool, call: dict) -> None:
     network = Attends(call, batch_first=first).double().eval().requires_grad_(False)
     name = "attention.out_proj"
-    function = HookedFunction(adapt(network, name, hook="input"))
+    function = HookedFunction.open(adapt(network, name, hook="input"), WORDS)
     seen = function(WORDS, SQUARE)
     expected = heads_by_hand(network.attention, WORDS).requires_grad_()
     torch.testing.assert_close(seen.activation[name], expected.detach())
@@ -87,7 +87,7 @@ def test_heads_before_the_projection_are_those_of_a_loop(first: bool, call: dict
 def test_looking_at_heads_changes_nothing(call: dict[str, Any], options: dict[str, Any]) -> None:
     network = Attends(call, **options).double().eval()
     plain = network(WORDS)
-    function = HookedFunction(adapt(network, "attention.out_proj", hook="input"))
+    function = HookedFunction(adapt(network, "attention.out_proj", hook="input"), {})
     torch.testing.assert_close(function.outputs(WORDS), plain.detach())
     with torch.no_grad(), function.watched(lambda *_: None):
         watched = network(WORDS)
@@ -96,7 +96,7 @@ def test_looking_at_heads_changes_nothing(call: dict[str, Any], options: dict[st
 
 def test_what_is_put_in_place_of_heads_goes_through_the_projection() -> None:
     network = Attends(batch_first=True).double().eval().requires_grad_(False)
-    function = HookedFunction(adapt(network, "attention.out_proj", hook="input"))
+    function = HookedFunction.open(adapt(network, "attention.out_proj", hook="input"), WORDS)
     units = torch.randn(3, 5, 8).double()
     value, gradient = function.above("attention.out_proj", units, WORDS, Sum())
     out = network.attention.out_proj
@@ -124,8 +124,8 @@ def test_sums_before_and_after_the_projection_are_equal(method: Method) -> None:
 def test_the_fast_path_is_off_within_and_as_it_was_afterwards() -> None:
     """In one fused step no module of the block would be called."""
     network = TorchViT().requires_grad_(False)
-    function = HookedFunction(adapt(network, ["mlp", "attention"]))
     pictures = torch.randn(2, 3, 12, 12)
+    function = HookedFunction.open(adapt(network, ["mlp", "attention"]), pictures)
     for enabled in (True, False):
         torch.backends.mha.set_fastpath_enabled(enabled)
         try:
@@ -147,10 +147,10 @@ def test_other_attentions_and_errors_pass_through() -> None:
 
     network = Two().double().eval().requires_grad_(False)
     name = "two.attention.out_proj"
-    seen = HookedFunction(adapt(network, name, hook="input")).activations(WORDS)
+    seen = HookedFunction.open(adapt(network, name, hook="input"), WORDS).activations(WORDS)
     torch.testing.assert_close(seen[name], heads_by_hand(network.two.attention, network.one(WORDS)))
     with pytest.raises(RetinaCodecError, match=r"were not called .* weights of others"):
-        HookedFunction(adapt(network, name)).activations(WORDS)  # its output is seen nowhere
+        HookedFunction.open(adapt(network, name), WORDS)  # its output is seen nowhere
 
 
 def test_an_attention_without_a_batch_is_refused() -> None:
@@ -164,4 +164,4 @@ def test_an_attention_without_a_batch_is_refused() -> None:
 
     network = Alone().double().eval()
     with pytest.raises(RetinaCodecError, match="must be given a batch"):
-        HookedFunction(adapt(network, "attention.out_proj", hook="input")).activations(WORDS)
+        HookedFunction.open(adapt(network, "attention.out_proj", hook="input"), WORDS)

@@ -16,7 +16,7 @@ from retina_codec.methods.base import Method
 from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad, SmoothGrad
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.adapter import adapt
-from retina_codec.probing.borrowed import working_network
+from retina_codec.networks.borrowed import borrow
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.points import Evaluation
 from retina_codec.reductions import AllUnits
@@ -42,7 +42,7 @@ def chain(*, inplace: bool = False, seed: int = 0) -> nn.Sequential:
 def evaluate(
     network: nn.Module, x: Any, layers: Any = "*", target: Any = SQUARE, **choices: Any
 ) -> Evaluation:
-    return HookedFunction(adapt(network, layers, **choices))(x, target)
+    return HookedFunction.open(adapt(network, layers, **choices), x)(x, target)
 
 
 def by_hand(below: Callable[..., Any], above: Callable[..., Any], x: torch.Tensor) -> tuple:
@@ -67,7 +67,7 @@ def test_values_and_gradients_of_all_layers_in_one_pass(inplace: bool) -> None:
         below, above = plain[: cut + 1], plain[cut + 1 :]
         check(found, str(cut), by_hand(below, above, x))
     torch.testing.assert_close(found.value, SQUARE(plain(x)))
-    kept = HookedFunction(network, ["*"]).activations(x)
+    kept = HookedFunction.open(network, x, ["*"]).activations(x)
     for cut in range(5):
         torch.testing.assert_close(kept[str(cut)], plain[: cut + 1](x))
 
@@ -75,7 +75,7 @@ def test_values_and_gradients_of_all_layers_in_one_pass(inplace: bool) -> None:
 def test_derivatives_along_a_direction_are_those_of_differences() -> None:
     for inplace in (False, True):
         network, x, way = chain(inplace=inplace), torch.randn(3, 4).double(), torch.randn(3, 4)
-        function = HookedFunction(network, ["*"])
+        function = HookedFunction.open(network, x, ["*"])
         found = function.along(x, way.double(), SQUARE)
         step = 1e-6 * way
         up, down = function.activations(x + step), function.activations(x - step)
@@ -334,8 +334,8 @@ def test_no_step_of_a_single_precision_run_is_in_double(method: Method) -> None:
         nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5)
     ).eval()
     x = torch.randn(2, 1, 6, 6)
-    with working_network(network, None, None), SeesFloat64() as mode:
-        method.explain(HookedFunction(network, ["0", "2"]), SQUARE, x)
+    with borrow(network), SeesFloat64() as mode:
+        method.explain(HookedFunction.open(network, x, ["0", "2"]), SQUARE, x)
     assert not mode.found
     if not isinstance(method, SmoothGrad | ActNormGrad) and getattr(method, "path", "") != "hidden":
         weights = torch.rand(3, dtype=torch.float64).numpy()
@@ -365,9 +365,8 @@ class Counted(nn.Module):
 def test_one_pass_back_per_point_that_ends_at_the_lowest_layer() -> None:
     below, above = Counted(), Counted()
     network = nn.Sequential(nn.Linear(4, 5), below, nn.Linear(5, 5), above, nn.Linear(5, 2))
-    function = HookedFunction(adapt(network.double().eval(), ["2", "4"]))
     x = torch.randn(3, 4).double()
-    function.look(x)
+    function = HookedFunction.open(network.double().eval(), x, ["2", "4"])
     for counted in (below, above):
         counted.forward_count = counted.backward_count = 0
     IntegratedGradients(7).explain(function, Sum(), x)
@@ -570,11 +569,11 @@ def test_batch_norm_lent_out_is_still_batch_norm() -> None:
     network, x, way = norms(), torch.randn(3, 2, 5, 5).double(), torch.randn(3, 2, 5, 5).double()
     layers = ["0", "1", "3", "4", "6", "7"]
     network.requires_grad_(False)
-    expected = HookedFunction(network, layers).along(x, way, SQUARE)
+    expected = HookedFunction.open(network, x, layers).along(x, way, SQUARE)
     plain = nn.BatchNorm2d.forward
-    with working_network(network, None, None) as lent_out:
+    with borrow(network) as lent_out:
         assert getattr(network[1].forward, "__func__", None) is not plain
-        found = HookedFunction(lent_out, layers).along(x, way, SQUARE)
+        found = HookedFunction.open(lent_out, x, layers).along(x, way, SQUARE)
     assert torch.equal(found.value, expected.value)
     for name in layers:
         torch.testing.assert_close(found.gradient[name], expected.gradient[name])
@@ -585,7 +584,7 @@ def test_batch_norm_lent_out_is_still_batch_norm() -> None:
 def test_batch_norm_keeps_nothing_but_its_scale() -> None:
     network, kept = norms(), []
     x = torch.randn(3, 2, 5, 5).double().requires_grad_()
-    with working_network(network, None, None) as lent_out:
+    with borrow(network) as lent_out:
         first = lent_out[0](x)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: kept.append(t.numel()) or t, lambda t: t
@@ -598,7 +597,7 @@ def test_batch_norm_keeps_nothing_but_its_scale() -> None:
 def test_batch_norm_without_running_statistics_keeps_its_own_way() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False))
     x = torch.randn(5, 4)
-    with working_network(network.eval(), None, None) as lent_out:
+    with borrow(network.eval()) as lent_out:
         assert "forward" not in lent_out[1].__dict__
         torch.testing.assert_close(lent_out(x), network(x))
 
@@ -678,8 +677,6 @@ def test_what_cannot_be_explained_is_refused() -> None:
     network = nn.Sequential(nn.Identity(), nn.Embedding(4, 2), nn.Flatten(), nn.Linear(6, 2))
     with pytest.raises(RetinaCodecError, match=r"'0' must give floating values .*torch.int64"):
         evaluate(network, x, "0", target=Sum())
-    with pytest.raises(RetinaCodecError, match=r"call look\(point\) first"):
-        _ = HookedFunction(network, ["3"]).layers
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     with pytest.raises(RetinaCodecError, match=r"does not depend on layers \['0', '1'\]"):
         evaluate(network, torch.zeros(2, 3), target=lambda y: y.detach().sum(1))
@@ -689,7 +686,7 @@ def test_what_cannot_be_explained_is_refused() -> None:
 
 def test_units_put_in_place_of_a_layer() -> None:
     network, x = chain(inplace=True), torch.randn(3, 4).double()
-    function = HookedFunction(network, ["*"])
+    function = HookedFunction.open(network, x, ["*"])
     units = torch.randn(3, 5).double()
     value, gradient = function.above("1", units, x, SQUARE)
     expected = by_hand(lambda _: units, chain()[2:], x)
@@ -706,7 +703,7 @@ def test_the_retina_through_hooks_agrees_with_its_parts() -> None:
     torch.testing.assert_close(found.activation["conv1"], first)
     step = torch.zeros_like(first)
     step[1, 0, 2, 3] = 1e-6
-    function = HookedFunction(network)
+    function = HookedFunction.open(network, x)
     up, down = (function.above("conv1", first + s, x, SQUARE)[0] for s in (step, -step))
     assert float((up - down)[1] / 2e-6) == pytest.approx(
         float(found.gradient["conv1"][1, 0, 2, 3]), rel=1e-5

@@ -10,8 +10,11 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import adapt
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
-from retina_codec.probing.interventions import perturb
+from retina_codec.networks.retina.prediction import open_windows
+from retina_codec.probing.interventions import Silencing, perturb, silenced_rates
+from retina_codec.probing.retina.hidden import HiddenLayers
 from tests.reference.control import held_back
+from tests.small import small_network, small_recording
 
 
 def linear() -> nn.Sequential:
@@ -36,14 +39,14 @@ def some_masks(count: int, channels: int) -> np.ndarray:
     return masks
 
 
-@pytest.mark.parametrize("fill", [0.0, 0.7, "mean"])
-def test_a_linear_network_loses_what_the_channel_added(fill) -> None:
+@pytest.mark.parametrize("held_at", [0.0, 0.7, "mean"])
+def test_a_linear_network_loses_what_the_channel_added(held_at) -> None:
     network, x = linear(), torch.randn(7, 3).double()
-    found = perturb(network, x, "0", np.vstack([np.ones(5), 1 - np.eye(5)]), fill=fill)
+    found = perturb(network, x, "0", np.vstack([np.ones(5), 1 - np.eye(5)]), held_at=held_at)
     h = network[0](x).detach().numpy()
     weight = network[1].weight.detach().numpy()
     whole = network(x).detach().numpy()
-    level = h.mean(0) if fill == "mean" else np.full(5, fill)
+    level = h.mean(0) if held_at == "mean" else np.full(5, held_at)
     np.testing.assert_allclose(found["unperturbed"], whole)
     np.testing.assert_allclose(found["output"][0], whole)
     for channel in range(5):
@@ -58,10 +61,10 @@ def test_equals_the_slow_second_form(layer, batch_size) -> None:
     module = network.get_submodule(layer)
     channels = {"stage1.0": 4, "stage2.1.norm1": 6, "stage4.1": 8}[layer]
     masks = some_masks(6, channels)
-    found = perturb(network, x, layer, masks, fill=0.3, batch_size=batch_size)
+    found = perturb(network, x, layer, masks, held_at=0.3, batch_size=batch_size)
     assert found.attrs["resumed"] == 1
     for row, keep in enumerate(masks):
-        expected = held_back(network, module, x, keep, fill=0.3)
+        expected = held_back(network, module, x, keep, held_at=0.3)
         np.testing.assert_allclose(found["output"][row], expected, rtol=1e-9)
     assert np.ptp(found["output"].values, axis=0).max() > 1e-3
 
@@ -133,10 +136,27 @@ def test_equal_sets_are_run_once_and_labels_travel() -> None:
         ({"masks": np.full((1, 5), 2.0)}, r"in \[0, 1\]; got 2 to 2"),
         ({"masks": np.full((1, 5), np.nan)}, "got nan to nan"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"fill": "median"}, "fill must be a number or 'mean'; got 'median'"),
+        ({"held_at": "median"}, "held_at must be a number or 'mean'; got 'median'"),
     ],
 )
 def test_bad_input_is_named(change, message) -> None:
     given = {"layer": "0", "masks": np.ones((1, 5))} | change
     with pytest.raises(RetinaCodecError, match=message):
         perturb(linear(), torch.ones(2, 3).double(), **given)
+
+
+def test_silencing_in_the_retina_is_the_same_intervention() -> None:
+    """Cut rectified channels by the fast way, and hold them at 0 by the way for any network."""
+    network = small_network()
+    split = small_recording(network, bins=40)["test"]
+    windows = torch.cat([batch for _, batch in open_windows(network, split)[1].batches(64, "cpu")])
+    cuts = [Silencing("conv1", (1,)), Silencing("conv1", (3, 0), 0.4), Silencing("conv2", (0, 2))]
+    plain, *cut = silenced_rates(HiddenLayers(network), windows, cuts, {})
+    torch.testing.assert_close(plain, network(windows).detach(), rtol=1e-4, atol=1e-3)
+    for silencing, found in zip(cuts, cut, strict=True):
+        masks = np.ones((1, 4))
+        masks[0, list(silencing.channels)] -= silencing.strength
+        layer = {"conv1": "relu1", "conv2": "relu2"}[silencing.layer]
+        expected = perturb(network, windows, layer, masks, progress=False)["output"][0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+        assert float((found - plain).abs().max()) > 0.1

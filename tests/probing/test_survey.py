@@ -9,12 +9,12 @@ from torch import nn
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import adapt
 from retina_codec.probing.hooks import HookedFunction
-from retina_codec.probing.survey import Layer
+from retina_codec.probing.survey import Layer, survey
 from tests.contributions.tiny import HISTORY, tiny_retina
 
 
 def look(network: nn.Module, inputs: Any, layers: Any = "*", **choices: Any) -> dict[str, Layer]:
-    return HookedFunction(adapt(network.eval(), layers, **choices)).look(inputs)
+    return HookedFunction.open(adapt(network.eval(), layers, **choices), inputs).survey
 
 
 class Flat(nn.Module):
@@ -218,7 +218,8 @@ class Tokens(nn.Module):
 
 def test_for_token_numbers_the_embeddings_stand_for_the_input() -> None:
     inputs = {"ids": torch.tensor([[1, 2, 3]]), "mask": torch.ones(1, 3, dtype=torch.int64)}
-    found = look(Tokens(), inputs)
+    network = adapt(Tokens().eval(), "*")
+    found = survey(network, inputs, HookedFunction(network, {}).watched)
     assert {name: layer.cuts for name, layer in found.items()} == {
         "words": False, "places": False, "mix": False, "last": True,
     }  # fmt: skip

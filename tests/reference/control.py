@@ -4,14 +4,14 @@ import numpy as np
 import torch
 
 
-def held_back(network, module, x, keep, axis=1, fill=0.0):
+def held_back(network, module, x, keep, axis=1, held_at=0.0):
     """Outputs (b, n) of a network whose module's output keeps ``keep`` (c,) of every channel."""
 
     def change(_module, _inputs, output):
         parts = []
         for channel, share in enumerate(keep):
             one = output.select(axis, channel)
-            parts.append(float(share) * one + (1 - float(share)) * fill)
+            parts.append(float(share) * one + (1 - float(share)) * held_at)
         return torch.stack(parts, axis)
 
     handle = module.register_forward_hook(change)

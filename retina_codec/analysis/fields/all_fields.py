@@ -189,7 +189,7 @@ class _Worker:
         found: list[Arrays] = []
         for first in self._first_layer(number):
             with torch.no_grad():
-                seen = self.fields.look(first)
+                seen = self.fields.evaluate(first)
                 gradient = self.fields.descend(seen)[:, :, 0]
                 image, course, explained, mean = self.fields.products(gradient, self.rank)
             values = (image, course, explained, mean, seen.rate)

@@ -1,15 +1,9 @@
-"""What the cells of a network would do without some of its hidden channels.
-
-Why this file exists: a hypothesis says what happens when an interneuron is silenced, and the
-network's answer is a prediction that an experiment can refute. Which channels stand for which
-interneuron is not decided here.
+"""Predict the rates of all cells while hidden channels of the network are silenced.
 
 Notation: b windows, c channels, n cells.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,54 +11,16 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.prediction import open_windows
-from retina_codec.probing.retina.hidden import HiddenLayers
+from retina_codec.probing.interventions import Silencing, silenced_rates
+from retina_codec.probing.retina.hidden import LAYERS, HiddenLayers
 from retina_codec.progress import progress_bar
 
-__all__ = ["Silencing", "first_activation", "in_blocks", "second_activation", "silence_channels"]
+__all__ = ["RestingAt", "in_blocks", "silence_channels"]
 
-Baseline = Literal["grey", "zero"]
-
-
-LAYERS = ("conv1", "conv2")
-
-
-@dataclass(frozen=True)
-class Silencing:
-    """Channels of one layer whose output is cut together.
-
-    Parameters
-    ----------
-    layer : {"conv1", "conv2"}
-    channels : tuple of int
-        Distinct; at least one.
-    strength : float
-        Part of the output that is cut, in (0, 1]; 1 cuts all of it.
-
-    Raises
-    ------
-    RetinaCodecError
-        If one of these does not hold.
-    """
-
-    layer: str
-    channels: tuple[int, ...]
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a network."""
-        if self.layer not in LAYERS:
-            raise RetinaCodecError(
-                f"layer must be one of {', '.join(LAYERS)}; got {self.layer!r}. The channels of "
-                "the last layer are ganglion cells: there is nothing to silence before them."
-            )
-        if not self.channels or len(set(self.channels)) != len(self.channels):
-            raise RetinaCodecError(
-                f"channels must be distinct and at least one; got {self.channels}."
-            )
-        if not 0 < self.strength <= 1:
-            raise RetinaCodecError(f"strength must lie in (0, 1]; got {self.strength}. Use 1.")
+RestingAt = Literal["grey", "zero"]
 
 
 def silence_channels(
@@ -73,7 +29,7 @@ def silence_channels(
     silencings: Sequence[Silencing],
     *,
     block: float = 1.0,
-    baseline: Baseline = "grey",
+    held_at: RestingAt = "grey",
     batch_size: int = 128,
     device: str | torch.device | None = None,
     progress: bool | None = None,
@@ -82,19 +38,19 @@ def silence_channels(
 
     With a the rectified output of a channel, at every place of its map:
     ``a → a − strength (a − a⁰)``, where a⁰ is the channel's output to lasting mean grey
-    (``baseline="grey"``: what the channel says beyond its rest is cut, as when an interneuron
+    (``held_at="grey"``: what the channel says beyond its rest is cut, as when an interneuron
     rests) or 0 (``"zero"``). Everything above the layer then follows from the network.
 
     Parameters
     ----------
     network : RetinaCNN
-        Used in evaluation mode, left in the mode and on the device it had.
+        Left as it was.
     split : xr.Dataset or node of a recording
         With ``stimulus`` (time, y, x), raw intensities, read in chunks.
     silencings : sequence of Silencing
     block : float
         s. Rates are averaged over blocks of this length; one bin keeps every bin.
-    baseline : {"grey", "zero"}
+    held_at : {"grey", "zero"}
     batch_size : int
         Windows at a time.
     device : str or torch.device, optional
@@ -114,7 +70,7 @@ def silence_channels(
         If the split does not fit the network, a channel does not exist, or the split is shorter
         than a block.
     """
-    _check(network, silencings, baseline)
+    _check(network, silencings, held_at)
     _, windows = open_windows(network, split)
     per_block = round(block * network.frame_rate)
     blocks = len(windows) // max(per_block, 1)
@@ -126,9 +82,9 @@ def silence_channels(
     # single bins are not summed: half the memory, the same numbers
     kind = np.float32 if per_block == 1 else np.float64
     sums = np.zeros((1 + len(silencings), blocks, len(network.cells)), dtype=kind)
-    with evaluating(network, device) as place, torch.no_grad():
-        layers = HiddenLayers(network)
-        rest = _rest(layers, place) if baseline == "grey" else {}
+    with borrow(network, device) as module, torch.no_grad():
+        layers, place = HiddenLayers(module), reference_parameter(module).device
+        rest = layers.grey() if held_at == "grey" else {}
         steps = progress_bar(
             windows.batches(batch_size, place),
             description="silencing",
@@ -138,7 +94,7 @@ def silence_channels(
         for part, batch in steps:
             number = np.arange(part.start, part.stop) // per_block
             kept = number < blocks
-            for row, rates in enumerate(_rates(layers, batch, silencings, rest)):
+            for row, rates in enumerate(silenced_rates(layers, batch, silencings, rest)):
                 np.add.at(sums[row], number[kept], rates.cpu().numpy().astype(kind)[kept])
     means = sums if per_block == 1 else sums / per_block
     return xr.Dataset(
@@ -155,7 +111,7 @@ def silence_channels(
             "cell": list(network.cells),
             "type": ("cell", list(network.cell_types)),
         },
-        attrs={"baseline": baseline, "block": per_block / network.frame_rate},
+        attrs={"held_at": held_at, "block": per_block / network.frame_rate},
     )
 
 
@@ -198,82 +154,14 @@ def in_blocks(answer: xr.Dataset, block: float) -> xr.Dataset:
     return kept.map(averaged, keep_attrs=True).assign_attrs(answer.attrs | {"block": size * step})
 
 
-def first_activation(network: RetinaCNN, windows: torch.Tensor) -> torch.Tensor:
-    """Return the normalised output of the first convolution before its rectifier, (b, c, y, x)."""
-    found: torch.Tensor = network.norm1(network.conv1(windows))
-    return found
-
-
-def second_activation(network: RetinaCNN, first: torch.Tensor) -> torch.Tensor:
-    """Return that of the second convolution, from the rectified first, (b, c, y, x)."""
-    found: torch.Tensor = network.norm2(network.conv2(first))
-    return found
-
-
-@contextmanager
-def evaluating(
-    network: RetinaCNN, device: str | torch.device | None = None
-) -> Iterator[torch.device]:
-    """Put a network into evaluation mode on a device, and back afterwards."""
-    home, training = next(network.parameters()).device, network.training
-    place = torch.device(device) if device is not None else home
-    try:
-        network.to(place).eval()
-        yield place
-    finally:
-        network.to(home).train(training)
-
-
-def _rates(
-    layers: HiddenLayers,
-    windows: torch.Tensor,
-    silencings: Sequence[Silencing],
-    rest: dict[str, torch.Tensor],
-) -> Iterator[torch.Tensor]:
-    """Rates of the whole network, then of every silencing, (b, n) each."""
-    first = torch.relu(layers.first(windows))
-    before = layers.second(first)
-    second = torch.relu(before)
-    yield layers.rates(second)
-    for silencing in silencings:
-        if silencing.layer == "conv1":
-            # the second layer is affine in the first: only what is cut passes through it again
-            step = layers.change_of_second(silencing.channels, _lost(first, silencing, rest))
-            yield layers.rates(torch.relu(before + step))
-        else:
-            cut = second.clone()
-            cut[:, list(silencing.channels)] += _lost(second, silencing, rest)
-            yield layers.rates(cut)
-
-
-def _lost(
-    values: torch.Tensor, silencing: Silencing, rest: dict[str, torch.Tensor]
-) -> torch.Tensor:
-    """Change of the silenced channels on their way towards rest, (b, channel named, y, x)."""
-    chosen = values[:, list(silencing.channels)]
-    if silencing.layer in rest:
-        return silencing.strength * (rest[silencing.layer][list(silencing.channels)] - chosen)
-    return -silencing.strength * chosen
-
-
-def _rest(layers: HiddenLayers, place: torch.device) -> dict[str, torch.Tensor]:
-    """Rectified maps of both layers to lasting mean grey, (c, y, x) each."""
-    network = layers.network
-    kind = next(network.parameters()).dtype
-    grey = torch.zeros(1, network.history, *network.frame_shape, dtype=kind, device=place)
-    first = torch.relu(layers.first(grey))
-    second = torch.relu(layers.second(first))
-    return {"conv1": first[0], "conv2": second[0]}
-
-
-def _check(network: RetinaCNN, silencings: Sequence[Silencing], baseline: str) -> None:
+def _check(network: RetinaCNN, silencings: Sequence[Silencing], held_at: str) -> None:
     if not isinstance(network, RetinaCNN):
         raise RetinaCodecError(
             "channels can be silenced in a RetinaCNN, whose layers are known; got "
             f"{type(network).__name__}. Load or fit one."
         )
-    if baseline not in ("grey", "zero"):
-        raise RetinaCodecError(f"baseline must be 'grey' or 'zero'; got {baseline!r}.")
+    if held_at not in ("grey", "zero"):
+        raise RetinaCodecError(f"held_at must be 'grey' or 'zero'; got {held_at!r}.")
     if not silencings:
         raise RetinaCodecError("silencings must hold at least one; got none.")
     for silencing in silencings:

@@ -1,9 +1,4 @@
-"""Networks for images by name, each with the preprocessing that its own library gives it.
-
-Why this file exists: size, crop and normalisation belong to the weights, and a network that is fed
-otherwise is explained on inputs it never saw. No preprocessing is written here for other libraries'
-networks; theirs is taken. It does not read image files (recordings/images.py).
-"""
+"""Load networks for images by name, each with the preprocessing of its own library."""
 
 import difflib
 import json
@@ -22,6 +17,8 @@ from PIL import Image
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.checkpoints import load_network, network_folder
+from retina_codec.networks.pictures.small_resnet import SmallNetwork
 
 __all__ = ["ImageNetwork", "load_image_network"]
 
@@ -33,7 +30,7 @@ SMALL = 32  # px, pictures of the networks of this toolkit
 
 @dataclass(frozen=True, eq=False)
 class ImageNetwork:
-    """A network for images with what belongs to it; made by `load_image_network`."""
+    """A network for images with its preprocessing and classes; made by `load_image_network`."""
 
     module: nn.Module  # in evaluation mode; takes (b, color, y, x)
     preprocess: Callable[[Image.Image], torch.Tensor]  # a picture to (color, y, x); can be pickled
@@ -128,8 +125,6 @@ def load_image_network(
         If the library is not installed (how to get it is said), or does not know the name or the
         weights.
     """
-    from retina_codec.networks.checkpoints import network_folder
-
     text = os.fspath(name)
     library, _, rest = text.partition(":")
     if library in LIBRARIES and rest:
@@ -242,9 +237,12 @@ def _folder(folder: Path, name: str, weights: str | None, seed: int) -> ImageNet
         raise RetinaCodecError(
             f"a folder has its own weights; weights must be 'default', got {weights!r}."
         )
-    from retina_codec.networks.checkpoints import load_network
-
     module = load_network(folder)
+    if not isinstance(module, SmallNetwork):
+        raise RetinaCodecError(
+            f"{folder} must hold a network for images; it holds a {type(module).__name__}. Use "
+            "load_network for it."
+        )
     return ImageNetwork(
         module,
         _Preprocess(_CentreInUnitRange(SMALL)),

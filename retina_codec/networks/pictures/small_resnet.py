@@ -1,13 +1,10 @@
-"""A small residual network for pictures of 32 px.
-
-Why this file exists: it is the convolutional network that the toolkit ships for digit scenes, with
-a module for every place that an analysis may want to read.
+"""A small residual network for pictures of 32 px, with a module at every place worth explaining.
 
 Notation: b pictures, c channels.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -47,7 +44,7 @@ class PictureNorm(nn.Module):
 
 
 class SmallNetwork(nn.Module):
-    """What both networks have: classes, layers, a config and a record of their training."""
+    """Base of the small networks: classes, layers, a config and a record of their training."""
 
     classes: tuple[str, ...]
     layers: tuple[str, ...]
@@ -70,6 +67,16 @@ class SmallNetwork(nn.Module):
         Mean over colours, which differ little; where paths of integration begin.
         """
         return round(float(self.normalisation.mean.mean()), 4)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None
+    ) -> Self:
+        """Build the network that `config` describes, with these weights or fresh ones."""
+        network = cls(**{key: value for key, value in config.items() if key != "kind"})
+        if state is not None:
+            network.load_state_dict(state)
+        return network
 
     def _pictures(self) -> dict[str, Any]:
         return {

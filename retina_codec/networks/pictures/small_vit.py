@@ -1,7 +1,4 @@
-"""A small vision transformer for pictures of 32 px.
-
-Why this file exists: it is the transformer that the toolkit ships for digit scenes. Attention and
-MLP are written out, so that each site of a block is a module that can be read.
+"""A small vision transformer for pictures of 32 px, each site of a block a module of its own.
 
 Notation: b pictures, t tokens, d dimensions, h heads.
 """

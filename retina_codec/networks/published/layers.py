@@ -145,6 +145,8 @@ class LayeredNetwork(nn.Module):
         If a layer is of a kind that is not known.
     """
 
+    kind = "layers"
+
     def __init__(
         self,
         sequence: Sequence[Layer],
@@ -201,7 +203,7 @@ class LayeredNetwork(nn.Module):
     def config(self) -> dict[str, Any]:
         """Return every number needed to build the same network again (JSON types only)."""
         return {
-            "kind": "layers",
+            "kind": self.kind,
             "sequence": self.sequence,
             "cells": list(self.cells),
             "cell_types": list(self.cell_types),

@@ -1,9 +1,6 @@
 """Convolutions of the retina network through the Fourier domain, differentiable in their kernels.
 
-Why this file exists: a kernel of 15 × 15 costs 225 products per place and channel pair in space and
-a few at every frequency. The maps are so small (50 × 50) that the transforms are fastest as
-products with matrices of cosines and sines, which autograd turns round for free. It knows nothing
-of networks or losses.
+The maps are so small (50 × 50) that Fourier transforms are fastest as matrix products.
 
 Notation: b windows, y x places, i channels in, o channels out, fy fx frequencies (fy only the half
 that a real map needs). Maps lie as (y, x, channel, b); a complex number is one more axis of length
@@ -14,7 +11,17 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["FourierConvolution", "FourierGrid", "KernelSpectrum"]
+__all__ = ["FourierConvolution", "FourierGrid", "KernelSpectrum", "inward", "outward"]
+
+
+def inward(values: torch.Tensor) -> torch.Tensor:
+    """``(b, c, y, x)`` to ``(y, x, c, b)``, contiguous; ``(b, n)`` to ``(n, b)``."""
+    return values.T if values.ndim == 2 else values.permute(2, 3, 1, 0).contiguous()
+
+
+def outward(values: torch.Tensor) -> torch.Tensor:
+    """Invert `inward`, as a view."""
+    return values.T if values.ndim == 2 else values.permute(3, 2, 0, 1)
 
 
 class FourierGrid:
@@ -25,16 +32,16 @@ class FourierGrid:
     shape : sequence of int
         Rows and columns of the maps; the transforms have as many points.
     shape_out : sequence of int
-        Rows and columns that are wanted back; for a convolution without padding those that
-        nothing wraps around to, ``shape - kernel + 1``.
+        Rows and columns that are wanted back; for a convolution without padding
+        ``shape - kernel + 1``, where nothing wraps around.
     like : torch.Tensor
-        Gives type and device.
+        Gives dtype and device.
     """
 
     def __init__(self, shape: Sequence[int], shape_out: Sequence[int], like: torch.Tensor) -> None:
         rows, columns = shape
         self.shape, self.shape_out = (rows, columns), (shape_out[0], shape_out[1])
-        self.half = rows // 2 + 1
+        self.half, self.columns = rows // 2 + 1, columns
         along_y, along_x = (_transform(n) for n in shape)  # in double precision, once
         twice = torch.full((self.half,), 2.0 / rows, dtype=torch.float64)
         twice[0] = 1.0 / rows
@@ -48,33 +55,34 @@ class FourierGrid:
             _pairs(back_x).permute(0, 1, 3, 2).flatten(2).flatten(0, 1),  # (2, x) by (fx, 2)
             torch.stack((back_y.real, back_y.imag), 1).flatten(0, 1).T,
         )
-        self._into_y, self._into_x, self._from_x, self._from_y = (
-            m.to(like.dtype).contiguous().to(like.device) for m in matrices
-        )
+        # (fy·2, y), (fx·2, 2·x), (2·x, fx·2), (y, fy·2)
+        self._matrices = [m.to(like.dtype).contiguous().to(like.device) for m in matrices]
 
-    @property
-    def matrices(self) -> tuple[torch.Tensor, ...]:
-        """To frequencies along y and x, and from them along x and y.
-
-        (fy·2, y), (fx·2, 2·x), (2·x, fx·2), (y, fy·2).
-        """
-        return self._into_y, self._into_x, self._from_x, self._from_y
+    def transposed(self) -> "FourierGrid":
+        """Return the grid whose `into` is the transpose of `back`, and the reverse."""
+        turned = object.__new__(FourierGrid)
+        turned.shape, turned.shape_out = self.shape_out, self.shape
+        turned.half, turned.columns = self.half, self.columns
+        turned._matrices = [m.T.contiguous() for m in self._matrices[::-1]]
+        return turned
 
     def into(self, maps: torch.Tensor) -> torch.Tensor:
         """Transform ``(y, x, channel, b)`` to ``(frequency, 2·channel, b)``, (re, im) outermost."""
-        values = self._into_y @ maps.flatten(1)  # (fy·2, x·channel·b)
-        values = torch.matmul(self._into_x, values.view(self.half, 2 * self.shape[1], -1))
-        return values.view(self.half * self.shape[1], -1, maps.shape[-1])
+        into_y, into_x = self._matrices[:2]
+        values = into_y @ maps.flatten(1)  # (fy·2, x·channel·b)
+        values = torch.matmul(into_x, values.view(self.half, 2 * self.shape[1], -1))
+        return values.view(self.half * self.columns, -1, maps.shape[-1])
 
     def back(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Transform ``(frequency, 2·channel, b)`` back to ``(y, x, channel, b)``."""
-        values = torch.matmul(self._from_x, spectrum.view(self.half, 2 * self.shape[1], -1))
-        values = self._from_y @ values.view(2 * self.half, -1)  # (y, x·channel·b)
+        from_x, from_y = self._matrices[2:]
+        values = torch.matmul(from_x, spectrum.view(self.half, 2 * self.columns, -1))
+        values = from_y @ values.view(2 * self.half, -1)  # (y, x·channel·b)
         return values.view(*self.shape_out, -1, spectrum.shape[-1])
 
 
 class KernelSpectrum:
-    """What a kernel does at every frequency, differentiable in the kernel.
+    """A kernel at every frequency, as matrices, differentiable in the kernel.
 
     K(fy, fx) = Σ w(u, v) e^{2πi(fy·u/rows + fx·v/columns)}; the output's transform is Σ_i K X. As a
     real matrix: ``(re, o), (im, o)`` by ``(re, i), (im, i)``.
@@ -82,11 +90,11 @@ class KernelSpectrum:
     Parameters
     ----------
     grid : FourierGrid
-        Of what comes in.
+        Of the input.
     size : int
         Of the kernel.
     like : torch.Tensor
-        Gives type and device.
+        Gives dtype and device.
     """
 
     def __init__(self, grid: FourierGrid, size: int, like: torch.Tensor) -> None:
@@ -123,6 +131,39 @@ class KernelSpectrum:
         return torch.cat((upper, lower), 1)
 
 
+class FourierConvolution:
+    """A convolution without padding and its transpose, by products with cosines and sines.
+
+    ``K ∗ r = I_y I_x K̂ F_x F_y r``: F transforms along y, then x, K̂ mixes channels at every
+    frequency, I transforms back to the places where nothing wraps around.
+
+    Parameters
+    ----------
+    weight : torch.Tensor, (channel out, channel in, k, k)
+    shape : sequence of int
+        Rows and columns of the input.
+    """
+
+    def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
+        size = weight.shape[-1]
+        self.shape_in = (shape[0], shape[1])
+        self.shape_out = (shape[0] - size + 1, shape[1] - size + 1)
+        self._grid = FourierGrid(shape, self.shape_out, weight)
+        self._turned = self._grid.transposed()
+        exact = weight.cpu().double()  # once, on the CPU; some devices have no double precision
+        mix = KernelSpectrum(self._grid, size, exact)(exact)  # (frequency, 2·o, 2·i)
+        self._mix = mix.to(weight.dtype).contiguous().to(weight.device)
+        self._mix_turned = self._mix.mT.contiguous()
+
+    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
+        """Convolve ``(y, x, c, b)``."""
+        return self._grid.back(torch.bmm(self._mix, self._grid.into(maps)))
+
+    def transposed(self, maps: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose: from gradients of the output to gradients of the input."""
+        return self._turned.back(torch.bmm(self._mix_turned, self._turned.into(maps)))
+
+
 def _transform(size: int) -> torch.Tensor:
     """Return the matrix of the discrete Fourier transform, (frequency, place), complex."""
     places = torch.arange(size, dtype=torch.float64)
@@ -135,54 +176,3 @@ def _pairs(matrix: torch.Tensor) -> torch.Tensor:
     real, imaginary = matrix.real, matrix.imag
     upper = torch.stack((real, -imaginary), -2)
     return torch.stack((upper, torch.stack((imaginary, real), -2)), -4)
-
-
-class FourierConvolution:
-    """A convolution without padding and its transpose, by products with cosines and sines.
-
-    ``K ∗ r = I_y I_x K̂ F_x F_y r``: F transform y, then x, K̂ mixes channels at every frequency, I
-    transform back to the places that nothing wraps around to. All are real matrices; real and
-    imaginary part are one more axis of length 2.
-
-    Parameters
-    ----------
-    weight : torch.Tensor, (channel out, channel in, k, k)
-    shape : sequence of int
-        Rows and columns of what comes in.
-    """
-
-    def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
-        rows, columns = shape
-        size = weight.shape[-1]
-        self.shape_in = (rows, columns)
-        self.shape_out = (rows - size + 1, columns - size + 1)
-        exact = weight.cpu().double()  # once, on the CPU; some devices have no double precision
-        grid = FourierGrid(shape, self.shape_out, exact)
-        self._frequencies = (grid.half, columns)
-        into_y, into_x, from_x, from_y = grid.matrices
-        mix = KernelSpectrum(grid, size, exact)(exact)  # (frequency, 2·o, 2·i)
-        self._forward = [
-            m.to(weight.dtype).contiguous().to(weight.device)
-            for m in (into_y, into_x, mix, from_x, from_y)
-        ]
-        self._backward = [m.transpose(-1, -2).contiguous() for m in self._forward[::-1]]
-
-    def __call__(self, maps: torch.Tensor) -> torch.Tensor:
-        """Convolve ``(y, x, c, b)``."""
-        return self._apply(self._forward, maps, self.shape_out)
-
-    def transposed(self, maps: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose: from gradients of the output to gradients of the input."""
-        return self._apply(self._backward, maps, self.shape_in)
-
-    def _apply(
-        self, matrices: list[torch.Tensor], maps: torch.Tensor, shape: tuple[int, int]
-    ) -> torch.Tensor:
-        into_y, into_x, mix, from_x, from_y = matrices
-        windows, (half, columns) = maps.shape[-1], self._frequencies
-        values = into_y @ maps.flatten(1)  # (fy·2, x·c·b)
-        values = torch.matmul(into_x, values.view(half, into_x.shape[1], -1))  # (fy, fx·2, c·b)
-        values = torch.bmm(mix, values.view(half * columns, -1, windows))  # (fy·fx, 2·c, b)
-        values = torch.matmul(from_x, values.view(half, 2 * columns, -1))  # (fy, 2·x, c·b)
-        values = from_y @ values.view(2 * half, -1)  # (y, x·c·b)
-        return values.view(*shape, -1, windows)

@@ -1,12 +1,9 @@
 """The three-layer convolutional network of the retina (Maheswaranathan et al. 2023).
 
-Why this file exists: it is the network that a retina lab fits and that the toolkit explains.
-It is not the reader of the published checkpoint files, nor the training loop.
-
 Notation: b windows, l lags (oldest frame first), y x pixels, n cells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +24,7 @@ __all__ = ["Normalisation", "RetinaCNN"]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How raw stimulus intensities become the network's input: ``(intensity - mean) / std``.
+    """Scale of raw stimulus intensities in the network's input: ``(intensity - mean) / std``.
 
     Parameters
     ----------
@@ -104,6 +101,7 @@ class RetinaCNN(nn.Module):
     Maheswaranathan et al. 2023, Neuron 111:2742; McIntosh et al. 2016.
     """
 
+    kind = "RetinaCNN"
     layers = ("conv1", "conv2", "conv3")
 
     def __init__(
@@ -201,11 +199,16 @@ class RetinaCNN(nn.Module):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "RetinaCNN":
-        """Build the network that `config` describes, with fresh weights."""
-        settings = dict(config)
+    def from_config(
+        cls, config: Mapping[str, Any], state: Mapping[str, torch.Tensor] | None = None
+    ) -> "RetinaCNN":
+        """Build the network that `config` describes, with these weights or fresh ones."""
+        settings = {key: value for key, value in config.items() if key != "kind"}
         settings["normalisation"] = Normalisation(**settings["normalisation"])
-        return cls(settings.pop("cells"), settings.pop("locations"), **settings)
+        network = cls(settings.pop("cells"), settings.pop("locations"), **settings)
+        if state is not None:
+            network.load_state_dict(state)
+        return network
 
     def collapse(self) -> "RetinaCNN":
         """Return a copy whose stacked convolutions are plain ones; the outputs are the same."""

@@ -1,8 +1,7 @@
-"""The building blocks of the retina CNN that torch does not have.
+"""Building blocks of the retina networks that torch lacks.
 
-Why this file exists: the published networks use a stacked linear convolution, a normalisation
-with a positive scale, noise in training and one reading per cell. The network that joins them
-stands in maheswaranathan.py.
+A stacked linear convolution, a normalisation with a positive scale, noise in training, and a
+readout at one place per cell.
 
 Notation: b windows, n cells.
 """
@@ -12,7 +11,9 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["GaussianNoise", "Readout", "ScaleShiftNorm", "StackedConv2d"]
+__all__ = ["GaussianNoise", "Readout", "ScaleShiftNorm", "StackedConv2d", "plain_convolution"]
+
+EPS = 1e-3  # added to the variance
 
 
 class StackedConv2d(nn.Sequential):
@@ -94,6 +95,20 @@ class StackedConv2d(nn.Sequential):
         return kernel, bias
 
 
+def plain_convolution(module: nn.Module) -> nn.Conv2d:
+    """Return a convolution, or the one that equals a stack of them.
+
+    Raises
+    ------
+    TypeError
+        If the module is neither.
+    """
+    whole = module.collapse() if isinstance(module, StackedConv2d) else module
+    if not isinstance(whole, nn.Conv2d):
+        raise TypeError(f"a retina network is made of convolutions; got {type(whole).__name__}.")
+    return whole
+
+
 class ScaleShiftNorm(nn.Module):
     """Batch normalisation whose scale cannot change the sign of a channel.
 
@@ -132,8 +147,13 @@ class ScaleShiftNorm(nn.Module):
             self.shift,
             self.training,
             self.momentum,
-            1e-3,
+            EPS,
         )
+
+    def scale_and_shift(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a and b of evaluation mode, ``y = a x + b``, each ``(channel,)``."""
+        scale = self.scale.detach().abs() * torch.rsqrt(self.running_var + EPS)
+        return scale, self.shift.detach() - self.running_mean * scale
 
 
 class GaussianNoise(nn.Module):

@@ -1,4 +1,4 @@
-"""Does this recording fit this network? One check, one message, before any long work."""
+"""Check that a recording fits a network, cut it into windows, and predict rates."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +9,7 @@ import xarray as xr
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import Normalisation
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.windows import StimulusWindows
@@ -18,7 +19,7 @@ __all__ = ["RecordingNetwork", "check_match", "open_windows", "predict_rates"]
 
 @runtime_checkable
 class RecordingNetwork(Protocol):
-    """What a network must know of itself to be run on a recording: `RetinaCNN` and its like."""
+    """Attributes that a network needs to be run on a recording, as a `RetinaCNN` has them."""
 
     @property
     def history(self) -> int:
@@ -158,8 +159,7 @@ def predict_rates(
     Parameters
     ----------
     network : torch.nn.Module
-        A `RetinaCNN`, or another `RecordingNetwork`. Used in evaluation mode, left in the mode
-        and on the device it had.
+        A `RetinaCNN`, or another `RecordingNetwork`. Run in evaluation mode; left as it was.
     split : xr.Dataset or node of a recording
         With ``stimulus`` (time, y, x), read in chunks.
     batch_size : int
@@ -182,24 +182,16 @@ def predict_rates(
     _, windows = open_windows(network, split)
     cells: Any = network.cells
     types: Any = getattr(network, "cell_types", None) or ("unknown",) * len(cells)
-    first = next(network.parameters(), None)
-    home = torch.device("cpu") if first is None else first.device
-    training = network.training
-    place = torch.device(device) if device is not None else home
     rates = np.empty((len(windows), len(cells)), dtype=np.float32)
-    steps = progress_bar(
-        windows.batches(batch_size, place),
-        description="predictions",
-        total=-(-len(windows) // batch_size),
-        progress=progress,
-    )
-    try:
-        network.to(place).eval()
-        with torch.no_grad():
-            for part, batch in steps:
-                rates[part] = network(batch).cpu().numpy()
-    finally:
-        network.to(home).train(training)
+    with borrow(network, device) as module, torch.no_grad():
+        steps = progress_bar(
+            windows.batches(batch_size, reference_parameter(module).device),
+            description="predictions",
+            total=-(-len(windows) // batch_size),
+            progress=progress,
+        )
+        for part, batch in steps:
+            rates[part] = module(batch).cpu().numpy()
     return xr.DataArray(
         rates,
         dims=("time", "cell"),

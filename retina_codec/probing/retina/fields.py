@@ -1,10 +1,7 @@
-"""Receptive fields of the retina network for all cells at once, through its own structure.
+"""Receptive fields of the retina network: gradients of all cells at once.
 
-Why this file exists: one backward pass per cell and time spends almost all its work in the first
-convolution, on pixels that the cell cannot see. Here the gradient goes down to the first layer in
-the cell's sight only, and through the first kernels in the Fourier domain, so that a whole field
-costs a fraction and its best product of space and time needs no whole field. Plain automatic
-differentiation (receptive_fields.py) is its oracle. It reads no results and names no modes.
+The gradient goes down in the sight of each cell only, and through the first kernels in the Fourier
+domain, which costs a fraction of one backward pass per cell.
 
 Notation: e events, n cells, p parts, l lags, c d channels of the first and second layer, s side of
 a cell's sight in the first layer, f frequencies; h output of a convolution, z after its norm.
@@ -17,7 +14,7 @@ import torch
 from torch import nn
 
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.modules import ScaleShiftNorm
+from retina_codec.networks.retina.modules import plain_convolution
 
 __all__ = ["Products", "RetinaFields", "Seen"]
 
@@ -65,10 +62,10 @@ class RetinaFields:
     def __init__(self, network: RetinaCNN) -> None:
         plain = network.collapse()
         self.frame_shape, self.lags = network.frame_shape, network.history
-        self._first, self._second = _convolution(plain.conv1), _convolution(plain.conv2)
+        self._first, self._second = map(plain_convolution, (plain.conv1, plain.conv2))
         self._third = plain.conv3.weight.detach()  # (n, d, k, k)
         norms = (plain.norm1, plain.norm2, plain.norm3)
-        self._scale, self._shift = zip(*map(_scale_and_shift, norms), strict=True)
+        self._scale, self._shift = zip(*(norm.scale_and_shift() for norm in norms), strict=True)
         self.corners = plain.readout.locations
         size, second = self._third.shape[-1], self._second.weight.shape[-1]
         self._sight = (size + second - 1, size)  # of a cell in the first and the second layer
@@ -91,7 +88,7 @@ class RetinaFields:
         kernel = torch.cat((by_real, by_imaginary), 1)  # (f, 2·c, 2·l)
         self._kernels = (kernel * self._weight[:, None, None]).contiguous()
 
-    def look(self, first: torch.Tensor) -> Seen:
+    def evaluate(self, first: torch.Tensor) -> Seen:
         """Evaluate the network from outputs of the first convolution, ``(e, c, row, column)``."""
         with torch.no_grad():
             z = _normal(first, self._scale[0], self._shift[0])
@@ -253,15 +250,3 @@ class RetinaFields:
 
 def _normal(h: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     return h * scale[:, None, None] + shift[:, None, None]
-
-
-def _scale_and_shift(norm: ScaleShiftNorm) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write a norm in evaluation as z = scale·h + shift, each ``(channel,)``."""
-    scale = norm.scale.detach().abs() * torch.rsqrt(norm.running_var + 1e-3)
-    return scale, norm.shift.detach() - norm.running_mean * scale
-
-
-def _convolution(module: nn.Module) -> nn.Conv2d:
-    if not isinstance(module, nn.Conv2d):
-        raise TypeError(f"a collapsed network is made of convolutions; got {type(module).__name__}")
-    return module

@@ -1,8 +1,6 @@
-"""The retina network above its first layer, evaluated with less work and the same result.
+"""Evaluate the retina network above its first layer with less work and the same result.
 
-Why this file exists: a recording is explained through one architecture, whose structure saves most
-of the work. The plain way through hooks (hooked.py) is its oracle. Nothing here chooses a baseline,
-a target or a reduction.
+`HookedFunction` does the same without knowing the network and is the reference in tests.
 
 Notation: b windows, l lags, y x pixels, c channels, n cells; h output of a convolution, z = scale·h
 + shift the same after normalisation, r = relu(z) (softplus for the last layer), F target, g = ∂F/∂.
@@ -19,9 +17,9 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import nn
 
-from retina_codec.networks.retina.fourier import FourierConvolution
+from retina_codec.networks.retina.fourier import FourierConvolution, inward, outward
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.modules import ScaleShiftNorm, StackedConv2d
+from retina_codec.networks.retina.modules import plain_convolution
 from retina_codec.probing.points import Bound, Evaluation, Layers, differentiate
 
 __all__ = ["RetinaFunction"]
@@ -44,7 +42,7 @@ class _Seen(NamedTuple):
 
 
 class RetinaFunction:
-    """The retina network above its first layer, evaluated with less work and the same result.
+    """The retina network above its first layer: a `LayeredFunction` that costs less.
 
     Four facts are used. The first layer is affine, so a straight path of stimuli is a straight path
     of its outputs. Successive windows share all but one frame, so the first layer of a batch is a
@@ -84,8 +82,9 @@ class RetinaFunction:
         self.complete = dict.fromkeys(self.layers, True)
         self._lowest = min(LAYERS.index(name) for name in self.layers)
         norms = (network.norm1, network.norm2, network.norm3)
-        self._scale, self._shift = zip(*map(_scale_and_shift, norms), strict=True)
-        first, second = _plain(network.conv1), _plain(network.conv2)
+        pairs = [[values[:, None] for values in norm.scale_and_shift()] for norm in norms]
+        self._scale, self._shift = zip(*pairs, strict=True)
+        first, second = plain_convolution(network.conv1), plain_convolution(network.conv2)
         third = network.conv3.weight.detach()  # (n, c, k, k)
         self._bias = (_column(first), _column(second), _column(network.conv3))
         places, size, reach = network.readout.locations, third.shape[-1], second.kernel_size[0] - 1
@@ -107,7 +106,7 @@ class RetinaFunction:
         """Return the output of the first layer, whole maps ``(b, channel, row, column)``."""
         with torch.no_grad():
             if self._kernel is None or len(inputs) < RUN:
-                return _outward(_inward(self.network.first_layer(inputs)))
+                return outward(inward(self.network.first_layer(inputs)))
             frames = torch.cat((inputs[0], inputs[1:, -1]))  # (b + l - 1, y, x)
             return self._first_layer_of_frames(frames, self._kernel)
 
@@ -130,23 +129,23 @@ class RetinaFunction:
         maps = torch.fft.irfft2(product, s=network.frame_shape)  # (b, c, y, x)
         # What wraps around lies outside the valid part.
         rows, columns = (n - network.kernel_sizes[0] + 1 for n in network.frame_shape)
-        return _outward(_inward(maps[..., :rows, :columns]).add_(self._bias[0]))
+        return outward(inward(maps[..., :rows, :columns]).add_(self._bias[0]))
 
     # One point.
 
     def outputs(self, point: torch.Tensor) -> torch.Tensor:
         """Return the rates, ``(b, cell)`` Hz, without a graph."""
         with torch.no_grad():
-            return _outward(self._climb("conv1", self._in_sight(point))["conv3"].r).contiguous()
+            return outward(self._climb("conv1", self._in_sight(point))["conv3"].r).contiguous()
 
     def activations(self, point: torch.Tensor) -> Layers:
         """Return the output of every layer, whole maps, without a graph."""
         with torch.no_grad():
-            maps, seen = _inward(point), {"conv1": point}
+            maps, seen = inward(point), {"conv1": point}
             for number, layer in ((1, self._whole_second), (2, self._whole_third)):
                 if any(LAYERS.index(name) >= number for name in self.layers):
                     maps = layer(self._normal(number - 1, maps).relu_()).add_(self._bias[number])
-                    seen[LAYERS[number]] = _outward(maps)
+                    seen[LAYERS[number]] = outward(maps)
         return {name: seen[name] for name in self.layers}
 
     def __call__(self, point: torch.Tensor, target: Bound) -> Evaluation:
@@ -162,9 +161,9 @@ class RetinaFunction:
             tangents, way = {}, self._in_sight(direction)
             for number, name in enumerate(LAYERS):
                 way = way if number == 0 else self._linear(number, way)
-                tangents[name] = _outward(way)
+                tangents[name] = outward(way)
                 way = way * self._slope(number, seen[name].z) * self._scale[number]
-            slope = (pull * _outward(way)).sum(1)
+            slope = (pull * outward(way)).sum(1)
             kept = {name: tangents[name] for name in self.layers}
         return replace(here, tangent=kept, value_tangent=slope)
 
@@ -174,16 +173,16 @@ class RetinaFunction:
         """Put ``units``, as evaluations hold them, in place of a layer; value and gradient."""
         del point  # every path crosses the layer
         with torch.no_grad():
-            seen = self._climb(name, _inward(units))
-            value, pull = _pull(_outward(seen["conv3"].r), target, self.layers)
+            seen = self._climb(name, inward(units))
+            value, pull = _pull(outward(seen["conv3"].r), target, self.layers)
             return value, self._descend(pull, seen, name)[name]
 
     def _evaluate(self, seen: dict[str, _Seen], target: Bound) -> tuple[Evaluation, torch.Tensor]:
         """Return the evaluation and ∂F/∂rates, ``(b, cell)``."""
-        rates = _outward(seen["conv3"].r).contiguous()
+        rates = outward(seen["conv3"].r).contiguous()
         value, pull = _pull(rates, target, self.layers)
         gradients = self._descend(pull, seen, LAYERS[self._lowest])
-        shown = {name: _outward(seen[name].h) for name in self.layers}
+        shown = {name: outward(seen[name].h) for name in self.layers}
         return Evaluation(value, rates, shown, {n: gradients[n] for n in self.layers}), pull
 
     def _climb(self, lowest: str, units: torch.Tensor) -> dict[str, _Seen]:
@@ -199,11 +198,11 @@ class RetinaFunction:
 
     def _descend(self, pull: torch.Tensor, seen: dict[str, _Seen], lowest: str) -> Layers:
         """Go from ∂F/∂rates down to a layer; returns its gradient and those above."""
-        gradients, gradient = {}, _inward(pull)
+        gradients, gradient = {}, inward(pull)
         for number in range(2, LAYERS.index(lowest) - 1, -1):
             name = LAYERS[number]
             inner = gradient * self._slope(number, seen[name].z) * self._scale[number]
-            gradients[name] = _outward(inner)
+            gradients[name] = outward(inner)
             if name != lowest:
                 gradient = self._transposed(number, inner)
         return gradients
@@ -260,7 +259,7 @@ class RetinaFunction:
                     in_first.addcmul_(gradient, self._rise_on_line(first, way, number, steps))
         found = {"conv1": in_first, "conv2": in_second, "conv3": in_third}
         at_end = replace(at_end, activation=self.activations(end))
-        return {name: _outward(found[name]) for name in self.layers}, at_end, at_begin
+        return {name: outward(found[name]) for name in self.layers}, at_end, at_begin
 
     def _trapezoid(self, z: torch.Tensor, begins: int, target: Bound) -> "_Top":
         """Contributions ``(n, b)`` of the third layer and ∂F/∂h there at every node."""
@@ -269,9 +268,9 @@ class RetinaFunction:
         for node in range(len(z) - 1, -1, -1):  # the target decides at the end
             here = z[node] if node else z[0, :, :begins]
             rates = self.network.softplus(here)
-            value, pull = _pull(_outward(rates).contiguous(), target, self.layers)
-            ends.append(Evaluation(value, _outward(rates).contiguous(), {}, {}))
-            gradient = _inward(pull) * here.sigmoid()
+            value, pull = _pull(outward(rates).contiguous(), target, self.layers)
+            ends.append(Evaluation(value, outward(rates).contiguous(), {}, {}))
+            gradient = inward(pull) * here.sigmoid()
             total.addcmul_(gradient, _change(z, node), value=0.5)
             pulls.append(gradient * self._scale[2])
         return _Top(total, pulls[::-1], ends[0], ends[-1])
@@ -285,9 +284,9 @@ class RetinaFunction:
         ends, pulls = [], []
         for place in range(len(z) - 1, -1, -1):  # the target decides at the end
             here = rates[place] if place else rates[0, :, :begins]
-            value, pull = _pull(_outward(here).contiguous(), target, self.layers)
-            ends.append(Evaluation(value, _outward(here).contiguous(), {}, {}))
-            pulls.append(_inward(pull).expand_as(z[0]))
+            value, pull = _pull(outward(here).contiguous(), target, self.layers)
+            ends.append(Evaluation(value, outward(here).contiguous(), {}, {}))
+            pulls.append(inward(pull).expand_as(z[0]))
         pull = torch.stack(pulls[::-1])
         total = ((pull[1:] + pull[:-1]) * (rates[1:] - rates[:-1])).sum(0) / 2
         inner = pull * z.sigmoid() * self._scale[2]
@@ -319,7 +318,7 @@ class RetinaFunction:
 
     def _in_sight(self, maps: torch.Tensor) -> torch.Tensor:
         rows, columns = self._sight
-        return _inward(maps[..., rows, columns])
+        return inward(maps[..., rows, columns])
 
     def _normal(self, number: int, h: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self._shift[number], h, self._scale[number])
@@ -339,7 +338,7 @@ class RetinaFunction:
 
 
 class _Top(NamedTuple):
-    """What the layers below need of the last one."""
+    """Results of the last layer that the layers below need."""
 
     contribution: torch.Tensor  # (n, b)
     pulls: list[torch.Tensor]  # ∂F/∂h, (n, b) or (n, 1), at nodes or in steps
@@ -384,32 +383,8 @@ def _reading_matrix(
     return matrix.flatten(0, 2)
 
 
-def _scale_and_shift(norm: ScaleShiftNorm) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a normalisation in evaluation mode as z = scale·h + shift, each ``(c, 1)``."""
-    scale = norm.scale.detach().abs() * torch.rsqrt(norm.running_var + 1e-3)
-    shift = norm.shift.detach() - norm.running_mean * scale
-    return scale[:, None], shift[:, None]
-
-
-def _plain(convolution: nn.Module) -> nn.Conv2d:
-    whole = convolution.collapse() if isinstance(convolution, StackedConv2d) else convolution
-    if not isinstance(whole, nn.Conv2d):
-        raise TypeError(f"a retina network is made of convolutions; got {type(whole).__name__}.")
-    return whole
-
-
 def _column(convolution: nn.Conv2d) -> torch.Tensor:
     """Return the bias ``(c, 1)``."""
     if convolution.bias is None:
         return convolution.weight.new_zeros(convolution.out_channels, 1)
     return convolution.bias.detach()[:, None]
-
-
-def _inward(values: torch.Tensor) -> torch.Tensor:
-    """``(b, c, y, x)`` to ``(y, x, c, b)``; ``(b, n)`` to ``(n, b)``."""
-    return values.T if values.ndim == 2 else values.permute(2, 3, 1, 0).contiguous()
-
-
-def _outward(values: torch.Tensor) -> torch.Tensor:
-    """Invert `_inward`, as a view."""
-    return values.T if values.ndim == 2 else values.permute(3, 2, 0, 1)

@@ -1,21 +1,20 @@
-"""The two hidden layers of a retina network over a whole recording, with less work.
+"""Evaluate the two hidden layers of a retina network over a whole recording with less work.
 
-Why this file exists: silencing and matching look at every window of a recording, and plain
-convolutions spend nearly all of their time in the first layer, on frames that the window before
-has seen already. Here successive windows share the transforms of their frames
-(`RetinaFunction.start`), and the large kernels of the second layer act in the Fourier domain.
-The plain network is the oracle. No gradients pass.
+Successive windows share the transforms of their frames, and the large kernels of the second layer
+act in the Fourier domain. No gradients pass.
 
 Notation: b windows, c channels, y x places, n cells.
 """
 
 import torch
 
-from retina_codec.networks.retina.fourier import FourierConvolution
+from retina_codec.networks.retina.fourier import FourierConvolution, inward, outward
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.retina.forward import RetinaFunction
 
-__all__ = ["HiddenLayers"]
+__all__ = ["LAYERS", "HiddenLayers"]
+
+LAYERS = ("conv1", "conv2")
 
 
 class HiddenLayers:
@@ -56,7 +55,7 @@ class HiddenLayers:
     def second(self, first: torch.Tensor) -> torch.Tensor:
         """Second layer before its rectifier, (b, c, y, x), from the rectified first."""
         with torch.no_grad():
-            maps = _outward(self._whole(_inward(first)))
+            maps = outward(self._whole(inward(first)))
             maps = maps if self._bias is None else maps + self._bias[:, None, None]
             found: torch.Tensor = self.network.norm2(maps)
             return found
@@ -79,7 +78,7 @@ class HiddenLayers:
             if channels not in self._parts:
                 part = self._weight[:, list(channels)]
                 self._parts[channels] = FourierConvolution(part, self._shape)
-            found: torch.Tensor = self._gain * _outward(self._parts[channels](_inward(change)))
+            found: torch.Tensor = self._gain * outward(self._parts[channels](inward(change)))
             return found
 
     def rates(self, second: torch.Tensor) -> torch.Tensor:
@@ -99,12 +98,9 @@ class HiddenLayers:
             found: torch.Tensor = network.softplus(network.norm3(drive))
             return found
 
-
-def _inward(maps: torch.Tensor) -> torch.Tensor:
-    """``(b, c, y, x)`` to ``(y, x, c, b)``."""
-    return maps.permute(2, 3, 1, 0).contiguous()
-
-
-def _outward(maps: torch.Tensor) -> torch.Tensor:
-    """``(y, x, c, b)`` to ``(b, c, y, x)``."""
-    return maps.permute(3, 2, 0, 1)
+    def grey(self) -> dict[str, torch.Tensor]:
+        """Rectified maps of both layers to lasting mean grey, (c, y, x) each."""
+        network = self.network
+        window = (1, network.history, *network.frame_shape)
+        first = torch.relu(self.first(torch.zeros(window).to(self._weight)))
+        return {"conv1": first[0], "conv2": torch.relu(self.second(first))[0]}

@@ -5,10 +5,11 @@ import pytest
 import torch
 import xarray as xr
 
-from retina_codec.analysis.hypotheses.silencing import Silencing, in_blocks, silence_channels
+from retina_codec.analysis.hypotheses.silencing import in_blocks, silence_channels
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.retina.model import Normalisation, RetinaCNN
 from retina_codec.networks.retina.prediction import predict_rates
+from retina_codec.probing.interventions import Silencing
 from tests.reference.hypotheses import silenced_rates
 from tests.small import CELLS, HISTORY, RATE, small_network, small_recording
 
@@ -31,12 +32,12 @@ def split(network):
     return small_recording(network, bins=150)["test"].to_dataset()
 
 
-@pytest.mark.parametrize("baseline", ["grey", "zero"])
-def test_rates_equal_the_slow_second_form(network, split, baseline):
-    found = silence_channels(network, split, CUTS, block=BIN, baseline=baseline, batch_size=37)
+@pytest.mark.parametrize("held_at", ["grey", "zero"])
+def test_rates_equal_the_slow_second_form(network, split, held_at):
+    found = silence_channels(network, split, CUTS, block=BIN, held_at=held_at, batch_size=37)
     for row, cut in enumerate(CUTS):
         expected = silenced_rates(
-            network, split["stimulus"], cut.layer, cut.channels, cut.strength, baseline
+            network, split["stimulus"], cut.layer, cut.channels, cut.strength, held_at
         )
         np.testing.assert_allclose(found["silenced_rate"][row], expected, rtol=1e-4, atol=1e-4)
         assert np.abs(found["silenced_rate"][row] - found["rate"]).max() > 0.1
@@ -140,7 +141,7 @@ def test_an_impossible_silencing_is_refused(make, words):
         ([Silencing("conv2", (4,))], {}, "must lie in 0..3"),
         (CUTS, {"block": 2.0}, "no longer than"),
         (CUTS, {"block": 0.001}, "at least one bin"),
-        (CUTS, {"baseline": "mean"}, "'grey' or 'zero'"),
+        (CUTS, {"held_at": "mean"}, "'grey' or 'zero'"),
     ],
 )
 def test_bad_options_are_refused(network, split, cuts, options, words):

@@ -10,7 +10,8 @@ from torch import nn
 import retina_codec as rc
 from retina_codec.methods.gradients import ActGrad, InputGrad
 from retina_codec.methods.integrated_gradients import IntegratedGradients
-from retina_codec.networks.checkpoints import load_small_network, save_small_network
+from retina_codec.networks.checkpoints import load_network, save_network
+from retina_codec.networks.pictures.load import load_image_network
 from retina_codec.networks.pictures.small_resnet import PictureNorm, SmallResNet
 from retina_codec.networks.pictures.small_vit import Attention, SmallViT
 from retina_codec.targets.base import Sum
@@ -207,19 +208,18 @@ def test_sites_inside_a_block_can_be_read(method):
 def saved(request, tmp_path):
     network = make(request.param)
     network.training_record = {"epochs": 2}
-    save_small_network(network, tmp_path / "net", "# Card\n")
+    save_network(network, tmp_path / "net", card="# Card\n")
     return network, tmp_path / "net"
 
 
 def test_round_trip_is_exact(saved):
     network, folder = saved
-    for load in (load_small_network, rc.load_network):
-        again = load(folder)
-        assert type(again) is type(network)
-        assert again.config() == network.config()
-        assert again.training_record == {"epochs": 2}
-        assert not again.training
-        torch.testing.assert_close(again(PICTURES), network(PICTURES), rtol=0, atol=0)
+    again = load_network(folder)
+    assert type(again) is type(network)
+    assert again.config() == network.config()
+    assert again.training_record == {"epochs": 2}
+    assert not again.training
+    torch.testing.assert_close(again(PICTURES), network(PICTURES), rtol=0, atol=0)
     assert (folder / "card.md").read_text() == "# Card\n"
 
 
@@ -230,7 +230,7 @@ def test_altered_weights_are_refused(saved):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(rc.RetinaCodecError, match="sha256 differs"):
-        load_small_network(folder)
+        load_network(folder)
 
 
 @pytest.mark.parametrize(
@@ -243,33 +243,33 @@ def test_a_config_that_does_not_fit_is_refused(saved, change):
     config["network"] |= change
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(rc.RetinaCodecError, match="do not fit together"):
-        load_small_network(folder)
+        load_network(folder)
 
 
 def test_an_endless_network_is_refused(tmp_path):
-    save_small_network(make("vit"), tmp_path / "net")
+    save_network(make("vit"), tmp_path / "net")
     config = json.loads((tmp_path / "net/config.json").read_text())
     config["network"]["depth"] = 10**9
     (tmp_path / "net/config.json").write_text(json.dumps(config))
     with pytest.raises(rc.RetinaCodecError, match="depth at most 256"):
-        load_small_network(tmp_path / "net")
+        load_network(tmp_path / "net")
 
 
 def test_networks_of_another_kind_are_refused(tmp_path, small_network):
     rc.save_network(small_network, tmp_path / "retina")
     with pytest.raises(rc.RetinaCodecError, match=r"it holds a RetinaCNN\. Use load_network"):
-        load_small_network(tmp_path / "retina")
+        load_image_network(tmp_path / "retina")
     with pytest.raises(rc.RetinaCodecError, match="got Linear"):
-        save_small_network(nn.Linear(2, 2), tmp_path / "linear")
+        save_network(nn.Linear(2, 2), tmp_path / "linear")
     with pytest.raises(rc.RetinaCodecError, match="is not there"):
-        load_small_network(tmp_path / "nowhere")
+        load_network(tmp_path / "nowhere")
 
 
 def test_an_existing_folder_is_kept(saved):
     network, folder = saved
     with pytest.raises(rc.RetinaCodecError, match="overwrite"):
-        save_small_network(network, folder)
-    save_small_network(network, folder, "other", overwrite=True)
+        save_network(network, folder)
+    save_network(network, folder, card="other", overwrite=True)
     assert (folder / "card.md").read_text() == "other"
 
 

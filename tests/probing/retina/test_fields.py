@@ -31,7 +31,7 @@ def odd_network():
 def whole(network, windows):
     structure = RetinaFields(network)
     with torch.no_grad():
-        seen = structure.look(network.first_layer(windows))
+        seen = structure.evaluate(network.first_layer(windows))
     gradient = structure.descend(seen)
     return structure, seen, gradient
 

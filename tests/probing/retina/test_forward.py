@@ -75,7 +75,7 @@ def test_the_fast_way_and_hooks_give_the_same(
 ) -> None:
     network, windows = make(shape, stacked=stacked), see(9, shape)
     fast = RetinaFunction(network, LAYERS, consecutive=consecutive)
-    plain = HookedFunction(network, LAYERS)
+    plain = HookedFunction.open(network, windows, LAYERS)
     point = fast.start(windows)
     torch.testing.assert_close(point, network.conv1(windows))
     torch.testing.assert_close(fast.outputs(point), network(windows))
@@ -86,7 +86,7 @@ def test_the_fast_way_and_hooks_give_the_same(
     torch.testing.assert_close(fast.activations(point), expected.activation)
     found, at_end, at_begin = fast.integrate(point[:1] * 0.3, point, STEPS, target)
     # Units that no cell sees contribute exactly nothing.
-    small = HookedFunction(network, LAYERS)
+    small = HookedFunction.open(network, windows, LAYERS)
     straight = trapezoids(fast, point[:1] * 0.3, point, STEPS)
     torch.testing.assert_close(found, straight)
     begin = see(1, shape, seed=3)
@@ -233,7 +233,7 @@ def test_directional_derivatives_are_those_of_forward_mode() -> None:
     # The direction of stimuli, seen by the affine first layer.
     direction = fast.start(windows + way) - fast.start(windows)
     found = fast.along(fast.start(windows), direction, target)
-    expected = HookedFunction(network, LAYERS).along(windows, way, target)
+    expected = HookedFunction.open(network, windows, LAYERS).along(windows, way, target)
     torch.testing.assert_close(found.value_tangent, expected.value_tangent)
     for name in LAYERS:
         tangent, truth = found.tangent[name], expected.tangent[name]
@@ -248,7 +248,7 @@ def test_directional_derivatives_are_those_of_forward_mode() -> None:
 def test_units_put_in_place_of_a_layer(name: str) -> None:
     network, windows = make(), see(5)
     fast = RetinaFunction(network, LAYERS, consecutive=True)
-    plain = HookedFunction(network, LAYERS)
+    plain = HookedFunction.open(network, windows, LAYERS)
     point = fast.start(windows)
     units = fast(point, target).activation[name] * 0.7
     value, gradient = fast.above(name, units, point, target)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from retina_codec.analysis.hypotheses.silencing import first_activation, second_activation
 from retina_codec.networks.retina.model import Normalisation, RetinaCNN
 from retina_codec.networks.retina.prediction import open_windows
 from retina_codec.probing.retina.hidden import HiddenLayers
 from tests.small import HISTORY, small_network, small_recording
+
+
+def second_activation(network, first):
+    return network.norm2(network.conv2(first))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def windows(network):
 def test_layers_and_rates_are_those_of_the_plain_network(network, windows, count):
     layers, seen = HiddenLayers(network), windows[:count]
     with torch.no_grad():
-        first = first_activation(network, seen)
+        first = network.norm1(network.conv1(seen))
         second = second_activation(network, torch.relu(first))
         rates = network(seen)
     torch.testing.assert_close(layers.first(seen), first, rtol=1e-4, atol=1e-4)

@@ -1,7 +1,4 @@
-"""The caller's network, lent for a while and given back as it was.
-
-Why this file exists: explaining needs evaluation mode, no gradients of weights, sometimes another
-device or precision, and the caller's module must not show any of it afterwards, crash or not.
+"""Borrow a network for a while: evaluation mode, no weight gradients, another device or dtype.
 
 Notation: b inputs, c channels.
 """
@@ -10,38 +7,58 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["open_device", "reference_parameter", "working_network"]
+__all__ = ["borrow", "open_device", "reference_parameter"]
+
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextmanager
-def working_network(
-    network: nn.Module, device: torch.device | None, dtype: torch.dtype | None
-) -> Iterator[nn.Module]:
-    """Lend a network in evaluation mode, without weight gradients, on the device asked for.
+def borrow(
+    network: Module,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[Module]:
+    """Lend a network in evaluation mode, without gradients of its weights.
 
-    The caller's network is used where it lies, or copied when device or dtype differ or its
-    weights were made in inference mode; afterwards its training flags and ``requires_grad`` are as
-    before, also when the work crashed. Gradients that it holds stay untouched. The caller may be
-    in ``torch.inference_mode()``: it ends for the time of the loan.
+    Afterwards the mode of every submodule and ``requires_grad`` of every parameter are as before,
+    also if the work fails. Gradients that the network holds are not touched.
+    `torch.inference_mode` is switched off meanwhile.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Used where it lies; copied if device or dtype differ or its weights were made in inference
+        mode.
+    device : str or torch.device, optional
+        Where to compute; where the network lies when left out.
+    dtype : torch.dtype, optional
+        Of floating weights; the network's own when left out.
 
     Yields
     ------
     torch.nn.Module
+
+    Raises
+    ------
+    RetinaCodecError
+        If this machine has no such device.
     """
+    place = None if device is None else open_device(device)
     tensors = [*network.parameters(), *network.buffers()]
-    moves = device is not None and any(p.device != device for p in tensors)
+    moves = place is not None and any(p.device != place for p in tensors)
     casts = dtype is not None and any(p.is_floating_point() and p.dtype != dtype for p in tensors)
     with torch.inference_mode(False):
         working = network
         if moves or casts or any(p.is_inference() for p in tensors):
-            working = _copied(network, device, dtype)
+            working = _copied(network, place, dtype)
         training = [(module, module.training) for module in working.modules()]
         trainable = [(parameter, parameter.requires_grad) for parameter in working.parameters()]
         norms = [
@@ -64,16 +81,14 @@ def working_network(
 
 
 def reference_parameter(network: nn.Module) -> torch.Tensor:
-    """Return a tensor that tells device and dtype of the network."""
+    """Return the first floating tensor of a network, which has its device and dtype."""
     for parameter in [*network.parameters(), *network.buffers()]:
         if parameter.is_floating_point():
             return parameter
     return torch.empty(0)
 
 
-def _copied(
-    network: nn.Module, device: torch.device | None, dtype: torch.dtype | None
-) -> nn.Module:
+def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | None) -> Module:
     """Copy a network to a device and dtype, without its gradients, which would cost memory."""
     kept = [(parameter, parameter.grad) for parameter in network.parameters()]
     try:
@@ -88,10 +103,10 @@ def _copied(
 
 
 class _FixedNorm(torch.autograd.Function):
-    """Batch normalisation with fixed statistics, which is a scale and a shift of channels.
+    """Batch normalisation with fixed statistics: one scale and one shift per channel.
 
-    Torch keeps the input for the gradients of weights; here none are wanted, and the derivative
-    needs the scale alone. For a convolutional network this halves the memory of a graph.
+    Torch keeps the input for gradients of the weights. They are not needed here, and the derivative
+    needs only the scale, which halves the memory of the graph of a convolutional network.
     """
 
     @staticmethod
@@ -134,10 +149,10 @@ def _is_fixed_norm(module: nn.modules.batchnorm._BatchNorm) -> bool:
 
 
 def _normalise(norm: nn.modules.batchnorm._BatchNorm, values: torch.Tensor) -> torch.Tensor:
-    """Stand in for ``norm.forward`` in evaluation mode."""
+    """Normalise as ``norm.forward`` does in evaluation mode."""
     norm._check_input_dim(values)  # type: ignore[no-untyped-call]
     variance = norm.running_var
-    if variance is None:  # it was there when the loan began
+    if variance is None:  # set to None during the loan
         return nn.functional.batch_norm(values, None, None, norm.weight, norm.bias, eps=norm.eps)
     scale = (variance + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
@@ -147,7 +162,13 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, values: torch.Tensor) -> t
 
 
 def open_device(device: str | torch.device) -> torch.device:
-    """Return the device, or say that this machine has none such."""
+    """Return a device of this machine.
+
+    Raises
+    ------
+    RetinaCodecError
+        If it has no such device.
+    """
     try:
         found = torch.device(device)
     except RuntimeError:
@@ -156,13 +177,14 @@ def open_device(device: str | torch.device) -> torch.device:
         ) from None
     if found.type == "cuda" and not torch.cuda.is_available():
         raise RetinaCodecError(
-            f"device {device!r} was asked for, but torch sees no CUDA device here. Use 'cpu'."
+            f"device must exist on this machine; got {device!r}, but torch sees no "
+            "CUDA device here. Use 'cpu'."
         )
     try:
         # "cuda" is the current GPU; with its number it compares equal to where tensors lie.
         return torch.empty(0, device=found).device
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise RetinaCodecError(
-            f"device {device!r} was asked for, but torch has none such here "
+            f"device must exist on this machine; got {device!r} "
             f"({str(error).splitlines()[0]}). Use 'cpu'."
         ) from error
