@@ -41,7 +41,7 @@ def attach(package: str, file: str) -> Public:
 
     def load(name: str) -> Any:
         if name not in homes:
-            close = get_close_matches(name, homes, n=3, cutoff=0.5)
+            close = get_close_matches(name, homes, n=3, cutoff=0.6)
             hint = f"Did you mean {' or '.join(close)}?" if close else f"See dir({package})."
             raise AttributeError(f"module {package!r} has no {name!r}. {hint}")
         home, original = homes[name]

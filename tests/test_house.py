@@ -302,7 +302,8 @@ def test_public_names_do_not_hide_modules():
     """A name that is also a module of the same package would depend on what was imported first."""
     for stub in PACKAGE.rglob("__init__.pyi"):
         for node in ast.parse(stub.read_text(encoding="utf-8")).body:
-            assert isinstance(node, ast.ImportFrom)
+            if not isinstance(node, ast.ImportFrom):
+                continue
             for alias in node.names:
                 assert alias.asname == alias.name, f"{stub}: write `import name as name`"
                 inside = stub.parent / alias.name
