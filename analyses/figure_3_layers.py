@@ -37,7 +37,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
@@ -93,43 +92,56 @@ def compute(options: argparse.Namespace, path: Path) -> None:
 
 
 # %%
+def change_of(
+    trend: xr.Dataset, name: str, says: str, key: str, measure: str, **rule: float
+) -> Claim:
+    """Judge the change of a number from first to last block."""
+    about = (name, "section 3, Fig. 3", says)
+    if key not in trend:
+        return judge(*about, low=0, measure="no labels")
+    words = f"change of {measure} from first to last block"
+    return judge(*about, trend[key], trend[f"{key}_interval"], measure=words, **rule)
+
+
+def excess_of(
+    found: xr.Dataset,
+    name: str,
+    says: str,
+    key: str,
+    measure: str,
+    source: str = "section 3, Fig. 3",
+) -> Claim:
+    """Judge the difference of contributions to activations in every block."""
+    if key not in found:
+        return judge(name, source, says, low=0, measure="no labels")
+    here = found.sel(quantity="contribution")
+    words = f"{measure} of contributions less activations"
+    places = [str(layer) for layer in found["layer"].values]
+    ends = here[f"{key}_interval"]
+    return judge(name, source, says, here[key], ends, low=0, measure=words, places=places)
+
+
 def claims_of(tree: xr.DataTree) -> list[Claim]:
     """Judge what was measured."""
     found = tree["statistics"].to_dataset()
     trend = tree["trends"].to_dataset().isel(site=0)
-    layers = [str(name) for name in found["layer"].values]
-    contribution = {"quantity": "contribution"}
-
-    def change(name: str, says: str, key: str, measure: str, **rest: Any) -> Claim:
-        """Judge the change of a number from first to last block."""
-        quantity = rest.pop("quantity", None)
-        here = trend if quantity is None else trend.sel(quantity=quantity)
-        about = ("section 3, Fig. 3", says)
-        if key not in here:
-            return judge(name, *about, low=0, measure="no labels")
-        words = f"change of {measure} from first to last block"
-        return judge(name, *about, here[key], here[f"{key}_interval"], measure=words, **rest)
-
-    def everywhere(
-        name: str, says: str, key: str, measure: str, source: str = "section 3, Fig. 3"
-    ) -> Claim:
-        """Judge the difference of contributions to activations in every block."""
-        about = (source, says)
-        if key not in found:
-            return judge(name, *about, low=0, measure="no labels")
-        here = found.sel(contribution)
-        words = f"{measure} of contributions less activations"
-        ends = here[f"{key}_interval"]
-        return judge(name, *about, here[key], ends, low=0, measure=words, places=layers)
-
+    own = {name: trend.sel(quantity=name) for name in ("contribution", "activation")}
+    rises = (
+        ("dimensions", "Dimensionality of {}s increases through the network.", "components",
+         "components to 95 % of variance"),
+        ("participation ratio", "The same of {}s, by a measure that is not a whole number.",
+         "participation_ratio", "participation ratio"),
+    )  # fmt: skip
     return [
-        everywhere(
+        excess_of(
+            found,
             "sparser",
             "At all layers contributions are sparser over channels than activations.",
             "difference",
             "Hoyer sparsity",
         ),
-        everywhere(
+        excess_of(
+            found,
             "varying part sparser",
             "So is what varies with the image: contributions less their mean over images are "
             "sparser than activations less theirs.",
@@ -137,12 +149,12 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
             "Hoyer sparsity less the mean",
             "control of ours",
         ),
-        change(
+        change_of(
+            own["contribution"],
             "sparsity rises",
             "Contributions increase in sparsity throughout the network.",
             "sparsity",
             "Hoyer sparsity",
-            quantity="contribution",
             low=0,
         ),
         judge(
@@ -152,44 +164,30 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
             found["sign_correlation"][0],
             found["sign_correlation_interval"][0],
             low=HIGH,
-            measure=f"Pearson r of C⁺ and |C⁻| in {layers[0]}",
+            measure=f"Pearson r of C⁺ and |C⁻| in {found['layer'].values[0]}",
         ),
-        change(
+        change_of(
+            trend,
             "signs decorrelate",
             "Through the network they become progressively decorrelated.",
             "sign_correlation",
             "Pearson r of C⁺ and |C⁻|",
             high=0,
         ),
-        everywhere(
+        excess_of(
+            found,
             "more dimensions",
             "Class averages of contributions have more dimensions than those of activations.",
             "components_difference",
             "components to 95 % of variance",
         ),
         *(
-            change(
-                f"dimensions of {quantity}s rise",
-                f"Dimensionality of {quantity}s increases through the network.",
-                "components",
-                "components to 95 % of variance",
-                quantity=quantity,
-                low=0,
-            )
-            for quantity in ("contribution", "activation")
+            change_of(here, f"{what} of {name}s rise{'s' if 'ratio' in what else ''}",
+                      says.format(name), key, measure, low=0)
+            for what, says, key, measure in rises
+            for name, here in own.items()
         ),
-        *(
-            change(
-                f"participation ratio of {quantity}s rises",
-                f"The same of {quantity}s, by a measure that is not a whole number.",
-                "participation_ratio",
-                "participation ratio",
-                quantity=quantity,
-                low=0,
-            )
-            for quantity in ("contribution", "activation")
-        ),
-    ]
+    ]  # fmt: skip
 
 
 # %% [markdown]

@@ -95,6 +95,39 @@ def best_by_layer(tree: xr.DataTree, kind: str) -> xr.DataArray:
     return xr.concat(each, "layer", coords="minimal", compat="override").transpose("concept", ...)
 
 
+def claims_in_the_middle(gap: np.ndarray, source: str) -> list[Claim]:
+    """Judge the difference (class, layer) in the middle third of blocks, alone and to others."""
+    middle = thirds(gap.shape[1])[1]
+    inside = gap[:, middle].mean(axis=1)
+    rest = np.delete(gap, np.arange(gap.shape[1])[middle], axis=1).mean(axis=1)
+    rows = (
+        (
+            "intermediate",
+            "They are so at intermediate layers.",
+            contrast(inside[:, None], [1.0]),
+            "middle third",
+        ),
+        (
+            "intermediate most",
+            "In particular there, more than in early and late ones.",
+            contrast(np.stack([inside, rest], 1), [1.0, -1.0]),
+            "middle third less others",
+        ),
+    )
+    return [
+        judge(
+            name,
+            source,
+            says,
+            number.found,
+            number.interval,
+            low=0,
+            measure=f"the same difference, {what} of blocks",
+        )
+        for name, says, number, what in rows
+    ]
+
+
 def claims_of(tree: xr.DataTree) -> list[Claim]:
     """Judge what was measured."""
     summary = tree["summary"].to_dataset()
@@ -133,30 +166,7 @@ def claims_of(tree: xr.DataTree) -> list[Claim]:
             )
         )
         if kind == "activation_modes" and len(layers) >= 3:
-            middle = thirds(len(layers))[1]
-            one = contrast(gap[:, middle].mean(axis=1)[:, None], [1.0])
-            rest = np.delete(gap, np.arange(len(layers))[middle], axis=1).mean(axis=1)
-            more = contrast(np.stack([gap[:, middle].mean(axis=1), rest], 1), [1.0, -1.0])
-            for name, words, number, what in (
-                ("intermediate", "They are so at intermediate layers.", one, "middle third"),
-                (
-                    "intermediate most",
-                    "In particular there, more than in early and late ones.",
-                    more,
-                    "middle third less others",
-                ),
-            ):
-                claims.append(
-                    judge(
-                        name,
-                        source,
-                        words,
-                        number.found,
-                        number.interval,
-                        low=0,
-                        measure=f"the same difference, {what} of blocks",
-                    )
-                )
+            claims += claims_in_the_middle(gap, source)
     return claims
 
 

@@ -330,24 +330,35 @@ def over_images(parts: list[xr.Dataset]) -> Callable[[list[np.ndarray]], float]:
     return lambda medians: slope(sizes[0], medians[0]) / slope(sizes[1], medians[1])
 
 
+def every(numbers: list[Any]) -> dict[str, Any]:
+    """Turn pairs of number and interval into arguments of `judge`."""
+    return {"found": [n[0] for n in numbers], "interval": [n[1] for n in numbers]}
+
+
 def language_claims(table: xr.Dataset) -> list[Claim]:
     """Judge the language model."""
-    source, found = "section 10.4, language", []
-    whole = by_method(table, "tokens")
-    texts = {name: chosen(table, part="language", method=name) for name in PAPER}
-    single = {name: chosen(part, sweep=SITES) for name, part in texts.items()}
-
-    def every(numbers: list[Any]) -> dict[str, Any]:
-        return {"found": [n[0] for n in numbers], "interval": [n[1] for n in numbers]}
-
+    source, whole = "section 10.4, language", by_method(table, "tokens")
     middle, ends = estimate(whole, lambda m: float(np.median(m[0] / m[1])))
-    found.append(
+    lengths = [grown(part, "tokens", exponent) for part in whole]
+    return [
         judge(
             "language ratio", source,
             "8 s by integrated gradients, 0.72 s by one gradient: 11 times as long.",
             middle, ends, low=9, high=13, measure="ratio, median over lengths",
-        )
-    )  # fmt: skip
+        ),
+        *layer_claims(table, source, whole),
+        judge(
+            "tokens", source, "Time grows sub-linearly with the length of the text.",
+            **every(lengths), high=1, measure="exponent over tokens", places=list(PAPER),
+        ),
+    ]  # fmt: skip
+
+
+def layer_claims(table: xr.Dataset, source: str, whole: list[xr.Dataset]) -> list[Claim]:
+    """Judge how time depends on the layer of the language model."""
+    single = {
+        name: chosen(chosen(table, part="language", method=name), sweep=SITES) for name in PAPER
+    }
     depths = [(name, depth) for name in PAPER for depth in np.unique(single[name]["depth"].values)]
     sites = [
         estimate(
@@ -359,42 +370,30 @@ def language_claims(table: xr.Dataset) -> list[Claim]:
     places = [f"{name} at depth {depth:.1f}" for name, depth in depths]
     if not depths:
         sites, places = [(np.nan, (np.nan, np.nan))], [""]
-    found.append(
-        judge(
-            "hook location", source, "Time does not depend on the site, attention or MLP.",
-            **every(sites), low=0.9, high=1.1, measure="attention over MLP, one block",
-            places=places,
-        )
-    )  # fmt: skip
     spread = [
         estimate([part], lambda m: float(m[0].max() / m[0].min())) for part in single.values()
     ]
-    found.append(
-        judge(
-            "depth", source, "Time does not depend on the depth of the layer.",
-            **every(spread), low=0.9, high=1.1, measure="slowest over fastest layer",
-            places=list(PAPER),
-        )
-    )  # fmt: skip
     bound = []
     for part, lengths in zip(single.values(), whole, strict=True):
         together = chosen(lengths, tokens=part["tokens"].values)
         bound.append(estimate([part, together], lambda m: float(m[0].max() / m[1][0])))
-    found.append(
+    return [
+        judge(
+            "hook location", source, "Time does not depend on the site, attention or MLP.",
+            **every(sites), low=0.9, high=1.1, measure="attention over MLP, one block",
+            places=places,
+        ),
+        judge(
+            "depth", source, "Time does not depend on the depth of the layer.",
+            **every(spread), low=0.9, high=1.1, measure="slowest over fastest layer",
+            places=list(PAPER),
+        ),
         judge(
             "bound", "ours", "No layer alone costs more than all layers together.",
             **every(bound), high=1.1, measure="slowest layer over all layers at once",
             places=list(PAPER),
-        )
-    )  # fmt: skip
-    lengths = [grown(part, "tokens", exponent) for part in whole]
-    found.append(
-        judge(
-            "tokens", source, "Time grows sub-linearly with the length of the text.",
-            **every(lengths), high=1, measure="exponent over tokens", places=list(PAPER),
-        )
-    )  # fmt: skip
-    return found
+        ),
+    ]  # fmt: skip
 
 
 def claims_of(table: xr.Dataset) -> list[Claim]:

@@ -1,9 +1,4 @@
-"""Results written back into a copy of the session's NWB file, and read from there.
-
-Why this file exists: modes, loadings and pathways belong beside the spikes that they explain, where
-any NWB tool finds them. The session file itself is never touched. Contributions, activations and
-receptive fields stay in the results file: they are large, and NWB has no place for them.
-"""
+"""Write results into a copy of the session's NWB file, and read them from there."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""Where each part of the results stands in the NWB module: which table, which series.
-
-Why this file exists: the layout that users see is decided here, in one place. How a table is made
-stands in nwb_tables.py, how the file is written in nwb_session_copy.py.
-"""
+"""Which part of the results becomes which table, column or series of an NWB file."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,4 @@
-"""Datasets read back from the tables and series that `nwb_tables` wrote.
-
-Why this file exists: what was exported must come back the same. Only the notes in the description
-of the module say where things stand; nothing is guessed from names.
-"""
+"""Read datasets back from the tables and series of a module that `tables` wrote."""
 
 import json
 from typing import Any

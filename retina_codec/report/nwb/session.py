@@ -1,9 +1,4 @@
-"""A copy of a session's NWB file, and one more module in it.
-
-Why this file exists: the session must stay as it is, byte for byte, and the copy must hold all of
-it. So the file is copied as a file, and a finished module is put into the copy by HDF5 alone: no
-part of the session is interpreted and written again.
-"""
+"""A copy of a session with added processing modules; the session itself is not changed."""
 
 import hashlib
 import io

@@ -1,10 +1,4 @@
-"""Labelled datasets as tables and series of one NWB processing module.
-
-Why this file exists: NWB has rows and columns, results have named dims. A `ModuleBuilder` puts each
-variable where a person looks for it (a column, a series) and notes in words what its dims, type and
-attributes were, so that `nwb_parts` can read the dataset back. It knows nothing of what results
-mean.
-"""
+"""Labelled datasets as tables and series of one NWB processing module, with notes to read back."""
 
 import json
 from collections.abc import Iterable, Sequence
