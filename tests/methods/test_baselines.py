@@ -57,7 +57,9 @@ def test_inputs_by_name_have_baselines_by_name_and_numbers_stay() -> None:
     assert found["pixels"].tolist() == [[4.0, 4.0]] * 3
     (same,) = resolve_baselines(4.0, inputs)
     assert torch.equal(same["pixels"], found["pixels"])
-    with pytest.raises(RetinaCodecError, match=r"inputs of the network, \['pixels', 'mask'\]; got \['depth'\]"):
+    with pytest.raises(
+        RetinaCodecError, match=r"inputs of the network, \['pixels', 'mask'\]; got \['depth'\]"
+    ):
         resolve_baselines({"depth": 0.0}, inputs)
 
 
