@@ -99,7 +99,7 @@ def open_store(
             name: np.broadcast_to(np.zeros((), array.dtype), (len(source), *array.shape))
             for name, array in runner.arrays().items()
         }
-        tree = labelled(empty, runner.plan.target)
+        tree: Any = labelled(empty, runner.plan.target)
         return {_address(name): tree[_address(name)] for name in empty}
 
     identity = run_identity(runner, source, settings)

@@ -77,5 +77,5 @@ def test_refusals(made):
         own_contributions(network, split.to_dataset().isel(time=slice(0, 200)), tree)
     with pytest.raises(RetinaCodecError, match="windows must be at least 1"):
         own_contributions(network, split, tree, windows=0)
-    with pytest.raises(RetinaCodecError, match="Run decompose"):
+    with pytest.raises(RetinaCodecError, match=r"run decompose\(\)"):
         own_contributions(network, split, xr.DataTree())

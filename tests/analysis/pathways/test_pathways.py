@@ -262,5 +262,5 @@ def test_bad_arguments(tree):
         find_pathways(tree, layers=["conv9"])
     with pytest.raises(RetinaCodecError, match="rates must be 'prediction' or 'rate'"):
         find_pathways(tree, rates="counts")
-    with pytest.raises(RetinaCodecError, match="Run decompose"):
+    with pytest.raises(RetinaCodecError, match=r"run decompose\(\)"):
         find_pathways(xr.DataTree())
