@@ -49,7 +49,7 @@ def report_retina(
     *,
     decomposition: Any = None,
     target: Any = None,
-    attribution: Any = None,
+    method: Any = None,
 ) -> tuple[xr.DataTree, str]:
     """Modes, scores with the network, pathways, fields and the page: results and its text."""
     network, recording = small_network(), small_recording()
@@ -61,9 +61,9 @@ def report_retina(
         network=network,
         inputs=inputs,
         target=target,
-        attribution=attribution,
+        method=method,
         seeds=2,
-        times=3,
+        settings=rc.modes.ScoreSettings(limits=(2,), times=3, leading=2),
         progress=False,
     )
     results = rc.find_pathways(results, clusters=(2, 3), progress=False)

@@ -81,7 +81,7 @@ def test_a_new_method_goes_the_whole_road(tmp_path, slope):
             scale = np.abs(expected).max()
             np.testing.assert_allclose(2 * layer["contribution"], expected, atol=1e-5 * scale)
         assert tree["responses/target"].attrs["units"] == "nats"
-    results, page = report_retina(tmp_path, stored, attribution=method)
+    results, page = report_retina(tmp_path, stored, method=method)
     assert "MeanSlope" in page
     assert np.isfinite(results["layers/conv1/score/noise_r2"])
 
