@@ -1,10 +1,13 @@
 from .files import convert as convert
 from .files import open_recording as open_recording
 from .files import save_recording as save_recording
+from .formats import Format as Format
+from .formats import registry as registry
 from .frames.seeded import SeededFrames as SeededFrames
 from .frames.seeded import register_generator as register_generator
 from .maheswaranathan_2023.interneurons import open_interneurons as open_interneurons
 from .maheswaranathan_2023.recording import read_maheswaranathan as read_maheswaranathan
+from .nwb.options import NwbOptions as NwbOptions
 from .nwb.reader import read_nwb as read_nwb
 from .nwb.writer import write_nwb as write_nwb
 from .quality.cells import measure_quality as measure_quality

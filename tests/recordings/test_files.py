@@ -82,7 +82,7 @@ def write_tree(path: Path):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("session.mat", Path.touch, r"name must end in \.nwb, \.nc, \.zarr; got"),
+        ("session.mat", Path.touch, r"name must end in \.nwb, \.nc, \.zarr, \.h5, \.hdf5; got"),
         ("session.nwb", None, "there must be a recording at .*; nothing is there"),
         ("session.nc", None, "there must be a recording at .*; nothing is there"),
         ("session.nc", lambda p: p.write_text("spikes"), "must be a readable HDF5"),

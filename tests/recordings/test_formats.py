@@ -15,11 +15,9 @@ import retina_codec as rc
 from tests.small import small_network, small_recording
 
 SETTINGS = {
-    "steps": 2,
-    "modes": 4,
-    "active": 2,
-    "clusters": range(2, 4),
-    "own_windows": 0,
+    "settings": rc.analysis.AnalysisSettings(
+        steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=0
+    ),
     "progress": False,
 }
 CELLS = (1, 0, 2, 3, 4, 5)

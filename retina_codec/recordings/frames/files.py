@@ -1,9 +1,4 @@
-"""Movies in picture and video files beside an NWB file.
-
-Why this file exists: an image series may name files in place of holding frames. Pictures are read
-by Pillow, one frame a page; videos by PyAV, which is optional, decoded only where frames are asked
-for. Which files a series names is known in nwb_stimulus.py.
-"""
+"""Movies in picture files (Pillow, one frame a page) and video files (PyAV, optional)."""
 
 import bisect
 from collections.abc import Sequence
@@ -83,7 +78,7 @@ class PictureFiles(Frames):
 
 
 class VideoFile(Frames):
-    """A video; its frames are counted without decoding, and decoded only where asked for.
+    """A video; its frames are counted without decoding, and decoded when they are read.
 
     Parameters
     ----------
@@ -167,7 +162,7 @@ class JoinedFiles(Frames):
         self.encoding = f"{len(self.parts)} video files"
 
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
-        """Ask each part for its frames."""
+        """Read each part once."""
         frames = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         owner = np.searchsorted(self._first, numbers, side="right") - 1
         for part in np.unique(owner):
@@ -235,7 +230,7 @@ def _picture(path: Path) -> Any:
 
 
 class _video:
-    """Open a video; whatever PyAV finds wrong is one clear error."""
+    """Open a video; every error of PyAV becomes a RetinaCodecError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,10 +1,4 @@
-"""Movies that are read when asked for: arrays in files, indexed pictures, anything by number.
-
-Why this file exists: NWB knows many ways to store what was shown, and the rest of the toolkit knows
-one, a lazy array (time, y, x). A source here says how many frames there are and how big, and reads
-the frames with given numbers; it keeps no file open and can be sent to another process. Picture and
-video files stand in frame_files.py, frames made from a seed in generators.py.
-"""
+"""Movies that are read by frame numbers when they are used: stored arrays, pictures, indices."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.frames.places import Place
-from retina_codec.recordings.nwb.open import open_place
+from retina_codec.recordings.frames.places import Place, open_place
 
 __all__ = ["ArrayFrames", "Frames", "GivenFrames", "IndexedFrames", "Pictures", "lazy_frames"]
 
@@ -47,9 +40,9 @@ class Frames(ABC):
         (time, y, x)
     dtype : numpy.dtype
     label : str
-        Says what it is, the same for the same frames: part of the name of the lazy array.
+        The same for the same frames; part of the name of the lazy array.
     encoding : str
-        How the frames are stored, in words.
+        How the frames are stored, for the reader's report.
     """
 
     shape: tuple[int, int, int]
@@ -63,20 +56,22 @@ class Frames(ABC):
 
 
 class ArrayFrames(Frames):
-    """Frames of one data set of an HDF5 or Zarr file.
+    """Frames of one array of an HDF5 or Zarr file.
 
-    Intensity = raw · conversion + offset; float32 unless these are 1 and 0.
+    Intensity = raw · conversion + offset; float32 unless these are 1 and 0. No file is kept open,
+    so the frames can go to another process. Links, size, shape and type are checked at every read.
 
     Parameters
     ----------
     place : Place
-        The data set.
+        The array.
     shape : tuple of int
-        As stored.
+        As stored; an array that changed since is refused.
     dtype : numpy.dtype
         As stored.
     axes : str
-        What the stored axes are: the letters ``t``, ``y``, ``x``, and ``c`` for color, in order.
+        What the stored axes are, in order: ``t``, and where they exist ``y``, ``x``, ``c`` (color).
+        Frames have length 1 along ``y`` or ``x`` where it is not stored.
     color : str, optional
         Which grey value stands for a color: ``luminance`` (0.299 R + 0.587 G + 0.114 B),
         ``mean`` of the three, ``red``, ``green`` or ``blue``.
@@ -95,8 +90,9 @@ class ArrayFrames(Frames):
         conversion: float = 1.0,
         offset: float = 0.0,
     ) -> None:
-        sizes = dict(zip(axes, shape, strict=True))
+        sizes = {"y": 1, "x": 1} | dict(zip(axes, shape, strict=True))
         self.place = place
+        self.stored = tuple(shape), np.dtype(dtype)
         self.axes = axes
         self.color = color
         self.conversion = conversion
@@ -109,15 +105,22 @@ class ArrayFrames(Frames):
         self.encoding = "inline data"
 
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
-        """Read one run of the file that holds them all, where they are close; else runs."""
+        """Read runs of frames; small gaps are read along."""
         order = tuple(self.axes.index(letter) for letter in "tyxc" if letter in self.axes)
+        missing = tuple(axis for axis, letter in enumerate("tyx") if letter not in self.axes)
         pieces = []
         with open_place(self.place) as data:
+            if (tuple(data.shape), data.dtype) != self.stored:
+                raise RetinaCodecError(
+                    f"the frames must stay as they were at {self.place.source}; "
+                    f"{self.place.path} has changed. Open the file again."
+                )
             for start, stop in runs(np.unique(numbers)):
                 key = tuple(
                     slice(start, stop) if letter == "t" else slice(None) for letter in self.axes
                 )
-                pieces.append((start, np.transpose(data[key], order)))
+                piece = np.transpose(data[key], order)
+                pieces.append((start, np.expand_dims(piece, missing)))
         frames = _gather(pieces, numbers)
         if "c" in self.axes:
             frames = grey(frames, self.color or "luminance")
@@ -211,7 +214,7 @@ class IndexedFrames(Frames):
         self.encoding = base.encoding
 
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
-        """Read what the numbers point to."""
+        """Read the frames that the numbers refer to."""
         wanted = self.index[numbers]
         shown = wanted != BLANK
         frames = np.full((len(numbers), *self.shape[1:]), self.blank or 0, self.dtype)
@@ -221,7 +224,7 @@ class IndexedFrames(Frames):
 
 
 class GivenFrames(Frames):
-    """Frames that the user has as an array: numpy, dask, a memory map, an xarray variable.
+    """Frames of an array in memory or on disk: numpy, dask, a memory map, an xarray variable.
 
     Parameters
     ----------
@@ -245,7 +248,7 @@ class GivenFrames(Frames):
 
 
 class _Blocks:
-    """What dask needs of an array: shape, dtype, and slices along time."""
+    """An array as dask reads it: shape, dtype, and slices along time."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -284,12 +287,12 @@ def lazy_frames(frames: Frames) -> Any:
         chunks=(max(1, min(FRAMES_PER_BLOCK, each, total)), -1, -1),
         name=f"frames-{frames.label}",
         asarray=False,
-        meta=np.empty((0, 0, 0), frames.dtype),  # else dask opens the file to find out
+        meta=np.empty((0, 0, 0), frames.dtype),  # otherwise dask reads a frame
     )
 
 
 def grey(frames: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
-    """Turn color, the last axis (red, green, blue, perhaps opacity), into one value.
+    """Turn color, the last axis (red, green, blue, opacity), into one grey value.
 
     Parameters
     ----------
@@ -305,7 +308,7 @@ def grey(frames: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:
     Raises
     ------
     RetinaCodecError
-        An unknown word, or an axis that is no color.
+        An unknown name of a color, or a last axis that is not 3 or 4 long.
     """
     if frames.shape[-1] not in (3, 4):
         raise RetinaCodecError(
@@ -345,7 +348,7 @@ def _gather(pieces: list[tuple[int, npt.NDArray[Any]]], numbers: Numbers) -> npt
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Say whether an integer type holds a value exactly."""
+    """Return whether an integer type represents a value exactly."""
     if np.dtype(dtype).kind not in "iu":
         return False
     limits = np.iinfo(dtype)

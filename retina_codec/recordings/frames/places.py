@@ -1,31 +1,68 @@
-"""The groups and arrays of an NWB file, by path: HDF5 or Zarr, here or at an address.
-
-Why this file exists: files of real labs use extensions that are not installed, old schema versions
-and links, and pynwb then refuses the whole file. NWB's layout is public and stable, so it is read
-by path: every file opens the same way, fast, and no link leads out of its folder unseen. What the
-groups mean is not known here; Zarr stands in nwb_zarr.py.
-"""
+"""Where the arrays of frames are stored, and how they are opened for reading by parts."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Place"]
+from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.hdf5 import check_size, child, hdf5_input, is_address
+
+__all__ = ["Place", "file_state", "open_place"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an array stands: a file or an address, and the path in it."""
+    """An array: its file or address, the path in it, and whether that is HDF5 or Zarr."""
 
     source: str
     path: str
     state: str = ""  # changes when the file does
+    zarr: bool = False
 
     def __str__(self) -> str:
         return f"{self.source}{self.path}{self.state}"
 
 
 def file_state(path: str | os.PathLike[str]) -> str:
-    """Say which state of a file this is: size and time of its last change."""
+    """Return size and time of the last change of a file, as text."""
     state = Path(path).stat()
     return f"-{state.st_size}-{state.st_mtime_ns}"
+
+
+@contextmanager
+def open_place(place: Place) -> Iterator[Any]:
+    """Open an array for reading by parts; links and claimed sizes are checked.
+
+    Parameters
+    ----------
+    place : Place
+
+    Yields
+    ------
+    h5py.Dataset or zarr.Array
+
+    Raises
+    ------
+    RetinaCodecError
+        The file or the array is no longer there, or the array claims far more than it stores.
+    """
+    gone = f"the frames must stay readable at {place.source}; they are not. Open the file again."
+    if place.zarr:
+        import zarr
+
+        folder = f"{place.source.rstrip('/')}/{place.path.lstrip('/')}"
+        if not is_address(place.source) and not Path(folder).is_dir():
+            raise RetinaCodecError(gone)
+        yield zarr.open_array(folder, mode="r", zarr_format=2)
+        return
+    if not is_address(place.source) and not Path(place.source).is_file():
+        raise RetinaCodecError(gone)
+    with hdf5_input(place.source, "the frames") as file:
+        found = child(file, place.path)
+        if not hasattr(found, "shape"):
+            raise RetinaCodecError(gone)
+        check_size(found, place.source)
+        yield found

@@ -1,9 +1,4 @@
-"""Frames that are made again from a seed, bit for bit.
-
-Why this file exists: labs store white noise as the seed of its generator. A generator here is a
-function from frame numbers to frames, in a small registry that a lab can add its own to; each has
-test vectors. Any frame can be made without those before it, or from a state that is kept.
-"""
+"""White noise made again from the seed of its generator, bit for bit, from any frame on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,13 +31,13 @@ def register_generator(name: str) -> Callable[[Generator], Generator]:
     Parameters
     ----------
     name : str
-        As it will be asked for, and as files may name it.
+        Of the generator, as used in `SeededFrames` and in NWB files.
 
     Returns
     -------
     callable
-        Gives back the function: ``f(numbers, *, seed, height, width, **settings)`` -> frames
-        (number, y, x), the same for the same arguments whatever was asked before.
+        Returns the function: ``f(numbers, *, seed, height, width, **settings)`` -> frames
+        (number, y, x), which must depend on the arguments alone, not on earlier calls.
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """Arrays of a published HDF5 file: found by name, checked, cut to the movie; frames stay on disk.
 
-What a function finds that is not as expected goes into ``notes``, which become attributes of the
-recording. What the responses mean stands in maheswaranathan_responses.py.
+What is not as expected is written into ``notes``, which become attributes of the recording.
 """
 
 from pathlib import Path
@@ -11,26 +10,21 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage.hdf5 import check_size, child, hdf5_input, read_array
+from retina_codec.recordings.frames.lazy import BLOCK_BYTES, ArrayFrames, lazy_frames
+from retina_codec.recordings.frames.places import Place, file_state
+from retina_codec.storage.hdf5 import check_size, child, read_array
 
 __all__ = [
     "FRAME_RATE",
-    "CheckedFrames",
     "dataset_of",
     "fit_length",
-    "lazy_dataset",
+    "lazy_movie",
     "member",
     "names_of",
     "start_of",
 ]
 
 FRAME_RATE = 100.0  # Hz, of every published recording
-
-
-FRAMES_PER_BLOCK = 500
-
-
-BLOCK_BYTES = 2**26
 
 
 JITTER = 0.1  # of a frame
@@ -42,83 +36,40 @@ RATE_TOLERANCE = 1e-3  # a stored clock may run this much faster or slower than 
 Numbers = npt.NDArray[Any]
 
 
-class CheckedFrames:
-    """An array of a file of strangers, read on demand: links and sizes are checked every time.
-
-    It keeps no file open and can be sent to another process.
+def lazy_movie(dataset: Any, axes: str = "tyx") -> Any:
+    """Make a dask array of an open movie; nothing is read.
 
     Parameters
     ----------
-    path : Path
-        The file.
-    location : str
-        Name of the data set in it.
-    shape : tuple of int
-    dtype : numpy.dtype
-        As stored; an array that changed since is refused.
-    """
-
-    def __init__(
-        self, path: Path, location: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        self.path = path
-        self.location = location
-        self.shape = shape
-        self.ndim = len(shape)
-        self.dtype = dtype
-
-    def __getitem__(self, key: Any) -> Numbers:
-        with hdf5_input(self.path, "the file of the frames, unchanged,") as file:
-            dataset = member(file, self.location)
-            if getattr(dataset, "shape", None) != self.shape or dataset.dtype != self.dtype:
-                raise RetinaCodecError(
-                    f"the frames must stay as they were at {self.path}; {self.location} has "
-                    "changed. Open the file again."
-                )
-            return read_array(dataset, key)
-
-
-def lazy_dataset(dataset: Any) -> Any:
-    """Put a dask array before an open data set; read nothing.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset, (time, ...)
+    dataset : h5py.Dataset
         From `dataset_of`.
+    axes : str
+        What the stored axes are; see `ArrayFrames`.
 
     Returns
     -------
-    dask.array.Array, (time, ...), the same dtype
+    dask.array.Array, (time, y, x), the same dtype
 
     Raises
     ------
     RetinaCodecError
         It claims far more than it stores, or its chunks are too large to read.
     """
-    from dask.array import from_array
-
     path = Path(dataset.file.filename).resolve()
     check_size(dataset, path)
-    per_frame = max(1, int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize)
-    chunk = int(np.prod(dataset.chunks or (0,), dtype=object)) * dataset.dtype.itemsize
-    if max(per_frame, chunk) > BLOCK_BYTES:
+    pieces = (dataset.shape[1:], dataset.chunks or (0,))  # one frame, one chunk
+    largest = max(int(np.prod(piece, dtype=object)) for piece in pieces) * dataset.dtype.itemsize
+    if largest > BLOCK_BYTES:
         raise RetinaCodecError(
             f"{path}: {dataset.name} must be stored in pieces of at most {BLOCK_BYTES} bytes; "
-            f"one is {max(per_frame, chunk)}. Store it in smaller chunks (h5repack)."
+            f"one is {largest}. Store it in smaller chunks (h5repack)."
         )
-    frames = CheckedFrames(path, dataset.name, dataset.shape, dataset.dtype)
-    block = max(1, min(FRAMES_PER_BLOCK, BLOCK_BYTES // per_frame, dataset.shape[0]))
-    return from_array(  # type: ignore[no-untyped-call]  # dask has no types here
-        frames,
-        chunks=(block, *[-1] * (dataset.ndim - 1)),
-        name=f"frames-{path}-{path.stat().st_mtime_ns}-{dataset.name}",
-        asarray=False,
-        meta=np.empty((0,) * dataset.ndim, dataset.dtype),
-    )
+    place = Place(str(path), dataset.name, file_state(path))
+    return lazy_frames(ArrayFrames(place, dataset.shape, dataset.dtype, axes=axes))
 
 
 def member(group: Any, name: str) -> Any:
-    """Return a member as `child` does; None where there is no group to begin with.
+    """Return a member as `child` does; None where ``group`` is no group.
 
     Parameters
     ----------
@@ -137,14 +88,14 @@ def member(group: Any, name: str) -> Any:
 
 
 def names_of(group: Any) -> list[str]:
-    """List the members of a group; nothing for what is no group."""
+    """List the members of a group; none where it is no group."""
     import h5py
 
     return sorted(map(str, group)) if isinstance(group, h5py.Group) else []
 
 
 def dataset_of(group: Any, name: str, dims: str, where: str) -> Any:
-    """Find an array of real numbers with these dims; ``dims`` is words for the message."""
+    """Find an array of real numbers with these dims, given as text: ``"time, y, x"``."""
     import h5py
 
     found = member(group, name)
@@ -165,7 +116,7 @@ def dataset_of(group: Any, name: str, dims: str, where: str) -> Any:
 def fit_length(
     values: Numbers, frames: int, what: str, notes: dict[str, str], *, said: str | None = None
 ) -> Numbers:
-    """Cut the one sample that some responses have beyond the movie; along the last dim.
+    """Cut off the one sample that some responses have beyond the movie, along the last dim.
 
     Parameters
     ----------
@@ -268,5 +219,5 @@ def _add(notes: dict[str, str], key: str, text: str) -> None:
 
 
 def _in_file(where: str) -> str:
-    """Name of an array without the path of its file, which means nothing elsewhere."""
+    """Name of an array without the path of its file."""
     return where.rsplit(": ", 1)[-1]

@@ -1,7 +1,7 @@
-"""Which cells, centres and blocks belong to the experiments of Maheswaranathan et al. 2023.
+"""Cells, receptive field centres and blocks of the experiments of Maheswaranathan et al. 2023.
 
-Facts that stand in the authors' code and not in their files. Cells are rows of the response arrays,
-from 0; centres are in the same order. How the centres were obtained is not stated there.
+From the authors' code, not their files. Cells are rows of the response arrays, from 0; how the
+centres, in the same order, were obtained is not stated there.
 """
 
 __all__ = ["NUM_BLOCKS", "PUBLISHED_CELLS", "PUBLISHED_CENTERS"]

@@ -1,9 +1,7 @@
-"""The recordings of Maheswaranathan et al. 2023, as published: one HDF5 file per movie.
+"""Read the recordings of Maheswaranathan et al. 2023 as published: one HDF5 file per movie.
 
-An experiment is a folder, 15-10-07 and the like, with naturalscene.h5 and whitenoise.h5. Everything
-is read but the frames. Where the files leave open what a number is, the reader looks and says what
-it found in the attributes of the recording. Nothing here downloads: see
-datasets/maheswaranathan_2023.
+An experiment is a folder (15-10-07) with naturalscene.h5 and whitenoise.h5. What the files do not
+say about their numbers is inferred from the values, and reported in the attributes.
 """
 
 import os
@@ -16,10 +14,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.formats import Format
 from retina_codec.recordings.maheswaranathan_2023.arrays import (
     FRAME_RATE,
     dataset_of,
-    lazy_dataset,
+    lazy_movie,
     member,
     names_of,
     start_of,
@@ -36,9 +35,9 @@ from retina_codec.recordings.maheswaranathan_2023.responses import (
     read_spikes,
 )
 from retina_codec.recordings.schema import make_recording
-from retina_codec.storage.hdf5 import hdf5_input
+from retina_codec.storage.hdf5 import hdf5_input, is_address
 
-__all__ = ["read_maheswaranathan"]
+__all__ = ["Published", "read_maheswaranathan"]
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -55,6 +54,22 @@ FRAME = (50, 50)  # px, for which the centres are given
 INTERNEURON_STIMULI = {"boxes", "lines", "flashes", "movingbar"}
 
 
+class Published(Format):
+    """The published HDF5 files, or the folder of an experiment; not written."""
+
+    name = "maheswaranathan_2023"
+    suffixes = SUFFIXES
+    options = ("stimulus", "response", "cells")
+
+    def recognises(self, path: str | os.PathLike[str]) -> bool:
+        """Take any folder; its reader says what is missing there."""
+        return super().recognises(path) or (not is_address(path) and Path(path).is_dir())
+
+    def read(self, path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
+        """See `read_maheswaranathan`."""
+        return read_maheswaranathan(path, **options)
+
+
 def read_maheswaranathan(
     path: str | os.PathLike[str],
     *,
@@ -67,8 +82,8 @@ def read_maheswaranathan(
     Parameters
     ----------
     path : path
-        The folder of an experiment, or one of its files. The experiment is known by the name of
-        the folder.
+        The folder of an experiment, or one of its files. The name of the folder is the name of
+        the experiment.
     stimulus : str, optional
         ``"naturalscene"`` or ``"whitenoise"``, where the folder holds both.
     response : str
@@ -98,9 +113,10 @@ def read_maheswaranathan(
     Notes
     -----
     Both splits get one session clock: where the stored times of the test split fall into the train
-    split, the test split is put behind it, and the attribute ``clock`` says so. A test response one
-    sample longer than the movie is cut, and the attribute ``cut`` says so. Spike-triggered averages
-    in the file are not read. ``source_sha256`` is empty: a hash would read the whole movie.
+    split, the test split is moved after it, and the attribute ``clock`` says so. A test response
+    one sample longer than the movie is cut, and the attribute ``cut`` says so. Spike-triggered
+    averages in the file are not read. ``source_sha256`` is empty: a hash would read the whole
+    movie.
 
     References
     ----------
@@ -119,8 +135,8 @@ def read_maheswaranathan(
         test, repeats = _read_split(member(file, "test"), response, 1, f"{place}: /test", notes)
         rows = _rows(cells, test.sizes["cell"], experiment)
         if train is not None:
-            train = _beside(train, test, place)
-            test = _behind(train, test, 1 if repeats is None else len(repeats), notes)
+            _check_sizes(train, test, place)
+            test = _after_train(train, test, 1 if repeats is None else len(repeats), notes)
             train = _with_blocks(train.isel(cell=rows), experiment, notes)
         test = test.isel(cell=rows)
         spikes = read_spikes(file, rows, train, str(place), notes)
@@ -153,7 +169,7 @@ def _check_groups(file: Any, place: Path) -> None:
     if set(found) & INTERNEURON_STIMULI:
         raise RetinaCodecError(
             f"{place} must have /test; it has {found}, as the files of interneurons have. "
-            "Use read_interneurons."
+            "Open it with rc.recordings.open_interneurons."
         )
     for name in ("train", "test"):
         group = member(file, name)
@@ -186,7 +202,7 @@ def _read_split(
         values, kernel = counts * (FRAME_RATE / summed), f"{words}, as a rate"
     split = xr.Dataset(
         {
-            "stimulus": (("time", "y", "x"), lazy_dataset(stored)),
+            "stimulus": (("time", "y", "x"), lazy_movie(stored)),
             "rate": (("time", "cell"), values, {"units": "Hz", "long_name": kernel}),
             "spike_count": (("time", "cell"), counts, {"units": "count", "long_name": words}),
         },
@@ -199,7 +215,7 @@ def _read_split(
 
 
 def _choose_file(path: Path, stimulus: str | None) -> Path:
-    """Find the one file that is meant."""
+    """Find the one file of a path and a stimulus."""
     if not path.exists():
         raise RetinaCodecError(f"there must be an experiment folder or file at {path}; none is")
     if not path.is_dir():
@@ -250,15 +266,14 @@ def _rows(cells: str | Sequence[int] | None, count: int, experiment: str) -> lis
     return rows
 
 
-def _beside(train: xr.Dataset, test: xr.Dataset, place: Path) -> xr.Dataset:
-    """Check that both splits show the same cells frames of the same size."""
+def _check_sizes(train: xr.Dataset, test: xr.Dataset, place: Path) -> None:
+    """Check that both splits have the same cells and frames of the same size."""
     for dim in ("cell", "y", "x"):
         if train.sizes[dim] != test.sizes[dim]:
             raise RetinaCodecError(
                 f"{place}: train and test must have the same {dim}; they have "
                 f"{train.sizes[dim]} and {test.sizes[dim]}"
             )
-    return train
 
 
 def _with_blocks(train: xr.Dataset, experiment: str, notes: dict[str, str]) -> xr.Dataset:
@@ -273,10 +288,10 @@ def _with_blocks(train: xr.Dataset, experiment: str, notes: dict[str, str]) -> x
     return train.assign_coords(block=("time", np.repeat(np.arange(blocks), frames // blocks)))
 
 
-def _behind(
+def _after_train(
     train: xr.Dataset, test: xr.Dataset, presentations: int, notes: dict[str, str]
 ) -> xr.Dataset:
-    """Put the test split behind the train split where their stored times overlap."""
+    """Move the test split after the train split where their stored times overlap."""
     bounds = [
         (float(split["time"][0]), float(split["time"][0]) + split.sizes["time"] * n / FRAME_RATE)
         for split, n in ((train, 1), (test, presentations))

@@ -1,8 +1,6 @@
-"""Responses of a published HDF5 file: what their numbers are, and how that was found out.
+"""Responses of a published HDF5 file: counts or rates, sums or means, inferred from their values.
 
-The files do not say whether binned responses are counts or rates, sums or means, nor which clock
-the spikes are on. Each function looks at the numbers and says what it found, in ``notes`` or beside
-the values.
+The files do not state this; each function reports what it found in ``notes`` or beside the values.
 """
 
 from typing import Any
@@ -23,7 +21,7 @@ from retina_codec.storage.hdf5 import read_array
 
 __all__ = ["read_counts", "read_repeats", "read_response", "read_spikes"]
 
-EDGE_SLACK = 1e-6  # of a frame, as in nwb_session
+EDGE_SLACK = 1e-6  # of a frame
 
 
 MEAN_TOLERANCE = 1e-4  # relative and in Hz: the files may hold single precision
@@ -44,10 +42,10 @@ def read_response(group: Any, name: str, frames: int, where: str, notes: dict[st
 def read_counts(
     group: Any, rate: Numbers, presentations: int, where: str, notes: dict[str, str]
 ) -> tuple[Numbers, int, str]:
-    """Read ``binned`` as spikes per bin, summed over presentations, and say how.
+    """Read ``binned`` as spikes per bin, summed over presentations, and report how.
 
-    Files may hold counts, their mean over presentations, or either in Hz; the smallest value says
-    which. What fits none of these is kept as stored.
+    Files may hold counts, their mean over presentations, or either in Hz; the smallest value
+    decides. What fits none of these is kept as stored.
 
     Parameters
     ----------
@@ -119,7 +117,7 @@ def read_repeats(
     where : str
         Name of the split.
     notes : dict
-        Gets an entry ``repeats``: what the numbers are and how that was found out.
+        Gets an entry ``repeats``: what the numbers are, and by which evidence.
 
     Returns
     -------
@@ -173,7 +171,7 @@ def read_repeats(
 
 
 def _in_hertz(group: Any, repeats: Numbers, notes: dict[str, str]) -> Numbers:
-    """Find out what the presentations hold: the response that is their mean says it."""
+    """Convert presentations to Hz; the stored response that is their mean says what they hold."""
     shown = np.isfinite(repeats).sum(axis=0)
     mean = np.nansum(repeats, axis=0) / np.where(shown > 0, shown, np.nan)  # (time, cell)
     responses = member(group, "response")
@@ -209,7 +207,7 @@ def read_spikes(
     rows : list of int
         The cells, in this order.
     train : xr.Dataset or None
-        To see whether the spikes are on the clock of the train movie.
+        Its counts show whether the spikes are on the clock of the train movie.
     where : str
         The file.
     notes : dict

@@ -1,12 +1,11 @@
-"""What a recording holds beside movie and spikes, as processing modules of an NWB file.
+"""Values of a recording for which NWB has no place, as notes and processing modules, out and in.
 
-Why this file exists: interneuron potentials, and every value per bin and cell that does not follow
-from the spikes (smoothed rates above all), must not be lost. Names here are what the reader looks
-for: ``<split>_<variable>`` and ``repeats_rate`` in the module ``misc``.
+Further values per bin and cell are series ``<split>_<variable>`` and ``repeats_rate`` in the
+module ``misc``.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,18 @@ import xarray as xr
 
 from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.session import NOTES_KEY, Floats, Presentation, join_session
-from retina_codec.recordings.nwb.splits import Run
-from retina_codec.recordings.nwb.stimulus import Stimulus
+from retina_codec.recordings.nwb.splits import Split
 from retina_codec.recordings.nwb.tree import Node
 from retina_codec.recordings.nwb.units import Cells
 
 __all__ = [
-    "NO_LONG_NAME",
-    "REPEATS_RATE",
     "add_further_values",
     "add_interneurons",
     "dataset_from_notes",
     "dataset_to_notes",
+    "plain_attributes",
     "read_notes",
-    "series_attributes",
+    "read_repeats_rate",
     "with_further_values",
     "with_nodes",
 ]
@@ -36,11 +33,11 @@ __all__ = [
 NO_LONG_NAME = "axes: time, unit"  # description of a series whose variable has no long name
 
 
-REPEATS_RATE = "repeats_rate"
+REPEATS_RATE = "repeats_rate"  # series in the module misc
 
 
 def add_interneurons(nwbfile: Any, recording: xr.DataTree) -> None:
-    """Add interneuron potentials with a table of who they are; nothing without them.
+    """Add interneuron potentials and a table of the interneurons, where the recording has them.
 
     Parameters
     ----------
@@ -84,8 +81,8 @@ def add_interneurons(nwbfile: Any, recording: xr.DataTree) -> None:
 def add_further_values(nwbfile: Any, recording: xr.DataTree, shown: Sequence[Presentation]) -> None:
     """Add every (time, cell) variable that the spikes and their intervals do not give back.
 
-    A rate or a count that follows from the spikes is left out. The rates of repeats stand one
-    presentation after another in one series, with a time for each bin where there are pauses.
+    A rate or a count that follows from the spikes is left out. The rates of repeats become one
+    series, one presentation after another, with a time for each bin where there are pauses.
 
     Parameters
     ----------
@@ -125,7 +122,7 @@ def add_further_values(nwbfile: Any, recording: xr.DataTree, shown: Sequence[Pre
 
 
 def _from_spikes(shown: Sequence[Presentation], frame_rate: float) -> dict[str, npt.NDArray[Any]]:
-    """Return what a reader will make of the spikes of a split: its counts and rates."""
+    """Return counts and rates of a split as a reader derives them from the spikes."""
     if shown[0].repeat < 0:  # blocks, one after the other
         each = np.concatenate([entry.counts for entry in shown])[None]
     else:
@@ -179,16 +176,16 @@ def dataset_to_notes(dataset: xr.Dataset) -> dict[str, Any]:
     Returns
     -------
     dict
-        Fit for `json.dumps`; read it with `dataset_from_notes`.
+        For `json.dumps`; `dataset_from_notes` is the inverse.
     """
     groups = {"coords": dataset.coords, "data_vars": dataset.data_vars}
-    return {"attrs": _plain_of_nwb_notes(dataset.attrs)} | {
+    return {"attrs": plain_attributes(dataset.attrs)} | {
         group: {
             str(name): {
                 "dims": [str(dim) for dim in variable.dims],
                 "dtype": "str" if variable.dtype.kind in "OTU" else str(variable.dtype),
                 "data": variable.to_numpy().tolist(),
-                "attrs": _plain_of_nwb_notes(variable.attrs),
+                "attrs": plain_attributes(variable.attrs),
             }
             for name, variable in variables.items()
         }
@@ -197,12 +194,12 @@ def dataset_to_notes(dataset: xr.Dataset) -> dict[str, Any]:
 
 
 def dataset_from_notes(notes: dict[str, Any]) -> xr.Dataset:
-    """Build the dataset that `dataset_to_notes` wrote down.
+    """Rebuild the dataset that `dataset_to_notes` converted.
 
     Parameters
     ----------
     notes : dict
-        As written, JSON in between or not.
+        As returned, before or after JSON.
 
     Returns
     -------
@@ -219,8 +216,8 @@ def dataset_from_notes(notes: dict[str, Any]) -> xr.Dataset:
     return xr.Dataset(**parts, attrs=notes["attrs"])
 
 
-def _plain_of_nwb_notes(attributes: dict[Any, Any]) -> dict[str, Any]:
-    """Attributes without numpy's types."""
+def plain_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return attributes as text, numbers and lists, without numpy types."""
     plain: dict[str, Any] = json.loads(
         json.dumps({str(name): value for name, value in attributes.items()}, default=_number)
     )
@@ -243,9 +240,9 @@ CLOCK_WORDS = {
 
 
 def read_notes(root: Node) -> dict[str, Any]:
-    """Read what our writer kept in words; empty for files of others."""
+    """Return what `write_nwb` kept in the notes of a file; empty for other files."""
     general = root.get("general")
-    words = "" if general is None or general.is_array else general.text("notes")
+    words = "" if general is None else general.text("notes")
     try:
         notes = json.loads(words or "{}")[NOTES_KEY]
     except (json.JSONDecodeError, KeyError, TypeError):
@@ -254,23 +251,39 @@ def read_notes(root: Node) -> dict[str, Any]:
 
 
 def with_further_values(root: Node, part: xr.Dataset, split: str) -> xr.Dataset:
-    """Further (time, cell) values that our writer kept, such as smoothed or noise-free rates."""
-    module = root.get("processing/misc")
-    shape = (part.sizes["time"], part.sizes["cell"])
-    for series in module.members() if module is not None and not module.is_array else ():
-        data = None if series.is_array else series.get("data")
-        if series.name.startswith(f"{split}_") and data is not None and data.shape == shape:
+    """Add the (time, cell) values that `write_nwb` kept, such as smoothed or noise-free rates."""
+    for series in root.groups("processing/misc"):
+        data = series.stored("data")
+        fits = data is not None and data.shape == (part.sizes["time"], part.sizes["cell"])
+        if data is not None and fits and series.name.startswith(f"{split}_"):
             name = series.name.removeprefix(f"{split}_")
-            part[name] = (("time", "cell"), data.read(), series_attributes(root, series.name))
+            part[name] = (("time", "cell"), data.read(), _series_attributes(series, data))
     return part
 
 
-def series_attributes(root: Node, name: str) -> dict[str, Any]:
-    """Return unit, long name and further words of a series in the module ``misc``."""
-    series, data = root.get(f"processing/misc/{name}"), root.get(f"processing/misc/{name}/data")
-    attrs = {"units": "n/a" if data is None else str(data.attribute("unit", "n/a"))}
-    words = "" if series is None else str(series.attribute("description", ""))
-    further = "" if series is None else str(series.attribute("comments", ""))
+def read_repeats_rate(
+    root: Node, shape: tuple[int, int, int]
+) -> tuple[npt.NDArray[Any], dict[str, Any]] | None:
+    """Return the rates of repeats that `write_nwb` kept and their attributes, or None.
+
+    Parameters
+    ----------
+    root : Node
+    shape : tuple of int
+        (repeat, time, cell); rates of another shape are passed over.
+    """
+    series = root.get(f"processing/misc/{REPEATS_RATE}")
+    data = None if series is None else series.stored("data")
+    if series is None or data is None or data.shape != (shape[0] * shape[1], shape[2]):
+        return None
+    return data.read().reshape(shape), _series_attributes(series, data)
+
+
+def _series_attributes(series: Node, data: Node) -> dict[str, Any]:
+    """Return unit, long name and further attributes of a series."""
+    attrs = {"units": str(data.attribute("unit", "n/a"))}
+    words = str(series.attribute("description", ""))
+    further = str(series.attribute("comments", ""))
     if further.startswith("{"):
         attrs |= json.loads(further)
     return attrs if words in ("", NO_LONG_NAME) else attrs | {"long_name": words}
@@ -279,15 +292,12 @@ def series_attributes(root: Node, name: str) -> dict[str, Any]:
 def with_nodes(
     recording: xr.DataTree,
     cells: Cells,
-    movies: dict[str, Stimulus],
-    runs: dict[str, list[Run]],
-    notes: dict[str, Any],
+    splits: Mapping[str, Split],
+    notes: Mapping[str, Any],
     reading: Reading,
 ) -> xr.DataTree:
-    """Add exact spike times, the clock, and how all was read; our own files say what they had."""
-    nodes = {"/": recording.to_dataset(inherit=False)} | {
-        node.path: node.to_dataset(inherit=False) for node in recording.subtree if node.path != "/"
-    }
+    """Add exact spike times, the clock, and the report of the reading, or what the notes kept."""
+    nodes = {node.path: node.to_dataset(inherit=False) for node in recording.subtree}
     if not str(notes.get("spikes", "placed" if notes else "exact")).startswith("placed"):
         lengths = [train.size for train in cells.trains]
         nodes["/spikes"] = xr.Dataset(
@@ -299,7 +309,7 @@ def with_nodes(
     if "clock" in notes:
         nodes["/clock"] = dataset_from_notes(notes["clock"])
     elif not notes:
-        nodes["/clock"] = _clock(cells, movies, runs)
+        nodes["/clock"] = _clock(cells, splits)
     tree = xr.DataTree.from_dict(nodes)
     if "reading" in notes:
         tree.attrs["reading"] = notes["reading"]
@@ -308,22 +318,22 @@ def with_nodes(
     return tree
 
 
-def _clock(cells: Cells, movies: dict[str, Stimulus], runs: dict[str, list[Run]]) -> xr.Dataset:
-    """Say what is known of the frame clock: of the test movie, counts over all movies."""
-    test = movies["test"].clock.report
+def _clock(cells: Cells, splits: Mapping[str, Split]) -> xr.Dataset:
+    """Summarize the frame clock: of the test movie, counts over all movies."""
+    test = splits["test"].movie.clock.report
     found: dict[str, Any] = {}
-    different = list({id(movie): movie.clock.report for movie in movies.values()}.values())
+    reports = [split.movie.clock.report for split in splits.values()]
+    different = list({id(report): report for report in reports}.values())
     for name, (unit, words) in CLOCK_WORDS.items():
         value = test[name]
         if unit == "count":
             value = int(sum(report[name] for report in different))
         found[name] = ((), value, {"units": unit, "long_name": words})
-    inside = np.zeros(len(cells.trains), dtype=np.int64)
-    for split, movie in movies.items():
-        for run in runs[split]:
-            stop = movie.clock.stop_of(run.last)
-            inside += [int(((t >= run.start) & (t < stop)).sum()) for t in cells.trains]
-    outside = np.array([train.size for train in cells.trains]) - inside
+    outside = np.array([train.size for train in cells.trains])
+    for split in splits.values():
+        for edges in split.edges:
+            inside = [(train >= edges[0]) & (train < edges[-1]) for train in cells.trains]
+            outside -= [int(each.sum()) for each in inside]
     attrs = {"units": "count", "long_name": "spikes outside train and test"}
     return xr.Dataset(
         found | {"spikes_outside": ("cell", outside, attrs)}, coords={"cell": cells.names}

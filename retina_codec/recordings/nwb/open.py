@@ -1,28 +1,21 @@
-"""The groups and arrays of an NWB file, by path: HDF5 or Zarr, here or at an address.
-
-Why this file exists: files of real labs use extensions that are not installed, old schema versions
-and links, and pynwb then refuses the whole file. NWB's layout is public and stable, so it is read
-by path: every file opens the same way, fast, and no link leads out of its folder unseen. What the
-groups mean is not known here; Zarr stands in nwb_zarr.py.
-"""
+"""Open an NWB file: HDF5 or a Zarr folder, on this machine or at an address."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.frames.places import Place, file_state
+from retina_codec.recordings.frames.places import file_state
 from retina_codec.recordings.nwb.tree import HDF5Node, Node
-from retina_codec.storage.hdf5 import child, hdf5_input, is_address
+from retina_codec.storage.hdf5 import hdf5_input, is_address
 
-__all__ = ["is_nwb_zarr", "open_nwb", "open_place"]
+__all__ = ["is_nwb_zarr", "open_nwb"]
 
 
 @contextmanager
 def open_nwb(path: str | os.PathLike[str]) -> Iterator[Node]:
-    """Open an NWB file and give its root.
+    """Open an NWB file and yield its root.
 
     Parameters
     ----------
@@ -50,46 +43,12 @@ def open_nwb(path: str | os.PathLike[str]) -> Iterator[Node]:
         yield _checked(HDF5Node(file["/"], source, state), path)
 
 
-@contextmanager
-def open_place(place: Place) -> Iterator[Any]:
-    """Open an array for reading by parts.
-
-    Parameters
-    ----------
-    place : Place
-
-    Yields
-    ------
-    h5py.Dataset or zarr.Array
-
-    Raises
-    ------
-    RetinaCodecError
-        The file is no longer there.
-    """
-    gone = f"the frames must stay readable at {place.source}; they are not. Open the file again."
-    if is_nwb_zarr(place.source):
-        from retina_codec.recordings.nwb.zarr import open_array
-
-        yield open_array(place)
-        return
-    if not is_address(place.source) and not Path(place.source).is_file():
-        raise RetinaCodecError(gone)
-    with hdf5_input(place.source, "the frames") as file:
-        found = child(file, place.path)
-        if found is None:
-            raise RetinaCodecError(gone)
-        yield found
-
-
 def is_nwb_zarr(path: str | os.PathLike[str]) -> bool:
-    """Say whether a path is an NWB file in a Zarr folder: its root says so in its attributes."""
-    text = os.fspath(path)
+    """Return whether a path is an NWB file in a Zarr folder: its root attributes say so."""
     if is_address(path):
-        return text.rstrip("/").endswith(".zarr")
-    folder = Path(path)
+        return os.fspath(path).rstrip("/").endswith(".zarr")
     for name in (".zattrs", "zarr.json"):
-        file = folder / name
+        file = Path(path) / name
         if file.is_file() and file.stat().st_size < 2**24:
             return '"NWBFile"' in file.read_text(encoding="utf-8", errors="replace")
     return False

@@ -1,12 +1,10 @@
-"""Which part of an NWB session is train, which is test, and which presentation of it.
+"""Train, test and repeats of an NWB session: intervals in s, and the bins of the movie in them.
 
-The file says it in a table of intervals with a column ``split`` (as our writer makes), or the user
-does: by times, or by what stands in a column. Intervals become runs of bins here; a run without a
-frame, or with frames missing, is refused.
+Intervals come from a table with a column ``split``, or from the option ``splits``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,11 @@ import numpy.typing as npt
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.nwb.clock import LATEST, FrameClock
 from retina_codec.recordings.nwb.options import NwbOptions, Reading
-from retina_codec.recordings.nwb.session import EDGE_SLACK
-from retina_codec.recordings.nwb.tree import Node, column, texts
+from retina_codec.recordings.nwb.session import EDGE_SLACK, Floats
+from retina_codec.recordings.nwb.stimulus import Stimulus, find_stimulus
+from retina_codec.recordings.nwb.tree import Node, Table
 
-__all__ = ["Interval", "Run", "find_runs", "joined_frames", "periods_of", "read_intervals"]
+__all__ = ["Run", "Split", "find_splits", "periods_of"]
 
 SPLITS = ("train", "test")
 
@@ -30,6 +29,9 @@ OVERHANG_SHARE = 0.05  # and of the interval
 
 
 LISTED_VALUES = 6
+
+
+RATES_DIFFER = 1e-4  # relative, between train and test
 
 
 @dataclass(frozen=True)
@@ -57,35 +59,95 @@ class Run:
         return self.last - self.first
 
 
-def read_intervals(
-    root: Node, path: str, options: NwbOptions, reading: Reading
-) -> list[Interval] | None:
-    """Read the intervals of train and test, in order of time.
+@dataclass(frozen=True)
+class Split:
+    """The train or the test split: its movie, and the runs of bins in which it was shown.
+
+    Attributes
+    ----------
+    movie : Stimulus
+    runs : list of Run
+        Blocks of train, or presentations of the test movie, in order of time.
+    edges : list of numpy.ndarray, (time + 1,)
+        s, of each run: onset of every bin and the end of the last.
+    whole : bool
+        Whether no interval was stated, so that the whole session is the test split.
+    """
+
+    movie: Stimulus
+    runs: list[Run]
+    edges: list[Floats]
+    whole: bool
+
+
+def find_splits(root: Node, notes: Mapping[str, Any], reading: Reading) -> dict[str, Split]:
+    """Find train and test: the stimulus of each, and the bins in which it was shown.
 
     Parameters
     ----------
     root : Node
-    path : str
-        For messages.
-    options : NwbOptions
-        ``splits``, ``table``.
+    notes : mapping
+        From `read_notes`: a file of `write_nwb` states its rate, and repeats its test movie.
     reading : Reading
+        Options: ``stimulus``, ``splits``, ``table``, ``join_blocks`` and those of the stimulus.
 
     Returns
     -------
-    list of Interval, or None
-        None where neither file nor user says anything.
+    dict of str to Split
+        "train", where there is one, and "test".
 
     Raises
     ------
     RetinaCodecError
-        An unknown split, table, column or value; times that cannot be.
+        Unknown splits, tables, columns or values; train and test at different rates; an interval
+        without frames or with a gap; several train blocks without ``join_blocks``; test intervals
+        that show different movies.
     """
-    tables = {
-        table.name: table
-        for table in _tables(root)
-        if table.get("start_time") is not None and table.get("stop_time") is not None
-    }
+    tables = _interval_tables(root)
+    intervals = _read_intervals(tables, reading)
+    movies = _find_movies(root, tables, intervals, reading)
+    whole = intervals is None and not isinstance(reading.options.stimulus, Mapping)
+    rate = float(notes.get("frame_rate", movies["test"].clock.rate))
+    join = reading.options.join_blocks or bool(notes.get("joined_blocks"))
+    splits = {}
+    for split in SPLITS:
+        if split not in movies:
+            continue
+        movie = movies[split]  # the notes state the rate to the last digit
+        movie = replace(movie, clock=replace(movie.clock, rate=rate))
+        mine = [entry for entry in intervals or [] if entry.split == split]
+        if not mine:
+            mine = [Interval(split, -1, float(movie.clock.onsets[0]), movie.clock.stop)]
+        runs = _find_runs(_joined_frames(mine, movie.period), movie.clock, reading)
+        if split == "test":
+            runs = _presentations(movie, runs, reading)
+            if not notes:
+                _check_same_movie(movie, runs, reading.path)
+        else:
+            runs = _blocks(movie.clock, runs, reading.path, join)
+        edges = [_edges(movie.clock, run) for run in runs]
+        splits[split] = Split(movie, runs, edges, whole)
+    return splits
+
+
+def _edges(clock: FrameClock, run: Run) -> Floats:
+    """Return onsets of the bins of a run and the end of the last, s."""
+    edges = np.append(clock.onsets[run.first : run.last], clock.stop_of(run.last))
+    edges[0] = run.start
+    return edges
+
+
+def _interval_tables(root: Node) -> dict[str, Table]:
+    """Tables with start and stop times by name, trials first."""
+    nodes = [*root.groups("intervals"), root.get("trials"), root.get("epochs")]
+    tables = [Table(node) for node in nodes if node is not None and not node.is_array]
+    tables.sort(key=lambda table: table.name != "trials")
+    return {each.name: each for each in tables if "start_time" in each and "stop_time" in each}
+
+
+def _read_intervals(tables: Mapping[str, Table], reading: Reading) -> list[Interval] | None:
+    """Intervals of train and test in order of time; None where neither file nor user says any."""
+    options, path = reading.options, reading.path
     if options.table is not None and options.table not in tables:
         raise RetinaCodecError(
             f"{path} must have a table of intervals {options.table!r}; it has "
@@ -93,152 +155,17 @@ def read_intervals(
         )
     if options.splits is not None:
         return _given(options.splits, tables, path, options)
-    table = next((table for table in tables.values() if table.get("split") is not None), None)
+    table = next((table for table in tables.values() if "split" in table), None)
     if table is None:
         return None
     reading.say(f"train and test: the column split of {table.path}")
     return _by_column(table, path)
 
 
-def find_runs(
-    intervals: Sequence[Interval], clock: FrameClock, path: str, reading: Reading
-) -> list[Run]:
-    """Find the bins of intervals.
-
-    Parameters
-    ----------
-    intervals : sequence of Interval
-        Of one split.
-    clock : FrameClock
-        ``onsets`` that are within rounding of an interval's start become that start.
-    path : str
-        For messages.
-    reading : Reading
-
-    Returns
-    -------
-    list of Run
-        In order of time.
-
-    Raises
-    ------
-    RetinaCodecError
-        An interval without frames, with too few of them, or with a gap.
-    """
-    runs = []
-    for entry in sorted(intervals, key=lambda entry: entry.start):
-        onsets, rate = clock.onsets, clock.rate
-        first, last = (
-            int(np.searchsorted(onsets, t - 0.5 / rate)) for t in (entry.start, entry.stop)
-        )
-        span = f"they span {onsets[0]:.6g} to {clock.stop:.6g} s"
-        if last <= first or not np.isfinite(entry.stop - entry.start):
-            raise RetinaCodecError(
-                f"{path}: the {entry.split} interval {entry.start:.6g} to {entry.stop:.6g} s must "
-                f"be covered by frames without gaps; {span}"
-            )
-        early = float(onsets[first]) - entry.start
-        late = entry.stop - float(onsets[last - 1]) - 1 / rate
-        if max(early, late) * rate >= 0.5:
-            allowed = min(OVERHANG + 0.5 / rate, OVERHANG_SHARE * (entry.stop - entry.start))
-            if max(early, late) > allowed:
-                raise RetinaCodecError(
-                    f"{path}: the {entry.split} interval {entry.start:.6g} to {entry.stop:.6g} s "
-                    f"must be covered by frames without gaps; {span}. Cut it with splits=."
-                )
-            reading.doubt(
-                f"the {entry.split} interval {entry.start:.6g} to {entry.stop:.6g} s reaches "
-                f"{max(early, late):.3g} s beyond its frames; the frames count"
-            )
-        _check_steps(clock, first, last, path)
-        same = abs(early) * rate < EDGE_SLACK
-        runs.append(Run(entry.repeat, first, last, entry.start if same else float(onsets[first])))
-    return runs
-
-
-def joined_frames(intervals: Sequence[Interval], period: float) -> list[Interval]:
-    """Join intervals of single frames that touch: tables with one row per frame or picture.
-
-    Parameters
-    ----------
-    intervals : sequence of Interval
-        Of one split, in order of time.
-    period : float
-        s, how long one frame or picture was shown.
-
-    Returns
-    -------
-    list of Interval
-        Longer intervals stay apart: they are presentations.
-    """
-    joined: list[Interval] = []
-    for entry in intervals:
-        single = entry.stop - entry.start < 1.5 * period
-        if joined and single and abs(entry.start - joined[-1].stop) < 0.5 * period:
-            joined[-1] = Interval(entry.split, entry.repeat, joined[-1].start, entry.stop)
-        else:
-            joined.append(entry)
-    return joined
-
-
-def _check_steps(clock: FrameClock, first: int, last: int, path: str) -> None:
-    """Refuse a dropped, doubled or late frame within a run."""
-    step = np.diff(clock.onsets[first:last]) * clock.rate
-    off = np.abs(step - 1)
-    if off.size and off.max() > LATEST:
-        where = int(np.argmax(off > LATEST))
-        raise RetinaCodecError(
-            f"{path}: frames must follow each other at {clock.rate:.6g} Hz within a split; the "
-            f"frame at {clock.onsets[first + where + 1]:.6g} s is off by "
-            f"{step[where] - 1:+.3g} frames. Pass repair_clock=True (dropped frames show the one "
-            "before), or cut the session there (splits=)."
-        )
-
-
-def periods_of(index: npt.NDArray[np.int64]) -> int:
-    """Say how often a sequence of frame numbers repeats itself, whole.
-
-    Parameters
-    ----------
-    index : numpy.ndarray
-        Frame numbers of consecutive bins.
-
-    Returns
-    -------
-    int
-        The largest k such that the sequence is k times the same, 1 if none; a still picture (a
-        period of one bin) does not count.
-    """
-    total = index.size
-    for period in range(2, total // 2 + 1):
-        if total % period == 0 and index[period] == index[0] and _same_after(index, period):
-            still = (index == index[0]).all()
-            return 1 if still else total // period
-    return 1
-
-
-def _same_after(index: npt.NDArray[np.int64], period: int) -> bool:
-    return bool((index[period:] == index[:-period]).all())
-
-
-def _tables(root: Node) -> list[Node]:
-    found = []
-    for place in ("intervals", ""):
-        group = root.get(place) if place else root
-        if group is None or group.is_array:
-            continue
-        names = group.names() if place else ["trials", "epochs"]
-        tables = [group.get(name) for name in names]
-        found += [table for table in tables if table is not None and not table.is_array]
-    return sorted(found, key=lambda table: table.name != "trials")  # trials first
-
-
-def _by_column(table: Node, path: str) -> list[Interval]:
-    splits = [str(word) for word in texts(column(table, "split", path))]
-    starts, stops = column(table, "start_time", path), column(table, "stop_time", path)
-    repeats: Any = np.full(len(splits), -1)
-    if table.get("repeat") is not None:
-        repeats = column(table, "repeat", path)
+def _by_column(table: Table, path: str) -> list[Interval]:
+    splits = [str(word) for word in table["split"]]
+    starts, stops = table["start_time"], table["stop_time"]
+    repeats: Any = table["repeat"] if "repeat" in table else np.full(len(splits), -1)
     found = [
         Interval(split, _repeat_number(repeats[row], path), float(starts[row]), float(stops[row]))
         for row, split in enumerate(splits)
@@ -253,7 +180,7 @@ def _by_column(table: Node, path: str) -> list[Interval]:
 
 
 def _given(
-    splits: Mapping[str, Any], tables: dict[str, Node], path: str, options: NwbOptions
+    splits: Mapping[str, Any], tables: Mapping[str, Table], path: str, options: NwbOptions
 ) -> list[Interval]:
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown or "test" not in splits:
@@ -277,23 +204,23 @@ def _given(
 
 
 def _by_values(
-    wanted: Mapping[str, Any], tables: dict[str, Node], path: str, options: NwbOptions
+    wanted: Mapping[str, Any], tables: Mapping[str, Table], path: str, options: NwbOptions
 ) -> list[tuple[float, float]]:
     """Spans of the rows that have these values."""
-    fitting = [table for table in tables.values() if all(table.get(n) is not None for n in wanted)]
+    fitting = [table for table in tables.values() if all(name in table for name in wanted)]
     if options.table is not None:
         fitting = [tables[options.table]]
     if len(fitting) != 1:
-        listed = {name: table.names() for name, table in tables.items()}
+        listed = {name: list(table) for name, table in tables.items()}
         raise RetinaCodecError(
             f"{path}: one table of intervals must have the columns {sorted(wanted)}; "
             f"{len(fitting)} have. Tables and columns: {listed}. Pass table=NAME."
         )
     table = fitting[0]
-    starts, stops = (np.asarray(column(table, n, path), float) for n in ("start_time", "stop_time"))
+    starts, stops = (np.asarray(table[name], float) for name in ("start_time", "stop_time"))
     keep = np.ones(starts.size, dtype=bool)
     for name, value in wanted.items():
-        values = column(table, name, path)
+        values = table[name]
         keep &= np.array([_matches(entry, value) for entry in values], dtype=bool)
         if not keep.any():
             seen = sorted({str(entry) for entry in values})[:LISTED_VALUES]
@@ -304,16 +231,15 @@ def _by_values(
 
 
 def _matches(entry: Any, wanted: Any) -> bool:
-    """Compare as text or number; a cell that holds several values matches with one of them."""
+    """Compare as text or number; an entry with several values matches by any of them."""
     accepted = [wanted] if isinstance(wanted, str | int | float | bool) else list(wanted)
     held = np.atleast_1d(np.asarray(entry, dtype=object)).tolist()
     for value in held:
-        word = value.decode() if isinstance(value, bytes) else value
         for other in accepted:
             if isinstance(other, str):
-                if str(word) == other:
+                if str(value) == other:
                     return True
-            elif not isinstance(word, str) and word == other:
+            elif not isinstance(value, str) and value == other:
                 return True
     return False
 
@@ -324,3 +250,177 @@ def _repeat_number(value: Any, path: str) -> int:
         return -1 if np.isnan(float(value)) else int(value)
     except ValueError as error:
         raise RetinaCodecError(f"{path}: repeat must be a number; got {value!r}") from error
+
+
+def _find_movies(
+    root: Node, tables: Mapping[str, Table], intervals: list[Interval] | None, reading: Reading
+) -> dict[str, Stimulus]:
+    """Stimulus of every split; the same object where one series holds both."""
+    wanted, path = reading.options.stimulus, reading.path
+    if isinstance(wanted, Mapping):
+        if "test" not in wanted or set(wanted) - set(SPLITS):
+            raise RetinaCodecError(
+                f"stimulus must name one for 'test', and may for 'train'; got {sorted(wanted)}"
+            )
+        movies = {
+            split: find_stimulus(root, tables, name, reading) for split, name in wanted.items()
+        }
+        rates = {split: movie.clock.rate for split, movie in movies.items()}
+        if max(rates.values()) / min(rates.values()) - 1 > RATES_DIFFER:
+            raise RetinaCodecError(
+                f"{path}: train and test must have one rate of bins; they have {rates} Hz. Pass "
+                "frame_rate= (pictures) or open them apart with bins_per_frame=."
+            )
+        return movies
+    movie = find_stimulus(root, tables, wanted, reading)
+    named = {"test"} if intervals is None else {entry.split for entry in intervals}
+    if "test" not in named:
+        raise RetinaCodecError(f"{path} must have a test interval; it has only train intervals")
+    return dict.fromkeys(named, movie)
+
+
+def _find_runs(intervals: Sequence[Interval], clock: FrameClock, reading: Reading) -> list[Run]:
+    """Bins of intervals, in order of time.
+
+    An onset that is within rounding of the start of an interval becomes that start.
+    """
+    runs, path = [], reading.path
+    for entry in sorted(intervals, key=lambda entry: entry.start):
+        onsets, rate = clock.onsets, clock.rate
+        first, last = (
+            int(np.searchsorted(onsets, t - 0.5 / rate)) for t in (entry.start, entry.stop)
+        )
+        what = f"the {entry.split} interval {entry.start:.6g} to {entry.stop:.6g} s"
+        span = f"they span {onsets[0]:.6g} to {clock.stop:.6g} s"
+        if last <= first or not np.isfinite(entry.stop - entry.start):
+            raise RetinaCodecError(f"{path}: {what} must be covered by frames without gaps; {span}")
+        early = float(onsets[first]) - entry.start
+        late = entry.stop - float(onsets[last - 1]) - 1 / rate
+        if max(early, late) * rate >= 0.5:
+            allowed = min(OVERHANG + 0.5 / rate, OVERHANG_SHARE * (entry.stop - entry.start))
+            if max(early, late) > allowed:
+                raise RetinaCodecError(
+                    f"{path}: {what} must be covered by frames without gaps; {span}. Cut it with "
+                    "splits=."
+                )
+            reading.doubt(
+                f"{what} reaches {max(early, late):.3g} s beyond its frames; the frames count"
+            )
+        _check_steps(clock, first, last, path)
+        same = abs(early) * rate < EDGE_SLACK
+        runs.append(Run(entry.repeat, first, last, entry.start if same else float(onsets[first])))
+    return runs
+
+
+def _check_steps(clock: FrameClock, first: int, last: int, path: str) -> None:
+    """Refuse a dropped, doubled or late frame within a run."""
+    step = np.diff(clock.onsets[first:last]) * clock.rate
+    off = np.abs(step - 1)
+    if off.size and off.max() > LATEST:
+        where = int(np.argmax(off > LATEST))
+        raise RetinaCodecError(
+            f"{path}: frames must follow each other at {clock.rate:.6g} Hz within a split; the "
+            f"frame at {clock.onsets[first + where + 1]:.6g} s is off by "
+            f"{step[where] - 1:+.3g} frames. Pass repair_clock=True (dropped frames show the one "
+            "before), or cut the session there (splits=)."
+        )
+
+
+def _joined_frames(intervals: Sequence[Interval], period: float) -> list[Interval]:
+    """Join intervals of single frames (``period`` in s) that touch: one row per frame or picture.
+
+    Longer intervals stay apart: they are presentations.
+    """
+    joined: list[Interval] = []
+    for entry in intervals:
+        single = entry.stop - entry.start < 1.5 * period
+        if joined and single and abs(entry.start - joined[-1].stop) < 0.5 * period:
+            joined[-1] = replace(joined[-1], stop=entry.stop)
+        else:
+            joined.append(entry)
+    return joined
+
+
+def _blocks(clock: FrameClock, runs: list[Run], path: str, join: bool) -> list[Run]:
+    """Blocks of train: runs that follow each other without a bin between are one."""
+    first, *others = (replace(run, repeat=-1) for run in runs)
+    blocks = [first]
+    for run in others:
+        before = blocks[-1]
+        if run.first == before.last and (run.start - before.start) * clock.rate < before.bins + 0.5:
+            blocks[-1] = replace(before, last=run.last)
+        else:
+            blocks.append(run)
+    if len(blocks) > 1 and not join:
+        spans = "; ".join(
+            f"{run.start:.6g} to {clock.onsets[run.last - 1] + 1 / clock.rate:.6g} s"
+            for run in blocks[:8]
+        )
+        raise RetinaCodecError(
+            f"{path} must have one train interval without gaps; it has {len(blocks)}: {spans}. "
+            "Pass join_blocks=True to put them one after the other, or choose with splits=."
+        )
+    return blocks
+
+
+def _presentations(movie: Stimulus, runs: list[Run], reading: Reading) -> list[Run]:
+    """Give the presentations of the test movie numbers; divide a run that repeats itself."""
+    if len(runs) > 1:
+        return [
+            replace(run, repeat=number if run.repeat < 0 else run.repeat)
+            for number, run in enumerate(runs)
+        ]
+    run = runs[0]
+    times = 1 if movie.numbers is None else periods_of(movie.numbers[run.first : run.last])
+    if times == 1:
+        return runs
+    each = run.bins // times
+    reading.say(f"repeats: the frame numbers of the test movie repeat {times} times")
+    return [
+        Run(n, run.first + n * each, run.first + (n + 1) * each, float(start))
+        for n, start in enumerate(movie.clock.onsets[run.first : run.last : each])
+    ]
+
+
+def periods_of(index: npt.NDArray[np.int64]) -> int:
+    """Count how often a sequence of frame numbers repeats itself, whole.
+
+    Parameters
+    ----------
+    index : numpy.ndarray
+        Frame numbers of consecutive bins.
+
+    Returns
+    -------
+    int
+        The largest k such that the sequence is k times the same, 1 if none; a still picture (a
+        period of one bin) does not count.
+    """
+    total = index.size
+    if (index == index[0]).all():
+        return 1
+    for period in range(2, total // 2 + 1):
+        if total % period == 0 and (index[period:] == index[:-period]).all():
+            return total // period
+    return 1
+
+
+def _check_same_movie(movie: Stimulus, runs: list[Run], path: str) -> None:
+    """Compare presentations: numbers of pictures, else the first, middle and last frame."""
+    if len(runs) == 1:
+        return
+    shortest = min(run.bins for run in runs)
+    places = np.unique([0, shortest // 2, shortest - 1])
+    expected = None
+    for number, run in enumerate(runs):
+        if movie.numbers is None:
+            shown: Any = movie.frames.read(run.first + places)
+        else:
+            shown = movie.numbers[run.first : run.first + shortest]
+        expected = shown if expected is None else expected
+        if not np.array_equal(shown, expected):
+            raise RetinaCodecError(
+                f"{path}: all test intervals must show the same frames; number {number}, from "
+                f"{run.start:.6g} s, shows others than the first. Choose those of one movie with "
+                "splits=."
+            )

@@ -1,51 +1,66 @@
-"""The movie of an NWB file: which one is meant, how its frames are stored, when each was shown.
+"""The stimulus of an NWB file: which one was shown, its frames, and the onset of each frame.
 
-NWB keeps a stimulus as an image series with the frames inside or in other files, as a series of
-indices into pictures or into an older series, as a table of presentations that points to a
-template, or as a seed. All end as the same two things: frames by number and a clock. Nothing is
-read here but names, shapes and times.
+NWB stores a stimulus as an image series, a series of indices into pictures, a table of
+presentations that names a template, or a seed; all become frames by number and a clock.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.frames.lazy import Frames, IndexedFrames
+from retina_codec.recordings.frames.lazy import BLANK, Frames, IndexedFrames
 from retina_codec.recordings.nwb.clock import (
     FrameClock,
     clock_from_intervals,
     clock_from_rate,
     clock_from_times,
 )
-from retina_codec.recordings.nwb.options import NwbOptions, Reading
+from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.pictures import (
-    Presentations,
-    find_presentations,
     is_movie,
     is_template,
+    picture_names,
     series_frames,
     template_frames,
 )
 from retina_codec.recordings.nwb.session import Floats
-from retina_codec.recordings.nwb.tree import Node
+from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = ["Stimulus", "find_stimulus"]
 
-OURS = "stimulus"  # what our writer calls it
+OURS = "stimulus"  # the name that `write_nwb` gives
 
 
-@dataclass
+NUMBER_COLUMNS = ("frame", "image_index", "template_index", "stimulus_index", "index")
+
+
+NAME_COLUMNS = ("image_name", "image", "frame_name", "stimulus_name")
+
+
+TEMPLATE_COLUMNS = ("stimulus_name", "template", "template_name", "stimulus", "movie_name")
+
+
+Tables = Mapping[str, Table]
+
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Stimulus:
-    """What was shown.
+    """A movie and its clock.
 
     Attributes
     ----------
-    name : str
     frames : Frames
         One per bin of the clock.
+    numbers : numpy.ndarray, (bin,), or None
+        Number of the picture in each bin, −1 for a blank, where pictures were shown by number;
+        None for a movie that is stored frame by frame.
     clock : FrameClock
     unit : str
         Of intensity.
@@ -55,28 +70,70 @@ class Stimulus:
         s, how long one frame or picture was shown, as a rule.
     """
 
-    name: str
     frames: Frames
+    numbers: Numbers | None
     clock: FrameClock
     unit: str
     pixel_size: float
     period: float
 
 
-def find_stimulus(
-    root: Node, path: str, name: str | None, options: NwbOptions, reading: Reading
-) -> Stimulus:
-    """Find the stimulus that was shown, or the one asked for by name.
+@dataclass(frozen=True)
+class Candidate:
+    """A series, or a table of presentations, that may be the stimulus.
+
+    Attributes
+    ----------
+    pictures : Node
+        The series with the frames, or the template with the pictures.
+    series : Node or None
+        The series with the times; None for a table of presentations.
+    index : numpy.ndarray, (row,), or None
+        Number of the picture in each row of a table of presentations.
+    starts, stops : numpy.ndarray, (row,)
+        s, of these rows; empty for a series.
+    column : str
+        Where the numbers of a table came from.
+    """
+
+    pictures: Node
+    series: Node | None = None
+    index: Numbers | None = None
+    starts: Floats = field(default_factory=lambda: np.empty(0))
+    stops: Floats = field(default_factory=lambda: np.empty(0))
+    column: str = ""
+
+    def numbers(self, where: str) -> Numbers | None:
+        """Return the number of the picture at each time; None for a movie stored by frames."""
+        if self.series is None or self.series is self.pictures:
+            return self.index
+        data = self.series.stored("data")
+        if data is None:
+            raise RetinaCodecError(f"{where} must hold numbers of pictures; it has no data")
+        return data.read().ravel().astype(np.int64)
+
+    def words(self, frames: Frames) -> str:
+        """Say how the frames are stored."""
+        if self.series is self.pictures:
+            return frames.encoding
+        what = f"presentations of {self.pictures.path} by the column {self.column!r}"
+        if self.series is not None:
+            what = f"indices into {self.pictures.path}"
+        return f"{what} ({frames.encoding})"
+
+
+def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading) -> Stimulus:
+    """Find the stimulus that was shown, or the one with a given name.
 
     Parameters
     ----------
     root : Node
-    path : str
-        For messages and for files beside it.
+    tables : mapping of str to Table
+        Tables of intervals by name, with ``start_time`` and ``stop_time``.
     name : str, optional
         Of a series or a table of presentations.
-    options : NwbOptions
     reading : Reading
+        Options on frames and times.
 
     Returns
     -------
@@ -85,72 +142,124 @@ def find_stimulus(
     Raises
     ------
     RetinaCodecError
-        None, several without a name, or one that cannot be read without a guess.
+        None, several without a name, or one whose frames or times are not fully known.
     """
-    found, others = _candidates(root, options.frames is not None)
-    name = _choose(found, others, name, path)
-    node = found[name]
-    where = f"{path}: stimulus {name!r}"
-    if isinstance(node, Presentations):
-        stimulus = _from_presentations(node, where, options, reading)
-    elif options.frames is None and _is_index(node):
-        stimulus = _from_index(root, node, where, options, reading)
+    options = reading.options
+    found, others = _candidates(root, tables, options.frames is not None)
+    name = _choose(found, others, name, reading.path)
+    chosen, where = found[name], f"{reading.path}: stimulus {name!r}"
+    index = chosen.numbers(where)
+    if index is None:
+        base = series_frames(chosen.pictures, where, reading)
     else:
-        frames = series_frames(node, path, where, options, reading)
-        clock = _series_clock(node, frames.shape[0], where, root, options)
-        shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
-        pixels = _pixel_size(node, frames.shape)
-        unit = "n/a" if options.frames is not None else _unit(node)
-        stimulus = Stimulus(name, shown, clock, unit, pixels, 1 / clock.rate)
-    clock = stimulus.clock.divided(options.bins_per_frame)
-    if clock is not stimulus.clock:
-        repeated = np.repeat(np.arange(stimulus.frames.shape[0]), options.bins_per_frame)
-        stimulus.frames, stimulus.clock = IndexedFrames(stimulus.frames, repeated), clock
+        base = template_frames(chosen.pictures, where, reading)
+    count = base.shape[0] if index is None else index.size
+    clock = _find_clock(root, tables, chosen, count, where, reading)
+    shown, blank = clock.index, None
+    if index is not None:
+        shown = index if shown is None else np.where(shown < 0, BLANK, index[shown])
+        blank = options.blank
+    frames = base if shown is None else IndexedFrames(base, shown, blank=blank)
+    if options.bins_per_frame > 1:
         reading.say(f"bins: {options.bins_per_frame} per frame, {clock.rate:.9g} Hz")
-    reading.say(f"stimulus: {name!r}, {stimulus.frames.encoding}")
+    reading.say(f"stimulus: {name!r}, {chosen.words(base)}")
     left = sorted({*found, *others} - {name})
     if left:
         reading.say(f"stimuli that were not read: {', '.join(left)}")
-    _tell_clock(clock, where, options, reading)
-    return stimulus
+    _report_clock(clock, where, reading)
+    period = options.bins_per_frame / clock.rate
+    if chosen.series is None:
+        period = float(np.median(chosen.stops - chosen.starts))
+    given = index is None and options.frames is not None
+    unit = "n/a" if given else _unit(chosen.pictures)
+    pixels = _pixel_size(chosen.pictures, base.shape)
+    return Stimulus(frames, None if index is None else shown, clock, unit, pixels, period)
 
 
-def _candidates(root: Node, timed: bool) -> tuple[dict[str, Node | Presentations], list[str]]:
-    """List what may be the movie, by name; and what stands there and is none.
+def _candidates(root: Node, tables: Tables, timed: bool) -> tuple[dict[str, Candidate], list[str]]:
+    """List what may be the movie, by name; and the names of other stimuli.
 
-    Where the user gives the frames (``timed``), anything with times may be.
+    Where the user gives the frames (``timed``), any series with times may be the movie.
     """
-    found: dict[str, Node | Presentations] = {}
-    others: list[str] = []
+    found: dict[str, Candidate] = {}
+    others, indexed = [], set()
     shown = root.get("stimulus/presentation")
-    for node in shown.members() if shown is not None and not shown.is_array else ():
-        has_times = node.get("timestamps") is not None or node.get("starting_time") is not None
-        if (timed and has_times) or _is_index(node) or is_movie(node):
-            found[node.name] = node
+    for node in () if shown is None else shown.members():
+        source = node.get("indexed_images") or node.get("indexed_timeseries")
+        times = node.stored("timestamps") or node.stored("starting_time")
+        if source is not None:
+            indexed.add(source.path)
+        if source is not None and not timed:
+            found[node.name] = Candidate(source, node)
+        elif source is not None or (timed and times is not None) or is_movie(node):
+            found[node.name] = Candidate(node, node)
         else:
             others.append(node.name)
-    sources = [_source(node) for node in found.values() if isinstance(node, Node)]
-    indexed = {source.path for source in sources if source is not None}
-    for table in find_presentations(root):
-        if table.template.path not in indexed:  # an index series is the better account
-            found.setdefault(table.name, table)
+    nodes = root.groups("stimulus/templates")
+    templates = {node.name: node for node in nodes if is_template(node)}
+    for name, table in _presentations(tables, templates):
+        if table.pictures.path not in indexed:  # an index series says more
+            found.setdefault(name, table)
     return found, others
 
 
-def _source(node: Node) -> Node | None:
-    """Return what an index series points to."""
-    return node.get("indexed_images") or node.get("indexed_timeseries")
+def _presentations(
+    tables: Tables, templates: Mapping[str, Node]
+) -> Iterator[tuple[str, Candidate]]:
+    """Yield every table of intervals that refers to a template, once per template.
+
+    A row refers to a template by its name in a column such as ``stimulus_name``; without one the
+    table's own name must begin with the template's (``movie_presentations``), or there must be
+    only one. It refers to a picture by number (``frame``, ``image_index``, …) or by its name.
+    """
+    for table in tables.values() if templates else ():
+        starts, stops = (np.asarray(table[n], float) for n in ("start_time", "stop_time"))
+        owner = _owner(table, templates, starts.size)
+        for name in sorted({each for each in owner if each}):
+            found = _numbers(table, templates[name], np.flatnonzero(owner == name))
+            if found is None:
+                continue
+            rows, index, column = found
+            order = np.argsort(starts[rows], kind="stable")
+            rows, index = rows[order], index[order]
+            several = len(set(owner.tolist())) > 1
+            title = f"{table.name}/{name}" if several else table.name
+            yield title, Candidate(templates[name], None, index, starts[rows], stops[rows], column)
 
 
-def _is_index(node: Node) -> bool:
-    if node.is_array:
-        return False
-    return node.kind == "IndexSeries" or any(
-        node.get(name) is not None for name in ("indexed_images", "indexed_timeseries")
-    )
+def _owner(table: Table, templates: Mapping[str, Node], rows: int) -> npt.NDArray[np.object_]:
+    """Name of the template of every row; empty where it has none."""
+    for column in TEMPLATE_COLUMNS:
+        words = [str(word) for word in table[column]] if column in table else []
+        if len(words) == rows and set(words) & set(templates):
+            return np.array([w if w in templates else "" for w in words], dtype=object)
+    named = [name for name in templates if table.name.startswith(name)]
+    if not named and len(templates) == 1 and "presentation" in table.name:
+        named = list(templates)
+    return np.full(rows, max(named, key=len) if named else "", dtype=object)
 
 
-def _choose(found: dict[str, Any], others: list[str], name: str | None, path: str) -> str:
+def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numbers, str] | None:
+    """Rows that show a picture, its numbers, and the column they came from."""
+    for column in NUMBER_COLUMNS:
+        values = table[column] if column in table else None
+        if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+            numbers = values.ravel()[rows].astype(np.float64)
+            shown = np.isfinite(numbers)
+            return rows[shown], numbers[shown].astype(np.int64), column
+    names = {name: number for number, name in enumerate(picture_names(template))}
+    for column in NAME_COLUMNS:
+        values = table[column] if column in table and names else None
+        if isinstance(values, np.ndarray):
+            words = [str(word) for word in values.ravel()[rows]]
+            known = np.array([word in names for word in words], dtype=bool)
+            if known.any():
+                picked = np.array([names[w] for w in words if w in names], dtype=np.int64)
+                return rows[known], picked, column
+    return None
+
+
+def _choose(found: dict[str, Candidate], others: list[str], name: str | None, path: str) -> str:
     if not found:
         has = f"it has {', '.join(sorted(others))}" if others else "it has none"
         raise RetinaCodecError(
@@ -171,29 +280,38 @@ def _choose(found: dict[str, Any], others: list[str], name: str | None, path: st
     return name
 
 
-def _series_clock(
-    node: Node, count: int, where: str, root: Node, options: NwbOptions
+def _find_clock(
+    root: Node, tables: Tables, chosen: Candidate, count: int, where: str, reading: Reading
 ) -> FrameClock:
-    start = node.get("starting_time")
-    stated = None if start is None else float(start.attribute("rate", np.nan))
+    """Clock of the frames or pictures, in ``bins_per_frame`` bins each."""
+    options, series = reading.options, chosen.series
+    if series is None:
+        clock = clock_from_intervals(chosen.starts, chosen.stops, where, rate=options.frame_rate)
+        return clock.divided(options.bins_per_frame)
+    start, rate, times = series.timing()
+    movie, nominal = series is chosen.pictures, options.frame_rate
     if options.frame_times is not None:
-        given = _given_times(options.frame_times, root, where)
-        nominal = options.frame_rate or stated
-        return clock_from_times(given, count, where, nominal=nominal, repair=options.repair_clock)
-    if start is not None and stated is not None:
-        return clock_from_rate(count, float(start.read().ravel()[0]), stated, where)
-    times = node.get("timestamps")
-    if times is None:
+        onsets = _given_times(options.frame_times, root, where)
+        nominal = (nominal or (None if start is None else rate)) if movie else None
+        clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
+    elif start is not None:
+        clock = clock_from_rate(count, start, rate, where)
+    elif times is None:
         raise RetinaCodecError(
             f"{where} must have a rate or timestamps; it has neither. Pass frame_times=ONSETS."
         )
-    return clock_from_times(
-        times.read(), count, where, nominal=options.frame_rate, repair=options.repair_clock
-    )
+    elif movie:
+        onsets = times.read()
+        clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
+    else:
+        onsets = times.read().ravel().astype(np.float64)
+        stops = _ends(tables, onsets, count, where, reading)
+        clock = clock_from_intervals(onsets, stops, where, rate=nominal)
+    return clock.divided(options.bins_per_frame)
 
 
 def _given_times(given: Any, root: Node, where: str) -> Floats:
-    """Onsets that the user gives, or the path in the file where they stand."""
+    """Onsets that the user gives, or those at a path in the file."""
     if not isinstance(given, str):
         return np.asarray(given, dtype=np.float64).ravel()
     node = root.get(given.strip("/"))
@@ -207,113 +325,47 @@ def _given_times(given: Any, root: Node, where: str) -> Floats:
     return node.read().astype(np.float64).ravel()
 
 
-def _from_index(
-    root: Node, node: Node, where: str, options: NwbOptions, reading: Reading
-) -> Stimulus:
-    source, data = _source(node), node.get("data")
-    if source is None or data is None or not is_template(source):
-        raise RetinaCodecError(f"{where} must point to pictures that are in the file")
-    base = template_frames(source, where, options, reading)
-    index = data.read().ravel().astype(np.int64)
-    start, times = node.get("starting_time"), node.get("timestamps")
-    if options.frame_times is not None:
-        given = _given_times(options.frame_times, root, where)
-        clock = clock_from_times(given, index.size, where, repair=options.repair_clock)
-    elif start is not None:
-        rate = float(start.attribute("rate", np.nan))
-        clock = clock_from_rate(index.size, float(start.read().ravel()[0]), rate, where)
-    elif times is None:
-        raise RetinaCodecError(f"{where} must have a rate or timestamps; it has neither")
-    else:
-        onsets = times.read().ravel().astype(np.float64)
-        clock = _index_clock(root, onsets, index.size, where, options, reading)
-    shown = index if clock.index is None else np.where(clock.index < 0, -1, index[clock.index])
-    frames = IndexedFrames(base, shown, blank=options.blank)
-    frames.encoding = f"indices into {source.path} ({base.encoding})"
-    pixels = _pixel_size(source, base.shape)
-    return Stimulus(node.name, frames, clock, _unit(source), pixels, 1 / clock.rate)
-
-
-def _index_clock(
-    root: Node,
-    onsets: Floats,
-    count: int,
-    where: str,
-    options: NwbOptions,
-    reading: Reading,
-) -> FrameClock:
-    """Give every picture an end: from intervals that start with it, else the next onset."""
+def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Reading) -> Floats:
+    """Find the end of every picture: from intervals that start with it, else the next onset."""
     if onsets.size != count:
         raise RetinaCodecError(
             f"{where}: there must be one timestamp per index; {onsets.size} for {count}"
         )
-    stops, table = _stops_of(root, onsets)
-    if stops is not None:
-        reading.say(f"ends of pictures: stop_time of {table}")
-    else:
-        last = options.last_duration
-        if last is None:
-            raise RetinaCodecError(
-                f"{where} has the onset of every picture and the end of none: the last one, "
-                f"shown from {onsets[-1]:.6g} s, has no known end. Pass last_duration=SECONDS, or "
-                "add intervals with these start times."
-            )
-        stops = np.append(onsets[1:], onsets[-1] + last)
-        reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
-    return clock_from_intervals(onsets, stops, where, rate=options.frame_rate)
-
-
-def _stops_of(root: Node, onsets: Floats) -> tuple[npt.NDArray[np.float64] | None, str]:
-    """Look for intervals that start when the pictures do."""
-    tables = root.get("intervals")
-    for table in tables.members() if tables is not None and not tables.is_array else ():
-        first, last = table.get("start_time"), table.get("stop_time")
-        if first is None or last is None or first.shape != last.shape:
-            continue
-        starts, stops = first.read().astype(np.float64), last.read().astype(np.float64)
-        if starts.size < onsets.size:
+    for table in tables.values():
+        starts, stops = (np.asarray(table[n], float) for n in ("start_time", "stop_time"))
+        if starts.shape != stops.shape or starts.size < onsets.size:
             continue
         order = np.argsort(starts, kind="stable")
         starts, stops = starts[order], stops[order]
         place = np.minimum(np.searchsorted(starts, onsets - 1e-6), starts.size - 1)
         if np.abs(starts[place] - onsets).max() < 1e-3 and np.isfinite(stops[place]).all():
-            return stops[place], table.path
-    return None, ""
-
-
-def _from_presentations(
-    table: Presentations, where: str, options: NwbOptions, reading: Reading
-) -> Stimulus:
-    base = template_frames(table.template, where, options, reading)
-    clock = clock_from_intervals(table.starts, table.stops, where, rate=options.frame_rate)
-    number = np.arange(table.index.size) if clock.index is None else clock.index
-    shown = np.where(number < 0, -1, table.index[number])
-    frames = IndexedFrames(base, shown, blank=options.blank)
-    frames.encoding = (
-        f"presentations of {table.template.path} by the column {table.column!r} ({base.encoding})"
-    )
-    pixels = _pixel_size(table.template, base.shape)
-    period = float(np.median(table.stops - table.starts))
-    return Stimulus(table.name, frames, clock, _unit(table.template), pixels, period)
+            reading.say(f"ends of pictures: stop_time of {table.path}")
+            return stops[place]
+    last = reading.options.last_duration
+    if last is None:
+        raise RetinaCodecError(
+            f"{where} has the onset of every picture and the end of none: the last one, "
+            f"shown from {onsets[-1]:.6g} s, has no known end. Pass last_duration=SECONDS, or "
+            "add intervals with these start times."
+        )
+    reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
+    return np.append(onsets[1:], onsets[-1] + last)
 
 
 def _unit(node: Node) -> str:
-    data = node.get("data") if not node.is_array else None
-    return str(data.attribute("unit", "n/a")) if data is not None else "n/a"
+    data = node.stored("data")
+    return "n/a" if data is None else str(data.attribute("unit", "n/a"))
 
 
 def _pixel_size(node: Node, shape: tuple[int, int, int]) -> float:
-    """µm per pixel from the field of view (width first) in m; NaN for unknown."""
-    view = node.get("field_of_view") if not node.is_array else None
-    if view is None:
-        return float("nan")
-    return float(view.read().ravel()[0] / shape[2] * 1e6)
+    """Divide the field of view (width first, m) by the pixels of a row, µm; NaN where unknown."""
+    view = node.stored("field_of_view")
+    return float("nan") if view is None else float(view.read().ravel()[0] / shape[2] * 1e6)
 
 
-def _tell_clock(clock: FrameClock, where: str, options: NwbOptions, reading: Reading) -> None:
-    report = clock.report
-    dropped, doubled = int(report["dropped_frames"]), int(report["duplicated_frames"])
-    if (dropped or doubled) and options.repair_clock:
+def _report_clock(clock: FrameClock, where: str, reading: Reading) -> None:
+    dropped, doubled = (int(clock.report[name]) for name in ("dropped_frames", "duplicated_frames"))
+    if (dropped or doubled) and reading.options.repair_clock:
         reading.doubt(
             f"{where}: {dropped} dropped frames show the frame before once more, {doubled} frames "
             "that were replaced at once are left out"

@@ -1,13 +1,10 @@
-"""The groups and arrays of an NWB file, by path: HDF5 or Zarr, here or at an address.
+"""Groups, arrays and tables of an NWB file, read by path whatever extensions it uses.
 
-Why this file exists: files of real labs use extensions that are not installed, old schema versions
-and links, and pynwb then refuses the whole file. NWB's layout is public and stable, so it is read
-by path: every file opens the same way, fast, and no link leads out of its folder unseen. What the
-groups mean is not known here; Zarr stands in nwb_zarr.py.
+Links never lead out of the folder of the file unnoticed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,9 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.frames.places import Place, file_state
 from retina_codec.storage.hdf5 import check_size, child, is_address, read_array
 
-__all__ = ["Node", "column"]
+__all__ = ["HDF5Node", "Node", "Table"]
 
-MOST_MEMBERS = 200_000  # of one group: more is no file of a recording
+MOST_MEMBERS = 200_000  # of one group; a recording has fewer
 
 
 class Node(ABC):
@@ -30,9 +27,12 @@ class Node(ABC):
     ----------
     path : str
         From the root of the file.
+    source : str
+        The file, for messages.
     """
 
     path: str
+    source: str
 
     @property
     @abstractmethod
@@ -64,7 +64,7 @@ class Node(ABC):
 
     @abstractmethod
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Return an attribute as plain Python; references are no plain Python and give None."""
+        """Return an attribute as a plain Python value; None for a reference."""
 
     @abstractmethod
     def read(self) -> npt.NDArray[Any]:
@@ -94,11 +94,30 @@ class Node(ABC):
         return default if value is None else str(value)
 
     def members(self) -> Iterator["Node"]:
-        """Give every member that is there."""
+        """Yield every member that is there; an array has none."""
         for name in self.names():
             found = self.get(name)
             if found is not None:
                 yield found
+
+    def groups(self, place: str) -> "list[Node]":
+        """Return the groups in the group at a path below; none where nothing is there."""
+        parent = self.get(place)
+        found = [] if parent is None else parent.members()
+        return [node for node in found if not node.is_array]
+
+    def stored(self, name: str) -> "Node | None":
+        """Return a member that is an array, or None."""
+        found = self.get(name)
+        return found if found is not None and found.is_array else None
+
+    def timing(self) -> "tuple[float | None, float, Node | None]":
+        """Return start (s) and rate (Hz) of a time series, and its timestamps where it has any."""
+        start = self.stored("starting_time")
+        if start is None:
+            return None, np.nan, self.stored("timestamps")
+        rate = float(start.attribute("rate", np.nan))
+        return float(start.read().ravel()[0]), rate, self.stored("timestamps")
 
 
 class HDF5Node(Node):
@@ -106,7 +125,7 @@ class HDF5Node(Node):
 
     def __init__(self, item: Any, source: str, state: str) -> None:
         self._item = item
-        self._source = source
+        self.source = source
         self._state = state
         self.path = str(item.name)
 
@@ -133,8 +152,8 @@ class HDF5Node(Node):
         """See `Node`; of the file that really holds the values."""
         check_size(self._item, self._item.file.filename)
         other = self._item.file.filename
-        if is_address(self._source) or Path(other).resolve() == Path(self._source).resolve():
-            return Place(self._source, self.path, self._state)
+        if is_address(self.source) or Path(other).resolve() == Path(self.source).resolve():
+            return Place(self.source, self.path, self._state)
         return Place(str(Path(other).resolve()), self.path, file_state(other))
 
     def names(self) -> list[str]:
@@ -142,13 +161,13 @@ class HDF5Node(Node):
         if self.is_array:
             return []
         if len(self._item) > MOST_MEMBERS:
-            raise RetinaCodecError(f"{self._source}: {self.path} has {len(self._item)} members")
+            raise RetinaCodecError(f"{self.source}: {self.path} has {len(self._item)} members")
         return list(self._item)
 
     def get(self, name: str) -> Node | None:
         """See `Node`."""
         found = None if self.is_array else child(self._item, name)
-        return None if found is None else HDF5Node(found, self._source, self._state)
+        return None if found is None else HDF5Node(found, self.source, self._state)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """See `Node`."""
@@ -167,7 +186,7 @@ class HDF5Node(Node):
 
 
 def plain(value: Any) -> Any:
-    """Turn what an attribute holds into plain Python; None where it is a reference."""
+    """Return the value of an attribute without numpy types; None for a reference."""
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     if isinstance(value, np.ndarray):
@@ -191,39 +210,50 @@ def texts(values: Any) -> npt.NDArray[Any]:
     return decoded
 
 
-def column(table: Node, name: str, path: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
-    """Read one column of a table: an array, or a list of arrays where it is ragged.
+class Table(Mapping[str, Any]):
+    """The columns of a table by name, each read when it is used.
+
+    A column is an array (text as Python strings), or a list of arrays where it is ragged.
 
     Parameters
     ----------
-    table : Node
-    name : str
-    path : str
-        For messages.
-
-    Returns
-    -------
-    numpy.ndarray or list of numpy.ndarray
+    node : Node
+        The group of the table.
 
     Raises
     ------
     RetinaCodecError
-        No such column, or an index that does not fit its values.
+        On access: no such column, or an index that does not fit its values.
     """
-    data = table.get(name)
-    if data is None or not data.is_array:
-        have = [entry for entry in table.names() if not entry.endswith("_index")]
-        raise RetinaCodecError(
-            f"{path}: {table.path} must have the column {name!r}; it has {', '.join(have)}"
-        )
-    values = data.read()
-    index = table.get(f"{name}_index")
-    if index is None or not index.is_array:
-        return values
-    ends = index.read().astype(np.int64)
-    if ends.size and (ends[-1] != len(values) or (np.diff(ends) < 0).any() or ends[0] < 0):
-        raise RetinaCodecError(
-            f"{path}: the index of {table.path}/{name} must rise to the number of values, "
-            f"{len(values)}; it ends at {ends[-1]}. The file is damaged."
-        )
-    return np.split(values, ends[:-1]) if ends.size else []
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.path = node.path
+        self.name = node.name
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._node.names() if not name.endswith("_index"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, name: object) -> bool:
+        return self._node.stored(str(name)) is not None
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+        data, where = self._node.stored(name), f"{self._node.source}: {self.path}"
+        if data is None:
+            raise RetinaCodecError(
+                f"{where} must have the column {name!r}; it has {', '.join(self)}"
+            )
+        values = data.read()
+        index = self._node.stored(f"{name}_index")
+        if index is None:
+            return values
+        ends = index.read().astype(np.int64)
+        if ends.size and (ends[-1] != len(values) or (np.diff(ends) < 0).any() or ends[0] < 0):
+            raise RetinaCodecError(
+                f"{where}: the index of {name} must rise to the number of values, {len(values)}; "
+                f"it ends at {ends[-1]}. The file is damaged."
+            )
+        return np.split(values, ends[:-1]) if ends.size else []

@@ -1,7 +1,6 @@
-"""The cells of an NWB file: spike times, when each was recorded, who it is.
+"""Cells of an NWB file: spike times (s), observation intervals, types, and counts in bins.
 
-Ids are labels, never positions. Spike trains may be empty; unsorted ones are sorted and said so.
-Columns are read one by one, none that is not needed.
+Ids are labels, never positions; only the columns that are needed are read.
 """
 
 import csv
@@ -16,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.nwb.options import NwbOptions, Reading
-from retina_codec.recordings.nwb.session import Floats
-from retina_codec.recordings.nwb.tree import Node, column, texts
+from retina_codec.recordings.nwb.options import Reading
+from retina_codec.recordings.nwb.session import Floats, bin_spikes
+from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = [
     "Cells",
-    "clean_types",
-    "leave_missing_bins",
+    "check_overlap",
+    "count_spikes",
     "leave_unobserved",
     "read_cells",
     "types_from",
@@ -35,12 +34,12 @@ TYPE_COLUMNS = ("cell_type", "celltype", "cell_class", "cell type")
 MAYBE_TYPES = ("type", "group", "class", "label", "cluster_type", "functional_type")
 
 
-LATER = 20.0  # times the session: spikes there are in other units
+LATER = 20.0  # times the session: spikes that late are not in s
 
 
 @dataclass
 class Cells:
-    """What is known of the recorded cells, in the order of the file.
+    """The recorded cells, in the order of the file.
 
     Attributes
     ----------
@@ -55,7 +54,7 @@ class Cells:
     centers : dict
         ``center_y``, ``center_x`` (cell,) px, where the file has them.
     members : numpy.ndarray, (cell, cell_type), or None
-        As our writer keeps them.
+        As `write_nwb` stores them.
     """
 
     names: npt.NDArray[Any]
@@ -77,17 +76,14 @@ class Cells:
         )
 
 
-def read_cells(root: Node, path: str, options: NwbOptions, reading: Reading) -> Cells:
-    """Read all cells of a file, or those asked for.
+def read_cells(root: Node, reading: Reading) -> Cells:
+    """Read all cells of a file, or those that ``options.cells`` selects.
 
     Parameters
     ----------
     root : Node
-    path : str
-        For messages.
-    options : NwbOptions
-        ``cells``, ``cell_types``, ``spike_time_unit``.
     reading : Reading
+        Options: ``cells``, ``cell_types``, ``spike_time_unit``.
 
     Returns
     -------
@@ -98,149 +94,173 @@ def read_cells(root: Node, path: str, options: NwbOptions, reading: Reading) -> 
     RetinaCodecError
         No units with spike times, a broken table, unknown cells or columns.
     """
-    table = _units_table(root)
+    options, table = reading.options, _units_table(root)
     if table is None:
-        cells = _old_units(root, path)
+        cells = _old_units(root, reading.path)
         reading.say(f"cells: {len(cells.names)} units of an old UnitTimes module")
-        rows = None
     else:
-        cells = _from_table(table, path)
-        rows = table
+        cells = _from_table(table, reading.path)
         reading.say(f"cells: {len(cells.names)} units of {table.path}")
     if options.cell_types is not None:
-        cells.types = types_from(options.cell_types, cells.names, rows, path, "cell")
-    elif rows is not None:
-        found = [name for name in rows.names() if name.lower() in MAYBE_TYPES]
+        cells.types = types_from(options.cell_types, cells.names, table, reading.path, "cell")
+    elif table is not None:
+        found = [name for name in table if name.lower() in MAYBE_TYPES]
         if found and (cells.types == "unknown").all():
             reading.say(
                 f"cell types: unknown; the units have the column{'s' * (len(found) > 1)} "
                 f"{', '.join(found)} (cell_types=NAME takes one)"
             )
     if options.cells is not None:
-        cells = cells.chosen(_chosen(options.cells, cells.names, rows, path))
-    _mend_trains(cells, options.spike_time_unit, path, reading)
+        cells = cells.chosen(_chosen(options.cells, cells.names, table, reading.path))
+    _mend_trains(cells, reading)
     return cells
 
 
+def check_overlap(cells: Cells, spans: Sequence[tuple[float, float]], reading: Reading) -> None:
+    """Refuse spikes that cannot be on the clock of the frames.
+
+    Parameters
+    ----------
+    cells : Cells
+    spans : sequence of (float, float)
+        s, first and last time of each movie.
+    reading : Reading
+
+    Raises
+    ------
+    RetinaCodecError
+        No spikes, none within the movies, or half of them far behind the session.
+    """
+    every, path = np.concatenate(cells.trains), reading.path
+    if every.size == 0:
+        raise RetinaCodecError(f"{path} must have spikes; all {len(cells.trains)} units are empty")
+    inside = any(((every >= start) & (every < stop)).any() for start, stop in spans)
+    first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+    span = f"frames span {first:.6g} to {last:.6g} s"
+    found = f"spikes {every.min():.6g} to {every.max():.6g} s"
+    if not inside:
+        raise RetinaCodecError(
+            f"{path}: stimulus and spikes must overlap in time; {span}, {found}. Put both on the "
+            "session clock, in seconds (spike_time_unit=, frame_times=)."
+        )
+    if float(np.median(every)) > LATER * max(abs(time) for each in spans for time in each):
+        raise RetinaCodecError(
+            f"{path}: spike times must be in seconds; {span}, {found}, half of them after "
+            f"{np.median(every):.6g} s. If they are in ms or samples, pass spike_time_unit='ms' or "
+            "the sampling rate in Hz."
+        )
+
+
 def leave_unobserved(cells: Cells, reading: Reading) -> None:
-    """Leave out spikes at times at which their cell was, by the file, not recorded."""
+    """Leave out spikes outside the observation intervals of their cell; report how many."""
     for number, (train, intervals) in enumerate(
         zip(cells.trains, cells.observed or (), strict=False)
     ):
         rows = intervals[np.argsort(intervals[:, 0])]
         latest = np.searchsorted(rows[:, 0], train, side="right") - 1
-        inside = latest >= 0
-        inside[inside] = train[inside] <= rows[latest[inside], 1]
-        if not inside.all():
+        seen = latest >= 0
+        seen[seen] = train[seen] <= rows[latest[seen], 1]
+        if not seen.all():
             reading.doubt(
-                f"unit {cells.names[number]} has {int((~inside).sum())} spikes outside its "
+                f"unit {cells.names[number]} has {int((~seen).sum())} spikes outside its "
                 "obs_intervals; left out"
             )
-            cells.trains[number] = train[inside]
+            cells.trains[number] = train[seen]
 
 
-def leave_missing_bins(cells: Cells, onsets: Floats, stop: float, counts: npt.NDArray[Any]) -> None:
-    """Leave out spikes of bins that are missing because they were not observed to their middle.
+def count_spikes(cells: Cells, edges: Floats) -> npt.NDArray[Any]:
+    """Count spikes in bins; leave out spikes of bins that were not observed to their middle.
 
     Parameters
     ----------
     cells : Cells
-        Changed.
-    onsets : numpy.ndarray, (time,)
-        s.
-    stop : float
-        s, end of the last bin.
-    counts : numpy.ndarray, (time, cell)
-        NaN where missing.
+        Changed: trains without the spikes that are left out.
+    edges : numpy.ndarray, (time + 1,)
+        s, onsets of the bins and the end of the last.
+
+    Returns
+    -------
+    numpy.ndarray, (time, cell)
+        See `bin_spikes`.
     """
+    counts = bin_spikes(cells.trains, cells.observed, edges)
     if counts.dtype.kind != "f":
-        return
+        return counts
     for number in np.flatnonzero(np.isnan(counts).any(axis=0)):
         train = cells.trains[number]
-        place = np.searchsorted(onsets, train, side="right") - 1
-        within = (place >= 0) & (train < stop)
+        place = np.searchsorted(edges[:-1], train, side="right") - 1
+        within = (place >= 0) & (train < edges[-1])
         missing = np.zeros(train.size, dtype=bool)
         missing[within] = np.isnan(counts[place[within], number])
         cells.trains[number] = train[~missing]
+    return counts
 
 
-def _units_table(root: Node) -> Node | None:
+def _modules(root: Node) -> list[Node]:
+    """All groups in processing modules."""
+    return [node for module in root.groups("processing") for node in module.members()]
+
+
+def _units_table(root: Node) -> Table | None:
     units = root.get("units")
-    if units is not None and units.get("spike_times") is not None:
-        return units
-    processing = root.get("processing")
-    for module in processing.members() if processing is not None else ():
-        for table in module.members() if not module.is_array else ():
-            if not table.is_array and table.get("spike_times") is not None:
-                return table
+    for node in [*([] if units is None else [units]), *_modules(root)]:
+        if node.stored("spike_times") is not None:
+            return Table(node)
     return None
 
 
-def _from_table(table: Node, path: str) -> Cells:
-    ids = table.get("id")
-    trains = column(table, "spike_times", path)
+def _from_table(table: Table, path: str) -> Cells:
+    trains = table["spike_times"]
     if not isinstance(trains, list):
         trains = [np.atleast_1d(train) for train in trains]
     if not trains:
         raise RetinaCodecError(f"{path} must have units with spike times; the table is empty")
-    names = ids.read() if ids is not None else np.arange(len(trains))
+    names = np.asarray(table["id"] if "id" in table else np.arange(len(trains)))
     if len(names) != len(trains):
         raise RetinaCodecError(
             f"{path}: units must have one spike train per id; {len(names)} ids, {len(trains)} "
             "trains. The file is damaged."
         )
-    columns = table.names()
-    if "cell_name" in columns:
-        names = np.array([str(entry) for entry in column(table, "cell_name", path)], dtype=str)
+    if "cell_name" in table:
+        names = np.array([str(entry) for entry in table["cell_name"]], dtype=str)
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
         raise RetinaCodecError(
             f"{path}: units must have different ids; repeated: {unique[counts > 1].tolist()}"
         )
     observed = None
-    if "obs_intervals" in columns:
-        rows = column(table, "obs_intervals", path)
+    if "obs_intervals" in table:
+        rows = table["obs_intervals"]
         observed = [np.asarray(entry, dtype=np.float64).reshape(-1, 2) for entry in rows]
-    types = np.full(len(trains), "unknown", dtype=object)
-    name = next((name for name in columns if name.lower() in TYPE_COLUMNS), None)
-    if name is not None:
-        types = clean_types(column(table, name, path))
-    cells = Cells(
-        np.asarray(names),
-        [np.asarray(train, dtype=np.float64) for train in trains],
-        observed,
-        types.astype(str),
-    )
+    named = next((name for name in table if name.lower() in TYPE_COLUMNS), None)
+    types = np.full(len(trains), "unknown") if named is None else clean_types(table[named])
+    cells = Cells(names, [np.asarray(train, dtype=np.float64) for train in trains], observed, types)
     for center in ("center_y", "center_x"):
-        if center in columns:
-            cells.centers[center] = np.asarray(column(table, center, path), dtype=np.float64)
-    if "type_membership" in columns:
-        cells.members = np.asarray(column(table, "type_membership", path), dtype=np.float32)
+        if center in table:
+            cells.centers[center] = np.asarray(table[center], dtype=np.float64)
+    if "type_membership" in table:
+        cells.members = np.asarray(table["type_membership"], dtype=np.float32)
     return cells
 
 
 def _old_units(root: Node, path: str) -> Cells:
     """Spike trains of NWB before version 2: a module with one group per unit."""
-    processing = root.get("processing")
-    for module in processing.members() if processing is not None else ():
-        for group in module.members() if not module.is_array else ():
-            if group.kind == "UnitTimes" or group.name == "UnitTimes":
-                units = [u for u in group.members() if not u.is_array and u.get("times")]
-                if not units:
-                    continue
-                trains = [u.get("times").read().astype(np.float64) for u in units]  # type: ignore[union-attr]
-                names = np.array([unit.name for unit in units], dtype=str)
-                unknown = np.full(len(units), "unknown")
-                return Cells(names, trains, None, unknown)
+    for group in _modules(root):
+        if "UnitTimes" in (group.kind, group.name):
+            found = {unit.name: unit.stored("times") for unit in group.members()}
+            trains = {n: t.read().astype(np.float64) for n, t in found.items() if t is not None}
+            if trains:
+                names = np.array(list(trains), dtype=str)
+                return Cells(names, list(trains.values()), None, np.full(len(names), "unknown"))
     raise RetinaCodecError(
         f"{path} must have units with spike times; it has none. Sort the recording first, or open "
         "the file that holds the sorted units."
     )
 
 
-def _mend_trains(cells: Cells, unit: str | float, path: str, reading: Reading) -> None:
-    """Bring trains to seconds and in order; say what was not."""
-    factors = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
+def _mend_trains(cells: Cells, reading: Reading) -> None:
+    """Convert trains to seconds and sort them; report which were not sorted."""
+    unit, factors = reading.options.spike_time_unit, {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
     if isinstance(unit, str) and unit not in factors:
         raise RetinaCodecError(
             f"spike_time_unit must be s, ms, us, or the sampling rate in Hz of spike times in "
@@ -251,7 +271,8 @@ def _mend_trains(cells: Cells, unit: str | float, path: str, reading: Reading) -
     for number, train in enumerate(cells.trains):
         if not np.isfinite(train).all():
             raise RetinaCodecError(
-                f"{path}: spike times of unit {cells.names[number]} must be finite; some are not"
+                f"{reading.path}: spike times of unit {cells.names[number]} must be finite; some "
+                "are not"
             )
         if factor != 1.0:
             train = train * factor
@@ -268,17 +289,20 @@ def _mend_trains(cells: Cells, unit: str | float, path: str, reading: Reading) -
 
 
 def _chosen(
-    cells: Sequence[Any] | Mapping[str, Any], names: npt.NDArray[Any], table: Node | None, path: str
+    cells: Sequence[Any] | Mapping[str, Any],
+    names: npt.NDArray[Any],
+    table: Table | None,
+    path: str,
 ) -> list[int]:
-    """Positions of the cells that the user asks for."""
+    """Positions of the cells that the user selects."""
     if isinstance(cells, Mapping):
         keep = np.ones(len(names), dtype=bool)
         for name, wanted in cells.items():
             if table is None:
                 raise RetinaCodecError(f"{path}: there is no table with a column {name!r}")
-            values = column(table, name, path)
             accepted = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
-            keep &= np.array([str(v) in {str(entry) for entry in accepted} for v in values])
+            texts = {str(entry) for entry in accepted}
+            keep &= np.array([str(value) in texts for value in table[name]])
         if not keep.any():
             raise RetinaCodecError(f"{path}: no unit has {dict(cells)}")
         return np.flatnonzero(keep).tolist()
@@ -296,9 +320,9 @@ TYPE_WORDS = ("unknown", "", "nan", "none", "n/a", "null")
 
 
 def types_from(
-    source: Any, names: npt.NDArray[Any], table: Node | None, path: str, what: str
+    source: Any, names: npt.NDArray[Any], table: Table | None, path: str, what: str
 ) -> npt.NDArray[Any]:
-    """Give each cell its type: from a column, a CSV or JSON file, or a mapping.
+    """Look up the type of each cell in a column, a CSV or JSON file, or a mapping.
 
     Parameters
     ----------
@@ -308,7 +332,7 @@ def types_from(
         mapping from id to type.
     names : numpy.ndarray
         Ids, as the file has them.
-    table : Node or None
+    table : Table or None
     path : str
         For messages.
     what : str
@@ -329,7 +353,7 @@ def types_from(
         if Path(text).suffix.lower() not in (".csv", ".json"):
             if table is None:
                 raise RetinaCodecError(f"{path}: there is no table with a column {text!r}")
-            values = column(table, text, path)
+            values = table[text]
             if isinstance(values, list) or len(values) != len(names):
                 raise RetinaCodecError(f"{path}: the column {text!r} must have one value per row")
             return clean_types(values)
@@ -345,8 +369,8 @@ def types_from(
 
 
 def clean_types(values: Any) -> npt.NDArray[Any]:
-    """Text without blanks around it; "unknown" where nothing is said."""
-    words = [str(value).strip() for value in texts(np.asarray(values))]
+    """Strip texts; "unknown" where they are empty or say that the type is not known."""
+    words = [str(value).strip() for value in values]
     return np.array(["unknown" if w.lower() in TYPE_WORDS else w for w in words], dtype=str)
 
 

@@ -1,9 +1,6 @@
-"""Recordings as Neurodata Without Borders files: one movie at a fixed rate, units, split intervals.
+"""Write a recording as an NWB file: one image series, a units table, a table of trials.
 
-Layout: an image series of the whole session (frames, y, x), the train movie and then every
-presentation of the test movie; a units table; a trials table with ``split`` and ``repeat``. Files
-with external movies, indexed images or several clocks are another matter. This file writes; the
-reader stands in nwb_reading.py, the clock that both share in nwb_session.py.
+The series holds the train movie and every presentation of the test movie, in order of time.
 """
 
 import json
@@ -24,7 +21,6 @@ from retina_codec.recordings.nwb.extras import (
     add_interneurons,
     dataset_to_notes,
 )
-from retina_codec.recordings.nwb.reader import read_nwb
 from retina_codec.recordings.nwb.session import (
     EDGE_SLACK,
     NOTES_KEY,
@@ -40,7 +36,7 @@ from retina_codec.recordings.schema import validate_recording
 from retina_codec.storage.hdf5 import hdf5_output
 from retina_codec.storage.trees import new_output
 
-__all__ = ["exact_spikes", "observed_with_spikes", "read_nwb", "smallest_difference", "write_nwb"]
+__all__ = ["exact_spikes", "observed_with_spikes", "smallest_difference", "write_nwb"]
 
 STIMULUS = "stimulus"
 

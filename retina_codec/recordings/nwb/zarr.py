@@ -1,9 +1,6 @@
 """NWB files in Zarr folders, as hdmf-zarr writes them (Zarr format 2).
 
-Why this file exists: hdmf-zarr needs an older zarr library than the stores of this package. Numbers
-are read by the zarr library; text, links and references, which that format keeps in conventions of
-its own, are read here. References that were pickled are read by an unpickler that knows four names
-and runs nothing.
+Pickled references are read by an unpickler that knows four names and runs no code.
 """
 
 import io
@@ -19,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.frames.places import Place
+from retina_codec.recordings.frames.places import Place, open_place
 from retina_codec.recordings.nwb.tree import Node, plain, texts
 from retina_codec.storage.hdf5 import ALWAYS_READ, MOST_PACKED, is_address
 
-__all__ = ["open_array", "open_zarr"]
+__all__ = ["open_zarr"]
 
 SAFE_CODECS = ("vlen-utf8", "vlen-bytes", "json2", "vlen-array")
 
@@ -33,7 +30,7 @@ class ZarrNode(Node):
 
     def __init__(self, folder: Any, source: str, path: str) -> None:
         self._folder = folder  # mapping of keys to bytes
-        self._source = source
+        self.source = source
         self.path = path
         self._attributes = _json(folder, f"{path}/.zattrs")
         self._array = _json(folder, f"{path}/.zarray") or None
@@ -58,7 +55,7 @@ class ZarrNode(Node):
     def place(self) -> Place:
         """See `Node`."""
         self._check_size()
-        return Place(self._source, self.path)
+        return Place(self.source, self.path, zarr=True)
 
     def names(self) -> list[str]:
         """See `Node`; linked members included."""
@@ -71,14 +68,14 @@ class ZarrNode(Node):
         """See `Node`."""
         for link in self._attributes.get("zarr_link", []):
             if link.get("name") == name:
-                return ZarrNode(self._folder, self._source, self._target(link))
+                return ZarrNode(self._folder, self.source, self._target(link))
         path = str(PurePosixPath(self.path) / name)
         if ".." in PurePosixPath(path).parts:
             return None
         kinds = (".zgroup", ".zarray")
         if not any(f"{path}/{kind}".lstrip("/") in self._folder for kind in kinds):
             return None
-        return ZarrNode(self._folder, self._source, path)
+        return ZarrNode(self._folder, self.source, path)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """See `Node`."""
@@ -87,10 +84,11 @@ class ZarrNode(Node):
 
     def read(self) -> npt.NDArray[Any]:
         """See `Node`."""
-        self._check_size()
         if self.dtype.kind == "O":
+            self._check_size()
             return texts(self._objects())
-        return texts(np.asarray(open_array(Place(self._source, self.path))[...]))
+        with open_place(self.place) as array:
+            return texts(np.asarray(array[...]))
 
     def references(self) -> list[str]:
         """See `Node`."""
@@ -99,9 +97,9 @@ class ZarrNode(Node):
 
     def _target(self, link: Any) -> str:
         source, path = str(link.get("source", ".")), str(link.get("path", ""))
-        if source not in (".", "", self._source):
+        if source not in (".", "", self.source):
             raise RetinaCodecError(
-                f"{self._source}: {self.path} points to {source!r}. A Zarr folder must stand "
+                f"{self.source}: {self.path} points to {source!r}. A Zarr folder must stand "
                 "alone: export it with its links resolved."
             )
         return path
@@ -117,7 +115,7 @@ class ZarrNode(Node):
         known = [entry["id"] for entry in filters]
         if len(filters) != 1 or known[0] not in (*SAFE_CODECS, "pickle"):
             raise RetinaCodecError(
-                f"{self._source}: {self.path} is stored by {known}; known are {SAFE_CODECS}"
+                f"{self.source}: {self.path} is stored by {known}; known are {SAFE_CODECS}"
             )
         packed = settings.get("compressor")
         for block in np.ndindex(
@@ -145,20 +143,20 @@ class ZarrNode(Node):
     def _check_size(self) -> None:
         """As `retina_codec.storage.hdf5.check_size`."""
         claimed = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
-        if claimed <= ALWAYS_READ or is_address(self._source):
+        if claimed <= ALWAYS_READ or is_address(self.source):
             return
-        place = Path(self._source) / self.path.lstrip("/")
+        place = Path(self.source) / self.path.lstrip("/")
         stored = sum(entry.stat().st_size for entry in place.rglob("*") if entry.is_file())
         if claimed > MOST_PACKED * stored:
             raise RetinaCodecError(
-                f"{self._source}: {self.path} claims {claimed} bytes and stores {stored}; it is "
+                f"{self.source}: {self.path} claims {claimed} bytes and stores {stored}; it is "
                 "damaged, or empty by mistake"
             )
 
 
 @contextmanager
 def open_zarr(path: str | os.PathLike[str]) -> Iterator[Node]:
-    """Give the root of a Zarr folder; whatever is wrong in it is one clear error.
+    """Open the root of a Zarr folder; every fault in it becomes a RetinaCodecError.
 
     Parameters
     ----------
@@ -190,18 +188,6 @@ def open_zarr(path: str | os.PathLike[str]) -> Iterator[Node]:
         raise RetinaCodecError(
             f"{path} must be an NWB file (Zarr) that can be read; it is not ({reason})"
         ) from error
-
-
-def open_array(place: Place) -> Any:
-    """Open an array of numbers for reading by parts."""
-    import zarr
-
-    where = f"{place.source.rstrip('/')}/{place.path.lstrip('/')}"
-    if not is_address(place.source) and not Path(where).is_dir():
-        raise RetinaCodecError(
-            f"the frames must stay readable at {place.source}; they are not. Open the file again."
-        )
-    return zarr.open_array(where, mode="r", zarr_format=2)
 
 
 def _json(folder: Any, key: str) -> dict[str, Any]:
@@ -254,7 +240,7 @@ def _new_array(*_: Any) -> _Array:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the four names of an array of references; refuses all others."""
+    """Accept the four names of an array of references; refuse all others."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name."""
@@ -266,7 +252,9 @@ class _Unpickler(pickle.Unpickler):
             ("hdmf_zarr.utils", "ZarrReference"): _Reference,
         }
         if (module, name) not in known:
-            raise RetinaCodecError(f"a pickle that names {module}.{name} is not read")
+            raise RetinaCodecError(
+                f"a pickle that names {module}.{name} is refused; it could run code"
+            )
         return known[module, name]
 
 

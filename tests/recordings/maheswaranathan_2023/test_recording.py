@@ -188,7 +188,7 @@ def edit(name, value=None):
         (edit("test/repeats/cell01", np.zeros(60)), {}, r"must be an array \(repeat, time\)"),
         (edit("spikes/cell01", np.array([0.1, np.nan])), {}, "must be finite times in s"),
         (edit("spikes/cell01", "group"), {}, r"cell01 must be an array \(spike\); it is Group"),
-        (edit("boxes", "group"), {}, "Use read_interneurons"),
+        (edit("boxes", "group"), {}, r"with rc\.recordings\.open_interneurons"),
         (edit("x"), {"response": "firing_rate_1ms"}, r"'firing_rate_1ms'; it has \['binned', 'fir"),
         (edit("x"), {"cells": "all"}, "must be 'published' or row numbers; got 'all'"),
         (edit("x"), {"cells": [0, 6]}, r"must lie in 0\.\.5; got \[0, 6\]"),

@@ -83,7 +83,9 @@ def test_an_address_where_nothing_is_or_no_longer_is(tmp_path, served, monkeypat
     monkeypatch.setattr(Ranges, "fallen", True)
     with pytest.raises(rc.RetinaCodecError, match=r"a\.nwb must be the frames that can be read"):
         recording["test/stimulus"].compute()
-    with pytest.raises(rc.RetinaCodecError, match="only NWB files are read at an address"):
+    with pytest.raises(
+        rc.RetinaCodecError, match="at an address only recordings of the format nwb"
+    ):
         rc.open_recording(f"{served}/a.mat")
 
 

@@ -453,6 +453,15 @@ def test_bins_finer_than_frames(tmp_path):
     np.testing.assert_array_equal(recording["test/spike_count"], expected)
 
 
+def test_bins_finer_than_frames_of_two_presentations(tmp_path):
+    """Presentations are compared by their frames where no picture has a number."""
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=np.concatenate([FRAMES[:20]] * 2)))
+    shown = {"test": [(0, 0.4), (0.4, 0.8)]}
+    recording = read_nwb(path, splits=shown, bins_per_frame=2)
+    np.testing.assert_array_equal(recording["test/stimulus"], np.repeat(FRAMES[:20], 2, axis=0))
+    assert recording["test/repeats"].sizes["repeat"] == 2
+
+
 def test_train_and_test_from_two_series(tmp_path):
     other = np.random.default_rng(5).integers(0, 255, (30, 4, 3), dtype=np.uint8)
     series = [movie("noise"), movie("clip", other, starting_time=2.0)]

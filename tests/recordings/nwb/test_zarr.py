@@ -12,7 +12,7 @@ import pytest
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.frames.lazy import lazy_frames
 from retina_codec.recordings.nwb.open import is_nwb_zarr, open_nwb
-from retina_codec.recordings.nwb.options import NwbOptions, Reading
+from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.reader import read_nwb
 from retina_codec.recordings.nwb.stimulus import find_stimulus
 
@@ -53,7 +53,7 @@ def test_links_and_references_without_running_their_pickle(session):
     """The order of the pictures is a pickle in this format: read as data, by name."""
     _, pictures = arrays()
     with open_nwb(session) as root:
-        found = find_stimulus(root, "session", "idx", NwbOptions(), Reading("session"))
+        found = find_stimulus(root, {}, "idx", Reading("session"))
     np.testing.assert_array_equal(lazy_frames(found.frames), pictures[::-1])
     np.testing.assert_allclose(found.clock.onsets, 1 + np.arange(12) / 2)
 
