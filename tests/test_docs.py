@@ -3,6 +3,8 @@
 import ast
 import re
 from functools import reduce
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -100,8 +102,21 @@ PREPARED = {
 }
 
 
+REGISTRIES = [rc.targets, rc.methods, rc.modes, rc.recordings, rc.figures]
+
+
 @pytest.fixture
-def run_page(tmp_path, monkeypatch, capsys):
+def _registries_as_before():
+    """Forget what a page registers: other tests use the same registries."""
+    kept = [(wing.registry, dict(wing.registry._items)) for wing in REGISTRIES]
+    yield
+    for registry, items in kept:
+        registry._items.clear()
+        registry._items.update(items)
+
+
+@pytest.fixture
+def run_page(tmp_path, monkeypatch, capsys, _registries_as_before):
     """Run a page's blocks one after the other, in a folder of its own."""
 
     def run(page: str) -> tuple[dict, list[str]]:
@@ -130,7 +145,7 @@ def test_python_blocks_run_one_after_the_other(page, run_page):
 
 def test_the_readme_runs_and_prints_what_it_promises(run_page):
     names, (retina, images) = run_page("README.md")
-    cells = names["network"].cells
+    cells = names["recording"]["test/cell"].values
     assert len(cells) == 16
     rows = re.findall(r"^(\S+)\s+\d+$", retina, flags=re.MULTILINE)
     assert {str(cell) for cell in cells} <= set(rows)
@@ -171,6 +186,23 @@ def test_every_public_name_exists(page):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("retina_codec"):
                 exec(compile(ast.Module([node], []), page, "exec"), {})
+
+
+def test_the_page_of_public_names_is_up_to_date():
+    place = spec_from_file_location("api", ROOT / "docs" / "api.py")
+    module = module_from_spec(place)
+    place.loader.exec_module(module)
+    assert text_of("docs/api.md") == module.page(), "docs/api.md is not up to date; run `make api`"
+
+
+def test_old_names_in_the_changelog_are_gone_and_new_ones_exist():
+    rows = re.findall(r"^\| `rc\.(\w+)` \| `([\w.]+)` \|$", text_of("CHANGELOG.md"), re.MULTILINE)
+    assert len(rows) == 75
+    for old, new in rows:
+        assert old not in dir(rc)
+        package, _, name = new.replace("retina_codec.", "rc.").rpartition(".")
+        home = import_module(package.replace("rc", "retina_codec", 1))
+        assert name in home.__all__, new
 
 
 def slug(heading: str) -> str:
