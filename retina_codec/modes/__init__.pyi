@@ -12,5 +12,6 @@ from .decompositions.nmf import SemiNMF as SemiNMF
 from .decompositions.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
 from .decompositions.topk import BatchTopKAutoencoder as BatchTopKAutoencoder
 from .decompositions.topk import TopKAutoencoder as TopKAutoencoder
+from .scores.score import ScoreSettings as ScoreSettings
 from .scores.score import score_modes as score_modes
 from .scores.score import score_table as score_table

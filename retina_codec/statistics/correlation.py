@@ -95,4 +95,5 @@ def _standardised(values: npt.ArrayLike) -> Floats:
     size = np.sqrt(np.square(centered).sum(axis=-1, keepdims=True))
     largest, smallest = table.max(axis=-1, keepdims=True), table.min(axis=-1, keepdims=True)
     varies = largest - smallest > CONSTANT * np.maximum(abs(largest), abs(smallest))
-    return np.divide(centered, size, out=np.full_like(table, np.nan), where=varies & (size > 0))
+    found: Floats = np.full_like(table, np.nan)
+    return np.divide(centered, size, out=found, where=varies & (size > 0))

@@ -2,13 +2,14 @@
 
 import copy
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from retina_codec.analysis.analyze import analyze
+from retina_codec.analysis.analyze import AnalysisSettings, analyze
 from retina_codec.analysis.hypotheses.hypothesize import hypothesize
 from retina_codec.analysis.hypotheses.kernels import separable_kernels
 from retina_codec.analysis.pathways.own import own_contributions
@@ -18,7 +19,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
-from retina_codec.modes.scores.score import score_modes
+from retina_codec.modes.scores.score import ScoreSettings, score_modes
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.storage.trees import open_tree, save_tree
@@ -26,15 +27,9 @@ from retina_codec.targets.surprisal import Surprisal
 from tests.small import CELLS, HISTORY, small_network, small_recording
 
 WINDOWS = 60
-SETTINGS = {
-    "steps": 4,
-    "modes": 6,
-    "active": 2,
-    "clusters": range(2, 4),
-    "own_windows": WINDOWS,
-    "hypotheses": False,
-    "progress": False,
-}
+FEW = AnalysisSettings(steps=4, modes=6, active=2, clusters=range(2, 4), own_windows=WINDOWS)
+PLAIN = replace(FEW, own_windows=0)
+SETTINGS = {"settings": FEW, "hypotheses": False, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +155,7 @@ def test_interneurons_of_the_recording_are_named(recording, network):
     )
     joined = recording.copy()
     joined["interneurons"] = xr.DataTree(known)
-    settings = SETTINGS | {"hypotheses": True, "layers": ["conv1"], "own_windows": 0}
+    settings = SETTINGS | {"hypotheses": True, "layers": ["conv1"], "settings": PLAIN}
     found = analyze(joined, network, **settings)["hypotheses"]
     named = found["interneuron"].values == "twin"
     assert named.any()
@@ -176,16 +171,16 @@ def test_what_has_no_hypotheses_says_why(recording, network, caplog):
     assert last.attrs["no_hypotheses"] == "they need conv1 or conv2 among the layers explained"
     short = recording.isel(time=slice(0, HISTORY + 95), missing_dims="ignore")
     with caplog.at_level("WARNING", "retina_codec"):
-        brief = analyze(short, network, **(settings | {"layers": ["conv1"], "own_windows": 0}))
+        brief = analyze(short, network, **(settings | {"layers": ["conv1"], "settings": PLAIN}))
     assert "hypotheses" not in brief.children
     assert brief.attrs["no_hypotheses"] in caplog.text
     assert "receptive_fields" in brief.children
 
 
 def test_scores_are_made_when_asked_for(recording, network, monkeypatch):
-    quick = functools.partial(score_modes, seeds=2, limits=[2], times=3)
+    quick = functools.partial(score_modes, seeds=2, settings=ScoreSettings(limits=(2,), times=3))
     monkeypatch.setattr("retina_codec.modes.scores.score.score_modes", quick)
-    settings = SETTINGS | {"layers": ["conv1"], "own_windows": 0, "scores": True}
+    settings = SETTINGS | {"layers": ["conv1"], "settings": PLAIN, "scores": True}
     scored = analyze(recording, network, seed=3, **settings)
     expected = quick(scored, network=network, inputs=recording["test"], seed=3, progress=False)
     xr.testing.assert_equal(
@@ -206,7 +201,8 @@ def test_fitted_and_held_out_share_no_frame(recording):
     network = RetinaCNN.from_config(small_network().config() | {"history": 60})
     with torch.no_grad():
         network.norm3.scale.fill_(40.0)
-    results = analyze(recording, network, layers=["conv1"], shrinkage="ledoit-wolf", **SETTINGS)
+    settings = SETTINGS | {"settings": replace(FEW, shrinkage="ledoit-wolf")}
+    results = analyze(recording, network, layers=["conv1"], **settings)
     modes = results["layers/conv1/modes"]
     last = modes["time"].values[modes["split"].values == "fit"].max()
     first = modes["time"].values[modes["split"].values == "held_out"].min()
@@ -215,7 +211,7 @@ def test_fitted_and_held_out_share_no_frame(recording):
 
 def test_too_few_cells_for_pathways_are_refused_before_the_long_work(recording, network):
     with pytest.raises(RetinaCodecError, match=r"got \[6, 7\] for 6 cells") as caught:
-        analyze(recording, network, **(SETTINGS | {"clusters": range(6, 8), "steps": 0}))
+        analyze(recording, network, settings=AnalysisSettings(clusters=range(6, 8), steps=0))
     assert "steps" not in str(caught.value)
 
 

@@ -19,7 +19,7 @@ import xarray as xr
 
 from retina_codec.cli import main as cli
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.scores.score import score_modes
+from retina_codec.modes.scores.score import ScoreSettings, score_modes
 from retina_codec.networks.checkpoints import load_network, save_network
 from retina_codec.recordings.files import open_recording, save_recording
 from retina_codec.storage.trees import open_tree
@@ -181,7 +181,7 @@ def test_overwrite_replaces_the_whole_folder(monkeypatch):
 
 @pytest.mark.usefixtures("work")
 def test_hypotheses_can_be_left_out_and_scores_are_drawn(monkeypatch):
-    quick = functools.partial(score_modes, seeds=2, limits=[1], times=3)
+    quick = functools.partial(score_modes, seeds=2, settings=ScoreSettings(limits=(1,), times=3))
     monkeypatch.setattr("retina_codec.modes.scores.score.score_modes", quick)
     arguments = ["analyze", "session.nwb", "--network", "network", "--out", "out", *SMALL]
     assert run(*arguments, "--layer", "conv1", "--no-hypotheses", "--scores") == 0

@@ -43,7 +43,7 @@ def network_scores(
     *,
     again_of: Mapping[str, Any],
     target: Any,
-    attribution: Method | None,
+    method: Method | None,
     number: int,
     times: int,
     seed: int,
@@ -55,7 +55,7 @@ def network_scores(
     Parameters
     ----------
     again_of : mapping of layer to object
-        ``modes``, ``method`` and a call (contribution, method) that decomposes once more.
+        ``modes``, ``decomposition`` and a call that decomposes contributions once more.
     number : int
         Modes of each layer.
 
@@ -69,7 +69,7 @@ def network_scores(
     place = here.device if device is None else open_device(device)
     source = open_inputs(adapter, inputs, here.dtype)
     _check_inputs(tree, layers, source)
-    goal, baseline = _target(tree, adapter, target), baseline_of(tree, attribution)
+    goal, baseline = _target(tree, adapter, target), baseline_of(tree, method)
     found: dict[str, xr.Dataset] = {}
     sizes = {name: min(number, again_of[name].modes.sizes["mode"]) for name in layers}
     bar = progress_bar(
@@ -98,14 +98,14 @@ def network_scores(
         replace(adapter, module=noise),
         inputs,
         target=goal.unfitted(),
-        method=attribution or IntegratedGradients(steps=steps, baseline=baseline),
+        method=method or IntegratedGradients(steps=steps, baseline=baseline),
         device=device,
         progress=progress,
     )
     for name in layers:
         again = again_of[name]
         noisy = explained[f"layers/{name}/contribution"].transpose(..., "sign", "channel")
-        modes = again(noisy.sel(sign=again.modes["sign"].values), again.method)
+        modes = again(noisy.sel(sign=again.modes["sign"].values), again.decomposition)
         found[name] = found[name].assign(_compare(again.modes, modes))
     return found
 
@@ -141,7 +141,7 @@ def baseline_of(tree: xr.DataTree, method: Method | None) -> Baseline:
                 return method.baseline  # type: ignore[attr-defined]  # it is a parameter of it
             raise RetinaCodecError(
                 "channels are held at the baseline of the contributions, which the results do not "
-                f"hold: it is {text}. Give attribution=, the method that made them."
+                f"hold: it is {text}. Give method=, the method that made them."
             ) from None
     return found if several else found[0]
 

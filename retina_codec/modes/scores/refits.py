@@ -1,11 +1,6 @@
-"""The same data decomposed again: other seeds, other sparsity, controls.
-
-Why this file exists: one fit cannot say how sure it is. Everything here fits; nothing here needs
-the network (``ablation`` does). It returns labelled numbers and draws no conclusions.
-"""
+"""Scores from decomposing the same data again: other seeds, other sparsity, controls."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -18,15 +13,12 @@ from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.modes.scores.controls import FrozenDecoder, FrozenEncoder, shuffle_features
 from retina_codec.modes.scores.stability import agreement, correlation, cosine, shuffled_modes
 
-__all__ = ["BASELINES", "Fit", "baseline_scores", "has", "pair_scores", "pareto_scores", "vary"]
+__all__ = ["CONTROLS", "Fit", "control_scores", "pair_scores", "pareto_scores"]
 
 Fit = Callable[[xr.DataArray, Decomposition], xr.Dataset]
+"""Decompose contributions of one layer: labelled modes with their scores."""
 
-
-"""Decompose one layer: contributions and method to labelled modes with their scores."""
-
-
-BASELINES = (
+CONTROLS = (
     "modes",
     "NMF",
     "PCA",
@@ -35,19 +27,6 @@ BASELINES = (
     "frozen encoder",
     "shuffled data",
 )
-
-
-def has(method: Decomposition, name: str) -> bool:
-    """Say whether a method has a setting of this name, and it is set."""
-    named = is_dataclass(method) and name in {item.name for item in fields(method)}
-    return named and getattr(method, name) is not None
-
-
-def vary(method: Decomposition, **settings: Any) -> Decomposition:
-    """Return the method with those of the settings changed that it has."""
-    known = {name: value for name, value in settings.items() if has(method, name)}
-    changed: Decomposition = replace(method, **known)  # type: ignore[type-var]
-    return changed
 
 
 def pareto_scores(
@@ -82,9 +61,9 @@ def pair_scores(fits: Sequence[xr.Dataset], seeds: Sequence[int], seed: int) -> 
     xr.Dataset, dims (pair,)
         ``mode_match``: mean cosine of modes that explain 95 %, matched one to one;
         ``mode_match_all``: of all modes of the larger fit; ``mode_match_null``: ``mode_match``
-        after the entries of every mode of one fit were dealt out anew; ``collisions``: share of
+        after the entries of every mode of one fit were permuted; ``collisions``: share of
         modes whose nearest is also the nearest of another; ``loading_match``: mean Pearson r of
-        loadings on held-out samples, matched for themselves; ``loading_match_null``: the same with
+        loadings on held-out samples, matched on their own; ``loading_match_null``: the same with
         the samples of one fit in reverse order.
     """
     generator = np.random.default_rng(seed)
@@ -124,18 +103,18 @@ def _numbers(modes: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return dictionary, loading[split == "held_out"], share
 
 
-def baseline_scores(
+def control_scores(
     contribution: xr.DataArray,
     fits: Sequence[xr.Dataset],
-    method: Decomposition,
+    decomposition: Decomposition,
     seeds: Sequence[int],
     fit: Fit,
     step: Callable[[], object],
 ) -> xr.Dataset:
     """Fit every control with as many modes, and as many active, as the fits have.
 
-    The shuffled data are those of `shuffle_features`, decomposed by the method itself and scored
-    on shuffled held-out samples: what the values of single features alone allow.
+    The shuffled data are those of `shuffle_features`, decomposed in the same way and scored on
+    shuffled held-out samples: the R² that the values of single features alone allow.
 
     Returns
     -------
@@ -144,7 +123,7 @@ def baseline_scores(
     """
     rows = []
     size = int(np.prod(contribution.shape[1:]))
-    active = method.active if has(method, "active") else None  # type: ignore[attr-defined]
+    active = decomposition.settings().get("active")
     for seed, own in zip(seeds, fits, strict=True):
         live = own.sizes["mode"]
         common: dict[str, Any] = {"modes": live, "active": active, "seed": seed}
@@ -159,7 +138,7 @@ def baseline_scores(
             (contribution, RawChannels(active=active)),
             (contribution, FrozenDecoder(**common)),
             (contribution, FrozenEncoder(**common)),
-            (shuffled, vary(method, seed=seed)),
+            (shuffled, decomposition.vary(seed=seed)),
         )
         row = [own]
         for data, control in controls:
@@ -172,5 +151,5 @@ def baseline_scores(
             "baseline_r2": (("baseline", "seed"), values[..., 0].T, {"units": "1"}),
             "baseline_active": (("baseline", "seed"), values[..., 1].T, {"units": "count"}),
         },
-        coords={"baseline": list(BASELINES), "seed": list(seeds)},
+        coords={"baseline": list(CONTROLS), "seed": list(seeds)},
     )

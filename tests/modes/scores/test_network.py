@@ -29,8 +29,9 @@ def scores(begin, baseline, **options):
     what = {"target": rc.targets.Sum(), "progress": False}
     tree = rc.contribute(network, inputs, layers=["0"], method=method, **what)
     tree = rc.decompose(tree, rc.modes.NMF(modes=2, active=2), progress=False)
-    options = what | {"network": network, "inputs": inputs, "limits": [2], "seeds": 2} | options
-    return rc.score_modes(tree, times=8, **options)["layers/0/score"].to_dataset()
+    options = what | {"network": network, "inputs": inputs, "seeds": 2} | options
+    settings = rc.modes.ScoreSettings(limits=(2,), times=8)
+    return rc.score_modes(tree, settings=settings, **options)["layers/0/score"].to_dataset()
 
 
 @pytest.mark.parametrize(
@@ -46,14 +47,14 @@ def test_channels_are_held_at_the_baseline_of_the_contributions(begin, baseline)
 
 def test_a_baseline_that_is_an_array_comes_with_the_method() -> None:
     method = rc.methods.IntegratedGradients(1, baseline=SHIFT)
-    found = scores(SHIFT, SHIFT, attribution=method)
+    found = scores(SHIFT, SHIFT, method=method)
     expected = scores(0.0, 0.0)
     np.testing.assert_allclose(found["insertion"], expected["insertion"], rtol=2e-3, atol=2e-3)
-    with pytest.raises(rc.RetinaCodecError, match=r"do not hold: it is array .* Give attribution="):
+    with pytest.raises(rc.RetinaCodecError, match=r"do not hold: it is array .* Give method="):
         scores(SHIFT, SHIFT)
     other = rc.methods.IntegratedGradients(1, baseline=2 * SHIFT)
-    with pytest.raises(rc.RetinaCodecError, match="Give attribution="):
-        scores(SHIFT, SHIFT, attribution=other)
+    with pytest.raises(rc.RetinaCodecError, match="Give method="):
+        scores(SHIFT, SHIFT, method=other)
 
 
 def test_the_mean_of_the_inputs_is_taken_again() -> None:
@@ -61,7 +62,7 @@ def test_the_mean_of_the_inputs_is_taken_again() -> None:
     random = np.random.default_rng(0).exponential(size=(300, 1))
     mean = (1.0 + torch.tensor(random, dtype=torch.float32) * WAY).mean(0)
     at_mean = scores(1.0, "mean")
-    given = scores(1.0, mean, attribution=rc.methods.IntegratedGradients(1, baseline=mean))
+    given = scores(1.0, mean, method=rc.methods.IntegratedGradients(1, baseline=mean))
     np.testing.assert_allclose(at_mean["insertion"], given["insertion"], rtol=2e-3, atol=2e-3)
 
 

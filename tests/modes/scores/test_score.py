@@ -11,8 +11,8 @@ from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.linear import PCA
 from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
-from retina_codec.modes.scores.refits import BASELINES
-from retina_codec.modes.scores.score import score_modes, score_table
+from retina_codec.modes.scores.refits import CONTROLS
+from retina_codec.modes.scores.score import ScoreSettings, score_modes, score_table
 from tests.modes.test_decompose import make_tree
 from tests.reference.modes import explained_variance, planted_modes
 
@@ -27,7 +27,7 @@ def decomposed():
 
 @pytest.fixture(scope="module")
 def scored(decomposed):
-    return score_modes(decomposed, limits=[1, 3], seeds=3, progress=False)
+    return score_modes(decomposed, settings=ScoreSettings(limits=(1, 3)), seeds=3, progress=False)
 
 
 def score_of(tree, layer="conv1"):
@@ -45,7 +45,9 @@ def test_first_seed_is_the_result_itself(decomposed, scored):
 def test_modes_of_one_sign_are_scored_on_that_sign():
     contribution, _, _ = planted_modes(0, samples=500, modes=4, active=0.25, noise=0.01)
     tree = decompose(make_tree(contribution), METHOD, layers=["conv1"], signs="excitatory")
-    score = score_of(score_modes(tree, limits=[2], seeds=2, progress=False))
+    score = score_of(
+        score_modes(tree, settings=ScoreSettings(limits=(2,)), seeds=2, progress=False)
+    )
     own, modes = score.sel(limit=2, seed=0), tree["layers/conv1/modes"]
     np.testing.assert_allclose(own["r2"], modes["r2"])
     np.testing.assert_allclose(own["r2_feature"], modes["r2_feature"])
@@ -77,11 +79,11 @@ def test_planted_modes_are_stable_and_chance_is_not(scored):
 
 def test_baselines_are_worse_and_equally_sparse(scored):
     score = score_of(scored)
-    assert tuple(score["baseline"].values) == BASELINES
+    assert tuple(score["baseline"].values) == CONTROLS
     r2 = score["baseline_r2"].mean("seed")
     for name in ("raw channels", "frozen decoder", "frozen encoder", "PCA"):
         assert float(r2.sel(baseline=name)) < float(r2.sel(baseline="modes"))
-    assert (score["baseline_active"].sel(baseline=list(BASELINES[1:6])) <= 2).all()
+    assert (score["baseline_active"].sel(baseline=list(CONTROLS[1:6])) <= 2).all()
     np.testing.assert_allclose(score["baseline_r2"].sel(baseline="modes"), score["r2"].sel(limit=2))
 
 
@@ -108,7 +110,7 @@ def test_table_and_file(scored, tmp_path):
         score["baseline_r2"].sel(baseline="frozen decoder").mean(),
     )
     r2 = score["baseline_r2"].transpose("seed", "baseline").values
-    above = [row[BASELINES.index("modes")] - row[BASELINES.index("shuffled data")] for row in r2]
+    above = [row[CONTROLS.index("modes")] - row[CONTROLS.index("shuffled data")] for row in r2]
     np.testing.assert_allclose(frame.loc["conv1", "r2_above_shuffled"], np.mean(above))
     np.testing.assert_allclose(frame.loc["conv1", "r2_above_shuffled_sd"], np.std(above, ddof=1))
     rc.save_tree(scored, tmp_path / "scores.nc")
@@ -116,7 +118,7 @@ def test_table_and_file(scored, tmp_path):
     xr.testing.assert_equal(score_table(back), table)
 
 
-def test_a_method_without_a_start_is_not_called_stable():
+def test_a_decomposition_without_a_start_is_not_called_stable():
     tree = make_tree(planted_modes(1, samples=300, modes=4)[0])
     tree = decompose(tree, PCA(modes=4), layers="conv1", progress=False)
     score = score_of(score_modes(tree, seeds=2, progress=False))
@@ -167,9 +169,8 @@ def asked(explained):
         network=network,
         inputs=inputs,
         target=rc.targets.Sum(),
-        limits=[2],
+        settings=ScoreSettings(limits=(2,), times=8),
         seeds=2,
-        times=8,
         progress=False,
     )
 
@@ -215,7 +216,6 @@ def test_the_network_is_left_as_it_was(explained, asked):
     [
         ({"seeds": 1}, "at least 2 seeds"),
         ({"layers": ["conv9"]}, r"of \['conv9'\]; they hold modes of \['conv1'\]"),
-        ({"limits": [0]}, "limits must be >= 1"),
         ({"network": nn.Linear(1, 1)}, "give both"),
     ],
 )
@@ -224,9 +224,15 @@ def test_bad_input_is_named(decomposed, options, message):
         score_modes(decomposed, **options)
 
 
+@pytest.mark.parametrize("settings", [{"limits": (0,)}, {"leading": 0}, {"times": 2}])
+def test_bad_settings_are_named(settings):
+    with pytest.raises(rc.RetinaCodecError, match="limits must be >= 1, leading >= 1"):
+        ScoreSettings(**settings)
+
+
 def test_other_inputs_and_missing_targets_are_refused(explained):
     network, inputs, tree = explained
-    options = {"limits": [2], "seeds": 2, "progress": False}
+    options = {"settings": ScoreSettings(limits=(2,)), "seeds": 2, "progress": False}
     with pytest.raises(rc.RetinaCodecError, match="target must be given"):
         score_modes(tree, network=network, inputs=inputs, **options)
     with pytest.raises(rc.RetinaCodecError, match="got 500, the results hold 600"):
