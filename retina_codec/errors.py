@@ -1,4 +1,4 @@
-"""The one error that a user can cause, so that a caller can catch it and nothing else."""
+"""The error for all bad input, and the warning for recordings."""
 
 __all__ = ["RecordingWarning", "RetinaCodecError"]
 
@@ -8,4 +8,4 @@ class RetinaCodecError(ValueError):
 
 
 class RecordingWarning(UserWarning):
-    """A recording was read, and something about it deserves a look."""
+    """A recording was read, but something in it should be checked."""

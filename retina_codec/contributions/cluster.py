@@ -49,7 +49,7 @@ def check_client(client: Any) -> None:
 
 @contextmanager
 def open_workers(client: Any, work: Work) -> Iterator[Callable[[Phase], None]]:
-    """Lend the workers of a client to a run.
+    """Use the workers of a client for a run.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def open_workers(client: Any, work: Work) -> Iterator[Callable[[Phase], None]]:
 
 
 class _Run:
-    """What this run has on the cluster: its network, its target and the shards in flight."""
+    """The part of a run on the cluster: network, target and submitted shards."""
 
     def __init__(self, client: Any, work: Work, writer: ShardWriter) -> None:
         self._client, self._work, self._writer = client, work, writer
@@ -107,7 +107,7 @@ class _Run:
                 self._submit(phase, waiting, done)
 
     def _submit(self, phase: Phase, waiting: Iterator[tuple[int, int, int]], done: Any) -> None:
-        """Keep every thread of the cluster busy, however many there are by now."""
+        """Submit shards until every thread of the cluster has work, as many as there are now."""
         import dask
 
         room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._flying)
@@ -165,7 +165,7 @@ class _Run:
             raise RetinaCodecError(problem)
 
     def close(self) -> None:
-        """Leave nothing behind: no task, no network."""
+        """Remove tasks and network from the cluster."""
         held = [*self._flying, *self._sent]
         self._flying.clear()
         self._sent.clear()
@@ -175,7 +175,7 @@ class _Run:
 
 
 class _Package:
-    """Bytes that are unpickled by the one who needs them, not by everyone who passes them on."""
+    """Bytes that are unpickled only where they are needed, not by each process on the way."""
 
     def __init__(self, name: str, data: bytes) -> None:
         self.name, self.data = name, data
@@ -228,7 +228,7 @@ class _Ready:
 
 
 def _keep_freed_memory() -> None:
-    """Let the C library reuse what is freed, up to 256 MiB, in place of giving it back at once.
+    """Let the C library keep up to 256 MiB of freed memory for reuse.
 
     Workers of dask start with a threshold of 64 KiB, after which every temporary of a batch is
     fetched from the system anew, page by page: three times the time for the retina network.
@@ -284,6 +284,6 @@ def _ready(package: _Package, part: Source | None) -> _Ready:
 
 
 def _forget(name: str) -> None:
-    """Let the network of a run go, also when a task still runs with it."""
+    """Release the network of a run, also when a task still uses it."""
     _OVER.add(name)
     _READY.pop(name, None)

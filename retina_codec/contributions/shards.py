@@ -24,7 +24,7 @@ Phase = Literal["predictions", "contributions"]
 Labelled = Callable[[dict[str, Any], Target], xr.DataTree]
 
 
-SHARD_BYTES = 2**22  # of results: files of a store worth opening
+SHARD_BYTES = 2**22  # of results, so that files of a store are not too small
 
 
 FEWEST, MOST = 256, 2048  # inputs in a shard: what a crash costs, and how many files there are
@@ -85,7 +85,7 @@ class Work:
         """Return a progress bar over inputs, those of earlier runs included."""
         bar = progress_bar((), description=phase, total=len(self.source), progress=self.progress)
         left = sum(stop - start for _, start, stop in self.left(phase))
-        # Set, not counted: what earlier runs did says nothing of how fast this one is.
+        # Set, not counted: the rate that is shown must be that of this run.
         bar.n = bar.initial = bar.last_print_n = len(self.source) - left
         if self.progress:
             bar.refresh()

@@ -171,7 +171,7 @@ def _may_follow(owner: Any, name: str) -> None:
 
 
 def _check_storage(dataset: Any) -> None:
-    """Refuse values that are stored in files outside the folder."""
+    """Refuse values stored in other files, for a virtual data set those outside the folder."""
     if dataset.external:
         raise RetinaCodecError(
             f"{dataset.file.filename}: the values of {dataset.name} must stand in an HDF5 file; "
@@ -307,7 +307,8 @@ def hdf5_output(path: str | os.PathLike[str]) -> Iterator[io.RawIOBase]:
 class _LastingFile(io.RawIOBase):
     """A file that accepts writes after a failure; what was not written reads as zero.
 
-    HDF5 may crash the process if a write fails; so the failure is raised at the end.
+    The HDF5 library crashes the process if a write fails while it closes its objects. So the first
+    failure is kept and raised after everything is closed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
