@@ -1,5 +1,6 @@
 from ..contributions.maps import input_map as input_map
 from ..probing.interventions import perturb as perturb
+from .analyze import AnalysisSettings as AnalysisSettings
 from .concepts.aggregates import class_aggregates as class_aggregates
 from .concepts.aggregates import compare_aggregates as compare_aggregates
 from .concepts.correlate import activation_tree as activation_tree

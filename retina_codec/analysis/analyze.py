@@ -1,12 +1,8 @@
-"""The whole road in one call: recording and network in, one tree of results out.
-
-Why this file exists: the command line, the scripts and a notebook must all run the same steps with
-the same settings and leave the same record of them. It is not a place for methods: each step is a
-public function of its own room and can be called alone.
-"""
+"""Run the whole analysis of a recording: contributions, modes, pathways, fields, hypotheses."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,9 +11,39 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.retina.model import RetinaCNN
 
-__all__ = ["analyze"]
+__all__ = ["AnalysisSettings", "analyze"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """Settings of `analyze`; each step validates its own.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of the path integral (20 as published for the retina).
+    modes, active : int
+        Modes to look for in each layer, and how many may be active at one time.
+    held_out : float
+        Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
+    clusters : sequence of int
+        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`).
+    own_windows : int
+        Times at which each cell is described by the modes that drive its own rate
+        (`own_contributions`); 0 describes cells by correlations with the modes.
+    shrinkage : {"ledoit-wolf"}, optional
+        It regularises Σ when cells are silent or nearly alike.
+    """
+
+    steps: int = 20
+    modes: int = 32
+    active: int = 3
+    held_out: float = 0.25
+    clusters: Sequence[int] = range(2, 9)
+    own_windows: int = 240
+    shrinkage: Literal["ledoit-wolf"] | None = None
 
 
 def analyze(
@@ -26,15 +52,9 @@ def analyze(
     *,
     split: str = "test",
     layers: Sequence[str] | None = None,
-    steps: int = 20,
-    modes: int = 32,
-    active: int = 3,
-    held_out: float = 0.25,
-    clusters: Sequence[int] = range(2, 9),
-    own_windows: int = 240,
     hypotheses: bool = True,
     scores: bool = False,
-    shrinkage: Literal["ledoit-wolf"] | None = None,
+    settings: AnalysisSettings | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool | None = None,
@@ -56,25 +76,14 @@ def analyze(
         The part of the recording to explain: ``"test"`` or ``"train"``.
     layers : sequence of str, optional
         Layers to explain; None takes all of ``network.layers``.
-    steps : int
-        Steps of the path integral (20 as published for the retina).
-    modes, active : int
-        Modes to look for in each layer, and how many may act at one time.
-    held_out : float
-        Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
-    clusters : sequence of int
-        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`).
-    own_windows : int
-        Times at which each cell is described by the modes that drive its own rate
-        (`own_contributions`); 0 describes cells by correlations with the modes.
     hypotheses : bool
         Predict what silencing interneurons does (`hypothesize`), where conv1 or conv2 is explained
         and the network is a `RetinaCNN`. Interneurons are named if the recording has
         ``/interneurons`` on the clock of the split.
     scores : bool
         Score the modes by other seeds, by controls and by the network (`score_modes`); minutes.
-    shrinkage : {"ledoit-wolf"}, optional
-        It regularises Σ when cells are silent or nearly alike.
+    settings : AnalysisSettings, optional
+        ``AnalysisSettings()`` when left out.
     seed : int
         Start of the decomposition and of k-means.
     device : str, optional
@@ -102,99 +111,25 @@ def analyze(
 
     Notes
     -----
-    What hypotheses need beyond the rest (seconds of movie, for one) and do not find is no error
-    here: the reason is logged and kept, and the other results are whole.
+    Where hypotheses cannot be computed (a movie of a few seconds, for example), the reason is
+    logged and recorded, and the other results are complete.
 
     References
     ----------
     Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
     """
-    from retina_codec.analysis.fields.fields import receptive_fields
-    from retina_codec.analysis.pathways.own import own_contributions
-    from retina_codec.analysis.pathways.pathways import find_pathways
     from retina_codec.analysis.pathways.prediction import agreement
-    from retina_codec.contributions.contribute import contribute
-    from retina_codec.methods.integrated_gradients import IntegratedGradients
-    from retina_codec.modes.decompose import decompose
-    from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
     from retina_codec.modes.scores.score import score_modes
     from retina_codec.networks.retina.prediction import check_match
-    from retina_codec.targets.surprisal import Surprisal
 
-    if split not in recording.children:
-        raise RetinaCodecError(
-            f"split must be a part of the recording; got {split=}. "
-            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
-        )
-    if getattr(network, "cells", None) is None:
-        raise RetinaCodecError(
-            "network must put out the rates of cells and name them (network.cells); got "
-            f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "
-            "for other networks."
-        )
-    if not any(2 <= k < len(network.cells) for k in clusters):
-        raise RetinaCodecError(
-            f"clusters must hold a number from 2 to cells − 1; got {list(clusters)} for "
-            f"{len(network.cells)} cells. Record more cells, or try fewer pathways."
-        )
+    settings = AnalysisSettings() if settings is None else settings
+    _check(recording, network, split, settings)
     part = recording.children[split]
     inputs = check_match(network, part)
     layers = list(network.layers) if layers is None else list(layers)
-
-    log.info("contributions of %s, %d steps", ", ".join(layers), steps)
-    explained = contribute(
-        network,
-        inputs,
-        target=Surprisal(shrinkage=shrinkage),
-        method=IntegratedGradients(steps=steps),
-        layers=layers,
-        device=device,
-        progress=progress,
-    )
-    log.info("modes: at most %d per layer, %d at a time", modes, active)
-    autoencoder = SparseAutoencoder(modes=modes, active=active, seed=seed)
-    decomposed = decompose(
-        explained,
-        autoencoder,
-        layers=layers,
-        held_out=held_out,
-        gap=max(40, network.history),  # what is fitted and what is held out share no frame
-        device=device,
-        progress=progress,
-    )
-    described = False
-    if own_windows:
-        log.info("contributions to every cell's own rate at %d times", own_windows)
-        with_own = own_contributions(
-            network,
-            inputs,
-            decomposed,
-            layers=layers,
-            windows=own_windows,
-            seed=seed,
-            device=device,
-            progress=progress,
-        )
-        shares = [with_own[f"layers/{name}/own/share"] for name in layers]
-        described = all(bool(np.isfinite(share).all()) for share in shares)
-        if not described:
-            log.info("some cells have no share in any mode: all are described by correlations")
-        decomposed = with_own
-    log.info("pathways")
-    results = find_pathways(
-        decomposed,
-        layers=layers,
-        clusters=clusters,
-        description="own" if described else "correlation",
-        seed=seed,
-        progress=progress,
-    )
-
-    grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
-    log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)
-    results["receptive_fields"] = xr.DataTree(
-        receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
-    )
+    decomposed = _find_modes(network, inputs, layers, settings, seed, device, progress)
+    results = _find_pathways(network, inputs, decomposed, layers, settings, seed, device, progress)
+    _add_fields(results, network, inputs, layers, device, progress)
     responses = results["responses"].to_dataset()
     results["responses"] = xr.DataTree(
         responses.assign(agreement(responses["prediction"], part).data_vars)
@@ -206,7 +141,7 @@ def analyze(
         )
     reason = "they were not asked for"
     if hypotheses:
-        log.info("hypotheses: what silencing interneurons does")
+        log.info("hypotheses: the effect of silencing interneurons")
         reason = _add_hypotheses(results, network, recording, split, seed, device, progress)
     results.attrs |= {
         **({"no_hypotheses": reason} if reason else {}),
@@ -218,6 +153,127 @@ def analyze(
     return results
 
 
+def _check(
+    recording: xr.DataTree, network: RetinaCNN, split: str, settings: AnalysisSettings
+) -> None:
+    """Refuse what would fail after hours of work."""
+    if split not in recording.children:
+        raise RetinaCodecError(
+            f"split must be a part of the recording; got {split=}. "
+            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
+        )
+    if getattr(network, "cells", None) is None:
+        raise RetinaCodecError(
+            "network must put out the rates of cells and name them (network.cells); got "
+            f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "
+            "for other networks."
+        )
+    if not any(2 <= k < len(network.cells) for k in settings.clusters):
+        raise RetinaCodecError(
+            "clusters must hold a number from 2 to cells − 1; got "
+            f"{list(settings.clusters)} for {len(network.cells)} cells. Record more cells, or try "
+            "fewer pathways."
+        )
+
+
+def _find_modes(
+    network: RetinaCNN,
+    inputs: xr.Dataset,
+    layers: list[str],
+    settings: AnalysisSettings,
+    seed: int,
+    device: str | None,
+    progress: bool | None,
+) -> xr.DataTree:
+    """Compute contributions and decompose them."""
+    from retina_codec.contributions.contribute import contribute
+    from retina_codec.methods.integrated_gradients import IntegratedGradients
+    from retina_codec.modes.decompose import decompose
+    from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
+    from retina_codec.targets.surprisal import Surprisal
+
+    log.info("contributions of %s, %d steps", ", ".join(layers), settings.steps)
+    explained = contribute(
+        network,
+        inputs,
+        target=Surprisal(shrinkage=settings.shrinkage),
+        method=IntegratedGradients(steps=settings.steps),
+        layers=layers,
+        device=device,
+        progress=progress,
+    )
+    log.info("modes: at most %d per layer, %d at a time", settings.modes, settings.active)
+    return decompose(
+        explained,
+        SparseAutoencoder(modes=settings.modes, active=settings.active, seed=seed),
+        layers=layers,
+        held_out=settings.held_out,
+        gap=max(40, network.history),  # fitted and held-out windows share no frame
+        device=device,
+        progress=progress,
+    )
+
+
+def _find_pathways(
+    network: RetinaCNN,
+    inputs: xr.Dataset,
+    decomposed: xr.DataTree,
+    layers: list[str],
+    settings: AnalysisSettings,
+    seed: int,
+    device: str | None,
+    progress: bool | None,
+) -> xr.DataTree:
+    """Group cells by the modes that drive them, or by correlations where some cell has none."""
+    from retina_codec.analysis.pathways.own import own_contributions
+    from retina_codec.analysis.pathways.pathways import find_pathways
+
+    described = False
+    if settings.own_windows:
+        log.info("contributions to every cell's own rate at %d times", settings.own_windows)
+        decomposed = own_contributions(
+            network,
+            inputs,
+            decomposed,
+            layers=layers,
+            windows=settings.own_windows,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+        shares = [decomposed[f"layers/{name}/own/share"] for name in layers]
+        described = all(bool(np.isfinite(share).all()) for share in shares)
+        if not described:
+            log.info("some cells have no share in any mode: all are described by correlations")
+    log.info("pathways")
+    return find_pathways(
+        decomposed,
+        layers=layers,
+        clusters=settings.clusters,
+        description="own" if described else "correlation",
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _add_fields(
+    results: xr.DataTree,
+    network: RetinaCNN,
+    inputs: xr.Dataset,
+    layers: list[str],
+    device: str | None,
+    progress: bool | None,
+) -> None:
+    """Put receptive fields, grouped by the modes of one layer, into the results."""
+    from retina_codec.analysis.fields.fields import receptive_fields
+
+    grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
+    log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)
+    results["receptive_fields"] = xr.DataTree(
+        receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
+    )
+
+
 def _add_hypotheses(
     results: xr.DataTree,
     network: RetinaCNN,
@@ -227,10 +283,10 @@ def _add_hypotheses(
     device: str | None,
     progress: bool | None,
 ) -> str:
-    """Put hypotheses and what the channels see into the results; say why if there are none."""
+    """Put hypotheses and kernels of the channels into the results; return why there are none."""
     from retina_codec.analysis.hypotheses.hypothesize import hypothesize
     from retina_codec.analysis.hypotheses.kernels import separable_kernels
-    from retina_codec.analysis.hypotheses.silencing import LAYERS
+    from retina_codec.probing.retina.hidden import LAYERS
 
     if not isinstance(network, RetinaCNN):
         return (

@@ -127,16 +127,19 @@ def _analyze_into(
     settings: dict[str, Any],
 ) -> None:
     """Analyze a session and leave results.nc, report.html, hypotheses and figures/ in a folder."""
+    from retina_codec.analysis.analyze import AnalysisSettings
     from retina_codec.analysis.analyze import analyze as run
     from retina_codec.analysis.hypotheses.table import hypotheses_to_table
     from retina_codec.report.page.page import write_report
     from retina_codec.storage.trees import save_tree, sha256_of
 
+    chosen = {name: settings.pop(name) for name in ("steps", "modes", "active", "shrinkage")}
     settings = settings | {"layers": settings.get("layers") or None}
     results = run(
         session,
         network,
         **settings,
+        settings=AnalysisSettings(**chosen),
         provenance={
             "command": click.get_current_context().obj["command"],
             "recording_file": PurePath(session_path).name,

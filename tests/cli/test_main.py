@@ -17,6 +17,7 @@ import pytest
 import torch
 import xarray as xr
 
+from retina_codec.analysis.analyze import AnalysisSettings
 from retina_codec.cli import main as cli
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.scores.score import ScoreSettings, score_modes
@@ -212,10 +213,7 @@ def test_settings_reach_the_analysis(monkeypatch):
     assert seen == {
         "split": "test",
         "layers": ("conv2", "conv1"),
-        "steps": 7,
-        "modes": 9,
-        "active": 2,
-        "shrinkage": "ledoit-wolf",
+        "settings": AnalysisSettings(steps=7, modes=9, active=2, shrinkage="ledoit-wolf"),
         "seed": 5,
         "hypotheses": False,
         "scores": True,

@@ -52,9 +52,9 @@ def choose_events(
 
     Times are grouped by their set of active modes (1 to 5 modes). Half of the ``combinations``
     are the most frequent single modes, half the most frequent sets of two or more; when one kind
-    has too few, the other fills up. Within each, times are taken in the order of falling population rate
-    (sum over cells), each at least 0.2 s from those already taken. Times at which no cell
-    reaches ``minimum_rate`` are left out. Nothing is random.
+    has too few, the other fills up. Within each, times are taken in the order of falling
+    population rate (sum over cells), each at least 0.2 s from those already taken. Times at which
+    no cell reaches ``minimum_rate`` are left out. Nothing is random.
 
     Parameters
     ----------

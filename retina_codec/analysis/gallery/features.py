@@ -1,8 +1,4 @@
-"""What lies under a map: edges by direction, light, dark and colour, against the whole image.
-
-Why this file exists: "a mode uses the same features in images of different classes" needs a
-description of what a map marks in an image, and a number for how alike two such are. Whether a map
-lies on an object is measured here too. It makes no maps.
+"""Describe what maps mark in images: edges by direction, light, dark, colour, and the object.
 
 Notation: f_k (y, x) >= 0 the strength of feature k, m (y, x) >= 0 a map.
 """
@@ -28,7 +24,7 @@ COLORS = ("reddish", "greenish", "bluish", "yellowish")
 
 
 def local_features(images: xr.DataArray) -> xr.DataArray:
-    """Strength of simple features at every pixel.
+    """Compute the strength of simple features at every pixel.
 
     Edges: ``|g| max(0, cos(θ − θ_k))²``, g the gradient of luminance L smoothed by a Gaussian of
     side / 64, θ its direction, from dark to light (0° to the right, 90° downwards), θ_k = 45° k.
@@ -84,7 +80,7 @@ def local_features(images: xr.DataArray) -> xr.DataArray:
 
 
 def features_under(features: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """How much more of each feature lies under a map than in the whole image.
+    """Compare each feature under a map with the whole image.
 
     ``d_k = (Σ m f_k / Σ m − mean f_k) / sd f_k``, over the pixels of an image.
 
@@ -125,7 +121,7 @@ def features_under(features: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
 
 
 def likeness(one: Floats, other: Floats) -> Floats:
-    """Pearson r over features of every row of one table with every row of another.
+    """Correlate every row of one table with every row of another, over features.
 
     Parameters
     ----------
@@ -151,9 +147,9 @@ def likeness(one: Floats, other: Floats) -> Floats:
 
 
 def object_gain(maps: xr.DataArray, inside: npt.NDArray[np.bool_]) -> Floats:
-    """Share of a map that lies on the object over the object's share of the image.
+    """Divide the share of a map that lies on the object by the object's share of the image.
 
-    ``(Σ_inside m / Σ m) / mean(inside)``; 1 for a map that does not know where the object is.
+    ``(Σ_inside m / Σ m) / mean(inside)``; 1 for a map that is independent of the object.
 
     Parameters
     ----------
@@ -183,7 +179,7 @@ def object_gain(maps: xr.DataArray, inside: npt.NDArray[np.bool_]) -> Floats:
 
 
 def digit_squares(scenes: xr.DataArray | xr.Dataset) -> npt.NDArray[np.bool_]:
-    """Say which pixels of `digit_scenes` lie in the digit's square, (sample, y, x).
+    """Find the pixels of `digit_scenes` that lie in the digit's square, (sample, y, x).
 
     Raises
     ------

@@ -1,8 +1,4 @@
-"""The images that load a mode most, and what the mode uses of them, ready to be looked at.
-
-Why this file exists: a mode that stands for something shows the same something in images of many
-classes, which can only be seen side by side. It puts the steps together; nothing is drawn.
-"""
+"""Find the images with the largest loadings of a mode, and mask them by what the mode uses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -114,7 +110,7 @@ def mode_gallery(
     contrast: float = 7.0,
     **options: Any,
 ) -> xr.Dataset:
-    """Put together what `figures.mode_images` shows: top images by class, maps and overlays.
+    """Collect a mode's top images by class with their maps and overlays.
 
     Parameters
     ----------
@@ -126,7 +122,7 @@ def mode_gallery(
     filter_size, contrast
         As for `overlay`.
     **options
-        For `mode_maps`.
+        For `mode_maps`: ``target``, ``method``, ``settings``, ``device``, ``progress``.
 
     Returns
     -------
@@ -200,7 +196,7 @@ def as_mask(maps: xr.DataArray, contrast: float) -> xr.DataArray:
 def overlay(
     images: xr.DataArray, maps: xr.DataArray, *, filter_size: int = 4, contrast: float = 7.0
 ) -> xr.Dataset:
-    """Show of each image what its map marks.
+    """Multiply each image by the mask of its map.
 
     ``image · clip(contrast · s(median(mean over color of the map)))``, s the scaling to a largest
     value of 1.

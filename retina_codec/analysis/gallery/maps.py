@@ -1,10 +1,7 @@
-"""What a mode looks at: maps of its channels in images.
-
-Why this file exists: a mode names channels, and a map is of channels; which ones, and which of
-their units, is decided here. Maps themselves are those of `input_map`; nothing is drawn.
-"""
+"""Map the contributions of a mode's channels back to images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from retina_codec.storage.results import modes_at
 from retina_codec.targets.base import Target
 from retina_codec.targets.classification import Probability
 
-__all__ = ["few", "mode_channels", "mode_maps"]
+__all__ = ["MapSettings", "few", "mode_channels", "mode_maps"]
 
 BLOCK = 8  # batches between two steps of the progress bar
 
@@ -90,6 +87,43 @@ def mode_channels(
     return weight.where(selected, 0.0).rename("weight").assign_attrs(units="1")
 
 
+@dataclass(frozen=True)
+class MapSettings:
+    """Settings of `mode_maps`.
+
+    Parameters
+    ----------
+    share, top, sign
+        Which channels, see `mode_channels`.
+    weighted : bool
+        Multiply channels by the mode's weights; all alike otherwise, as in the paper.
+    positive_only : bool
+        Only units with C_j > 0.
+    batch_size : int
+        Images at a time.
+    dtype : torch.dtype, optional
+        As in `input_map`.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the batch size is too small.
+    """
+
+    share: float | None = 0.1
+    top: int | None = None
+    sign: str = "excitatory"
+    weighted: bool = False
+    positive_only: bool = True
+    batch_size: int = 8
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        if self.batch_size < 1:
+            raise RetinaCodecError(f"batch_size must be at least 1; got {self.batch_size}. Use 8.")
+
+
 def mode_maps(
     network: nn.Module | Adapter,
     images: Any,
@@ -98,16 +132,10 @@ def mode_maps(
     mode: Any,
     *,
     target: Target | None = None,
-    share: float | None = 0.1,
-    top: int | None = None,
-    sign: str = "excitatory",
-    weighted: bool = False,
-    positive_only: bool = True,
     method: Method | None = None,
     samples: Sequence[int] | npt.NDArray[np.integer] | None = None,
-    batch_size: int = 8,
+    settings: MapSettings | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Map what a mode's channels contribute to a class probability back to the images.
@@ -126,18 +154,14 @@ def mode_maps(
         Which mode.
     target : Target, optional
         `Probability`, of the class predicted for each image, when left out.
-    share, top, sign
-        Which channels, see `mode_channels`.
-    weighted : bool
-        Multiply channels by the mode's weights; all alike otherwise, as in the paper.
-    positive_only : bool
-        Only units with C_j > 0.
     method : Method, optional
         `InputGrad` when left out; others as in `input_map`. A baseline "mean" is that of all
         images, mapped or not.
     samples : sequence of int, optional
         Positions of the images to map; all when left out. The result is as large as they are.
-    batch_size, device, dtype
+    settings : MapSettings, optional
+        ``MapSettings()`` when left out: the tenth of the channels with the largest weights.
+    device : str or torch.device, optional
         As in `input_map`.
     progress : bool, optional
         None shows a bar after 2 s, False never, True at once.
@@ -164,25 +188,23 @@ def mode_maps(
     ----------
     Melander et al. 2026, CODEC, sections 6, 10.7 and 10.8.
     """
-    weight = mode_channels(modes, layer, mode, share=share, top=top, sign=sign)
+    settings = MapSettings() if settings is None else settings
+    weight = mode_channels(
+        modes, layer, mode, share=settings.share, top=settings.top, sign=settings.sign
+    )
     chosen = weight.values > 0
     if not chosen.any():
         raise RetinaCodecError(
-            f"mode {mode!r} of layer {layer!r} has no {sign} weight at all; choose another sign."
+            f"mode {mode!r} of layer {layer!r} has no {settings.sign} weight at all; choose "
+            "another sign."
         )
-    total = len(images)
-    positions = np.arange(total) if samples is None else np.asarray(samples, dtype=np.int64)
-    if positions.ndim != 1 or not len(positions) or positions.min() < 0 or positions.max() >= total:
-        raise RetinaCodecError(
-            f"samples must be positions from 0 to {total - 1}, at least one; got "
-            f"{few(positions.ravel())}."
-        )
-    weights = weight.values if weighted else chosen.astype(np.float64)
+    positions = _positions(samples, len(images))
+    weights = weight.values if settings.weighted else chosen.astype(np.float64)
     method = InputGrad() if method is None else method
     adapter = as_adapter(network, [layer.partition("@")[0]])
     method = method.prepare(lambda: open_inputs(adapter, images).mean())
     parts = []
-    size = BLOCK * batch_size
+    size = BLOCK * settings.batch_size
     starts = range(0, len(positions), size)
     for start in progress_bar(starts, description="maps", progress=progress):
         some = positions[start : start + size]
@@ -193,10 +215,10 @@ def mode_maps(
             target=Probability() if target is None else target,
             method=method,
             weights=weights,
-            positive_only=positive_only,
-            batch_size=batch_size,
+            positive_only=settings.positive_only,
+            batch_size=settings.batch_size,
             device=device,
-            dtype=dtype,
+            dtype=settings.dtype,
         )
         if not (isinstance(images, xr.DataArray) and "sample" in images.coords):
             found = found.assign_coords(sample=some)
@@ -205,9 +227,20 @@ def mode_maps(
     return result.assign_attrs(
         mode=mode if isinstance(mode, int | float | str) else str(mode),
         channels=np.flatnonzero(chosen).tolist(),
-        weighted=int(weighted),
-        sign=sign,
+        weighted=int(settings.weighted),
+        sign=settings.sign,
     )
+
+
+def _positions(samples: Any, total: int) -> npt.NDArray[np.int64]:
+    """Return the positions of the images to map."""
+    positions = np.arange(total) if samples is None else np.asarray(samples, dtype=np.int64)
+    if positions.ndim != 1 or not len(positions) or positions.min() < 0 or positions.max() >= total:
+        raise RetinaCodecError(
+            f"samples must be positions from 0 to {total - 1}, at least one; got "
+            f"{few(positions.ravel())}."
+        )
+    return positions
 
 
 def _take(images: Any, positions: npt.NDArray[np.int64]) -> Any:

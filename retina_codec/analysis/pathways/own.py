@@ -1,9 +1,4 @@
-"""What drives a cell itself: contributions to its own rate, told in the modes of the population.
-
-Why this file exists: modes come from contributions to the surprisal of all cells together, and a
-correlation with a rate says which modes act at the same time as a cell fires, also when they drive
-its neighbours. Contributions to the cell's own rate say through which channels it was driven. What
-it is not: another decomposition; the modes stay as they are.
+"""Describe each cell by contributions to its own rate, in the modes of the population.
 
 Notation: w windows, m modes, D (m, feature) dictionary, C_c (w, feature) contributions to the rate
 of cell c.
@@ -73,8 +68,8 @@ def own_contributions(
     xr.DataTree
         A copy with ``/layers/<name>/own``: ``own_loading`` (cell, window, mode) in Hz; ``share``
         (cell, mode), dimensionless, each cell sums to 1, NaN for a cell that no mode drives;
-        ``r2`` (cell), 1 − Σ(C − zD)² / Σ(C − mean C)²: how much of its own contributions the
-        modes can tell; ``window_time`` (window) in s.
+        ``r2`` (cell), 1 − Σ(C − zD)² / Σ(C − mean C)², the share of its own contributions
+        that the modes explain; ``window_time`` (window) in s.
 
     Raises
     ------
@@ -93,29 +88,14 @@ def own_contributions(
     """
     from retina_codec.contributions.contribute import contribute
     from retina_codec.methods.integrated_gradients import IntegratedGradients
-    from retina_codec.networks.retina.prediction import open_windows
     from retina_codec.targets.base import Unit
 
     chosen = layers_of(tree, layers, part="modes")
     if windows < 1:
         raise RetinaCodecError(f"windows must be at least 1; got {windows=}. 600 is usual.")
     prediction = tree["responses"].to_dataset()["prediction"].transpose("time", "cell")
-    opened = open_windows(network, inputs)[1]
-    available, wanted = opened.time.values, prediction["time"].values
-    places = np.searchsorted(available, wanted)
-    if len(wanted) > len(available) or not np.array_equal(
-        available[places % len(available)], wanted
-    ):
-        raise RetinaCodecError(
-            f"inputs must be the split that the tree explains, {len(wanted)} times from "
-            f"{wanted[0]:g} s; got {len(available)} from {available[0]:g} s. Pass the same split."
-        )
     picked = choose_windows(prediction.values.astype(np.float64), windows, seed=seed)
-    ready = xr.DataArray(
-        opened.at(places[picked]).numpy(),
-        dims=("time", "lag", "y", "x"),
-        coords={"time": wanted[picked], "lag": opened.lag},
-    )
+    ready = _windows_at(network, inputs, prediction["time"].values, picked)
     cells = prediction["cell"].values
     parts: dict[str, list[Floats]] = {name: [] for name in chosen}
     method = IntegratedGradients(steps=steps, quadrature="chords")
@@ -137,9 +117,35 @@ def own_contributions(
     for name in chosen:
         modes = tree[f"layers/{name}/modes"].to_dataset()
         own = np.stack(parts[name]).astype(np.float64)
-        found = _in_modes(own, modes["dictionary"], prediction["cell"], wanted[picked])
+        found = _in_modes(own, modes["dictionary"], prediction["cell"], ready["time"].values)
         result[f"layers/{name}/own"] = xr.DataTree(found.assign_attrs(attrs))
     return result
+
+
+def _windows_at(
+    network: nn.Module,
+    inputs: xr.Dataset | xr.DataTree,
+    wanted: npt.NDArray[Any],
+    picked: Integers,
+) -> xr.DataArray:
+    """Return the stimulus windows (time, lag, y, x) at some of the explained times."""
+    from retina_codec.networks.retina.prediction import open_windows
+
+    opened = open_windows(network, inputs)[1]
+    available = opened.time.values
+    places = np.searchsorted(available, wanted)
+    if len(wanted) > len(available) or not np.array_equal(
+        available[places % len(available)], wanted
+    ):
+        raise RetinaCodecError(
+            f"inputs must be the split that the tree explains, {len(wanted)} times from "
+            f"{wanted[0]:g} s; got {len(available)} from {available[0]:g} s. Pass the same split."
+        )
+    return xr.DataArray(
+        opened.at(places[picked]).numpy(),
+        dims=("time", "lag", "y", "x"),
+        coords={"time": wanted[picked], "lag": opened.lag},
+    )
 
 
 def choose_windows(rate: Floats, count: int, *, seed: int = 0) -> Integers:

@@ -29,6 +29,9 @@ __all__ = ["cluster_cells", "find_pathways"]
 UNKNOWN = "unknown"
 
 
+COMPARED = ("correlation", "p_value", "q_value", "pathway")  # between model and recording
+
+
 BLOCK = 2.0  # s of time drawn as one piece: several times the history of a retina
 
 
@@ -145,12 +148,7 @@ def find_pathways(
         groupings[name] = each
         found = each[0].assign_attrs(rates=rates, seed=seed)
         for other in each[1:]:
-            found = found.assign(
-                {
-                    f"recorded_{what}": other[what]
-                    for what in ("correlation", "p_value", "q_value", "pathway")
-                }
-            )
+            found = found.assign({f"recorded_{what}": other[what] for what in COMPARED})
         found = found.drop_vars("resampled_pathway", errors="ignore")
         result[f"layers/{name}/pathways"] = xr.DataTree(found)
     result["pathways"] = xr.DataTree(_agreement(groupings, types))

@@ -1,4 +1,4 @@
-"""How well a network predicts a recording it was not fitted to, and the card that says so."""
+"""Compare a network's predictions with recorded rates, and write its model card."""
 
 import numpy as np
 import numpy.typing as npt
@@ -212,11 +212,10 @@ def cell_certainty(
         return variability, quality
     repeats = part.children["repeats"].to_dataset()["rate"].sel(cell=list(network.cells))
     found = count_variability(repeats, block, network.frame_rate).values
-    variability = np.where(found > 0, found, 1.0)  # without spikes nothing speaks against Poisson
+    variability = np.where(found > 0, found, 1.0)  # without spikes: Poisson
     responses = modes["responses"].to_dataset() if "responses" in modes.children else xr.Dataset()
     if "prediction" in responses:
         fit = agreement(responses["prediction"], part).sel(cell=list(network.cells))
         ratio = (fit["pearson"] / fit["noise_ceiling"]).values
-        # a cell whose ceiling is not defined counts for nothing
         quality = np.where(np.isfinite(ratio), np.clip(ratio, 0.0, 1.0) ** 2, 0.0)
     return variability, quality

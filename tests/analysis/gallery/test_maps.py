@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.analysis.gallery.maps import mode_channels, mode_maps
+from retina_codec.analysis.gallery.maps import MapSettings, mode_channels, mode_maps
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.gradients import InputGrad
 from retina_codec.targets.base import Sum
@@ -82,8 +82,8 @@ def test_on_a_linear_network_a_map_is_known(positive_only, weighted):
     """F = Σ y: C_ij = v_j W_ji x_i, over the units of the mode with Σ_i C_ij > 0."""
     network, images = linear_net(), pictures((5, 1, 3, 4))
     found = mode_maps(
-        network, images, modes_of(), "1", 3, target=Sum(), share=1.0,
-        positive_only=positive_only, weighted=weighted,
+        network, images, modes_of(), "1", 3, target=Sum(),
+        settings=MapSettings(share=1.0, positive_only=positive_only, weighted=weighted),
     )  # fmt: skip
     v, w = network[2].weight.sum(0).detach().numpy(), network[1].weight.detach().numpy()
     parts = v[:, None] * w * images.values.reshape(5, 1, 12)  # (image, unit, pixel)
@@ -99,7 +99,7 @@ def test_on_a_linear_network_a_map_is_known(positive_only, weighted):
 def test_default_is_the_probability_of_the_predicted_class():
     """∂p_c/∂y_k = p_c (δ_ck − p_k), then as above."""
     network, images = linear_net(), pictures((5, 1, 3, 4))
-    found = mode_maps(network, images, modes_of(), "1", 3, top=1)
+    found = mode_maps(network, images, modes_of(), "1", 3, settings=MapSettings(top=1))
     with torch.no_grad():
         p = network(torch.from_numpy(images.values)).softmax(1).numpy()
     v, w = network[2].weight.detach().numpy(), network[1].weight.detach().numpy()
@@ -114,7 +114,9 @@ def test_default_is_the_probability_of_the_predicted_class():
 def test_on_a_curved_network_it_equals_one_pass_per_unit():
     network, images = curved_net(), pictures((3, 1, 4, 3))
     below, rest = network[:2], network[2:]
-    found = mode_maps(network, images, modes_of(), "1", 3, target=Probability(1), top=3)
+    found = mode_maps(
+        network, images, modes_of(), "1", 3, target=Probability(1), settings=MapSettings(top=3)
+    )
     for i in range(3):
         x = torch.from_numpy(images.values[i : i + 1])
         units = slow.input_grad(
@@ -129,10 +131,14 @@ def test_on_a_curved_network_it_equals_one_pass_per_unit():
 def test_some_images_give_what_all_give():
     network, images = curved_net(), pictures((30, 1, 4, 3))
     tree = modes_of()
-    whole = mode_maps(network, images, tree, "1", 3, batch_size=30)
-    some = mode_maps(network, images, tree, "1", 3, samples=[17, 2], batch_size=1)
+    whole = mode_maps(network, images, tree, "1", 3, settings=MapSettings(batch_size=30))
+    some = mode_maps(
+        network, images, tree, "1", 3, samples=[17, 2], settings=MapSettings(batch_size=1)
+    )
     xr.testing.assert_allclose(some["map"], whole["map"].isel(sample=[17, 2]))
-    blocks = mode_maps(network, images, tree, "1", 3, batch_size=2)  # 16 at a time
+    blocks = mode_maps(
+        network, images, tree, "1", 3, settings=MapSettings(batch_size=2)
+    )  # 16 at a time
     xr.testing.assert_allclose(blocks["map"], whole["map"])
 
 
@@ -149,7 +155,7 @@ def test_tensors_arrays_and_data_sets_give_the_same():
 def test_the_mean_is_that_of_all_images():
     network, images = linear_net(), pictures((30, 1, 3, 4))
     mean = torch.from_numpy(images.values.mean(0))
-    options = {"samples": [29, 3], "batch_size": 1}
+    options = {"samples": [29, 3], "settings": MapSettings(batch_size=1)}
     found = mode_maps(network, images, modes_of(), "1", 3, method=InputGrad("mean"), **options)
     expected = mode_maps(network, images, modes_of(), "1", 3, method=InputGrad(mean), **options)
     np.testing.assert_allclose(found["map"], expected["map"])
@@ -172,10 +178,10 @@ def test_inputs_are_left_alone_and_no_hook_stays():
     ("mode", "options", "message"),
     [
         (4, {}, "has the modes 3, 8; got 4"),
-        (3, {"share": 0.0}, "between 1 and 6 channels"),
-        (3, {"top": 7}, "between 1 and 6 channels"),
-        (3, {"sign": "net"}, "sign must be one of"),
-        (3, {"sign": "inhibitory"}, "no inhibitory weight"),
+        (3, {"settings": MapSettings(share=0.0)}, "between 1 and 6 channels"),
+        (3, {"settings": MapSettings(top=7)}, "between 1 and 6 channels"),
+        (3, {"settings": MapSettings(sign="net")}, "sign must be one of"),
+        (3, {"settings": MapSettings(sign="inhibitory")}, "no inhibitory weight"),
         (3, {"samples": [4]}, "positions from 0 to 3"),
         (3, {"samples": []}, "at least one"),
     ],
@@ -183,6 +189,11 @@ def test_inputs_are_left_alone_and_no_hook_stays():
 def test_mistakes_are_named(mode, options, message):
     with pytest.raises(RetinaCodecError, match=message):
         mode_maps(curved_net(), pictures((4, 1, 4, 3)), modes_of(), "1", mode, **options)
+
+
+def test_settings_are_validated():
+    with pytest.raises(RetinaCodecError, match="batch_size must be at least 1; got 0"):
+        MapSettings(batch_size=0)
 
 
 def test_layers_without_modes_are_named():

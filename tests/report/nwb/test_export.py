@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from pynwb import NWBHDF5IO
 
-from retina_codec.analysis.analyze import analyze
+from retina_codec.analysis.analyze import AnalysisSettings, analyze
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.nwb.reader import read_nwb
 from retina_codec.recordings.nwb.writer import write_nwb
@@ -18,11 +18,7 @@ from tests.report.small_session import inspected, write_session
 from tests.small import CELLS, small_network, small_recording
 
 SETTINGS = {
-    "steps": 2,
-    "modes": 3,
-    "active": 1,
-    "clusters": range(2, 4),
-    "own_windows": 0,
+    "settings": AnalysisSettings(steps=2, modes=3, active=1, clusters=range(2, 4), own_windows=0),
     "progress": False,
 }
 
