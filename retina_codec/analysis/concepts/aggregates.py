@@ -1,9 +1,6 @@
-"""What the modes of one class are together, and whether another fit finds the same.
+"""Add up the modes of each class, and compare these sums between two fits.
 
-Why this file exists: two fits may cut the same thing into modes in different ways, one mode here,
-three there. Compared one to one, these modes look unlike; what they add up to for a class does not
-depend on the cuts. It fits nothing, and takes correlations of modes with classes as they come from
-`correlate_concepts`.
+Two fits may divide the same structure into different modes; their sums per class can agree.
 
 Notation: D (mode, feature) modes of unit length, z (sample, mode) loadings, r (mode, concept)
 Pearson r of loadings with classes; features are sign × channel.
@@ -22,7 +19,6 @@ from retina_codec.storage.results import input_dim
 __all__ = ["class_aggregates", "compare_aggregates"]
 
 Floats = npt.NDArray[np.float64]
-
 
 UNITS = {"units": "1"}
 

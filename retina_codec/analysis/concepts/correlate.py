@@ -1,9 +1,4 @@
-"""Which modes, channels and activations go with which classes and superclasses.
-
-Why this file exists: a mode that is loaded for the images of one class says what the class is made
-of. How many do, how well, and how many would with shuffled labels, is what compares layers, and
-modes with channels and contributions with activations.
-"""
+"""Correlate modes, channels and activations with classes and superclasses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +25,6 @@ from retina_codec.storage.results import layer_dataset, layer_sites, layers_of
 __all__ = ["activation_tree", "concept_table", "correlate_concepts"]
 
 Floats = npt.NDArray[np.float64]
-
 
 SIGNS = ("excitatory", "inhibitory", "net")
 

@@ -1,8 +1,6 @@
-"""Correlation of many features with many concepts, and what shuffled labels give.
+"""Correlate many features with many concepts, with p-values from permuted samples.
 
-Why this file exists: 6000 modes, 1000 classes and 50,000 images are 3 × 10¹¹ products, 200 times
-over for the null. A class holds few of the images, so sums over its members are all that is needed,
-and the features are read in chunks. It knows neither layers nor labels.
+Features are read in chunks; concepts enter through sums over their members.
 
 Notation: n samples, F features z, C concepts with m members each, P permutations of the samples.
 """
@@ -17,17 +15,10 @@ import numpy.typing as npt
 __all__ = ["Correlated", "correlate", "resample_pairs", "tail"]
 
 Floats = npt.NDArray[np.float64]
-
-
 Chunks = Callable[[], Iterator[tuple[slice, Floats]]]
 
-
 BYTES = 2**29  # of the sums of permutations that are gathered in one pass
-
-
 CALIBRATED = 2 * 10**7  # pairs under the null that p-values are counted from
-
-
 SMALL_SKEW = 1e-4  # below, the tail is normal
 
 
@@ -52,7 +43,7 @@ def correlate(
     seed: int,
     summarise: Callable[[Floats], dict[str, Any]],
 ) -> Correlated:
-    """Pearson r of every feature with every concept, p from permuted samples.
+    """Correlate every feature with every concept, with p from permuted samples.
 
     ``r = Σ_members (z − z̄) / √(Σ (z − z̄)² · m (n − m) / n)``. Each r is turned into the tail of the
     Pearson III law with the exact mean, variance and skewness that r has over all permutations
@@ -137,7 +128,7 @@ class _Moments:
 
     @classmethod
     def of(cls, chunks: Chunks, table: npt.NDArray[np.bool_]) -> "_Moments":
-        """Go through the samples once."""
+        """Compute all sums in one pass over the samples."""
         around: Any = None
         first = second = third = sums = low = high = np.zeros(0)
         members = _sparse(table)
@@ -173,7 +164,7 @@ class _Moments:
         return found
 
     def skewness(self) -> Floats:
-        """Skewness of r over all permutations, (F, C)."""
+        """Return the skewness of r over all permutations, (F, C)."""
         n, m = self.n, self.members
         if n < 3:
             return np.zeros((len(self.square), len(m)))
@@ -185,9 +176,9 @@ class _Moments:
 
 
 def tail(correlation: Floats, moments: _Moments) -> Floats:
-    """Upper tail of r under the Pearson III law with mean 0, variance 1/(n − 1) and its skewness.
+    """Return the upper tail of r under the Pearson III law with mean 0 and variance 1/(n − 1).
 
-    With negative skewness the normal tail, which is heavier: the law would end.
+    With negative skewness the law has an upper end; the normal tail, which is heavier, is used.
 
     Parameters
     ----------
@@ -208,7 +199,7 @@ def tail(correlation: Floats, moments: _Moments) -> Floats:
 def _permuted_sums(
     chunks: Chunks, table: npt.NDArray[np.bool_], moments: _Moments, permutations: int, seed: int
 ) -> Iterator[Floats]:
-    """Give sums over members (F, C) for each permutation of the samples; several per pass."""
+    """Yield sums over members (F, C) for each permutation of the samples; several per pass."""
     random = np.random.default_rng(seed)
     members = _sparse(table)
     features, concepts = moments.sums.shape
@@ -233,7 +224,7 @@ def resample_pairs(
     draws: int,
     seed: int,
 ) -> Floats:
-    """Pearson r of one feature per concept over resampled samples.
+    """Correlate one feature per concept over resampled samples.
 
     Every sample counts w times, w Poisson with mean 1, which is a bootstrap that needs no list of
     all samples (Hanley and MacGibbon 2006, Comput. Methods Programs Biomed. 83:57).

@@ -1,7 +1,4 @@
-"""A table of correlations in a few numbers, each with its interval and its null.
-
-Why this file exists: the same numbers are taken of the true table and of every table with shuffled
-labels, so they must be computed in one place. It correlates nothing.
+"""Summarize correlations of a layer in a few numbers, with intervals and nulls.
 
 Notation: r (F, C) correlations of features and concepts, NaN where undefined.
 """
@@ -20,22 +17,20 @@ __all__ = ["Levels", "label_summaries", "summaries_of"]
 
 Floats = npt.NDArray[np.float64]
 
-
 WORDS = {
     "concept_correlation": "mean over concepts of the largest r of any feature",
     "feature_correlation": "mean over features of the largest r with any concept",
     "correlated": "features with r above the threshold for some concept",
     "coverage": "share of concepts with r above the threshold for some feature",
-    "significant": "features that go with some concept more than by chance",
+    "significant": "features correlated with some concept more than by chance",
 }
-
 
 COUNTS = ("correlated", "significant")
 
 
 @dataclass
 class Levels:
-    """The levels of concepts (classes, superclasses) and what is asked of each."""
+    """Levels of concepts (classes, superclasses), and the threshold on r."""
 
     level: list[str]
     threshold: float
@@ -142,7 +137,8 @@ def _bootstrap(values: Floats, random: np.random.Generator, draws: int) -> Float
     """Return the middle 95 % of means over values drawn with replacement."""
     if not len(values):
         return np.full(2, np.nan)
-    return percentiles(resampled_means(values[:, None], draws, random))[0]
+    ends: Floats = percentiles(resampled_means(values[:, None], draws, random))[0]
+    return ends
 
 
 def _wilson(count: int, total: int) -> Floats:

@@ -1,8 +1,4 @@
-"""Which samples belong to which classes and superclasses, as a table of yes and no.
-
-Why this file exists: classes, superclasses and any other concept are the same to everything that
-follows, a column of a table. Labels may be numbers here, and the table is checked against results.
-"""
+"""Tables of samples and concepts (classes, superclasses), and the features to correlate."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +15,7 @@ __all__ = ["KINDS", "checked_table", "chunks_of", "concept_table", "features_of"
 
 
 def concept_table(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
-    """Say which samples belong to which classes, and to which groups of classes.
+    """Return which samples belong to which classes, and to which superclasses.
 
     Parameters
     ----------
@@ -81,7 +77,6 @@ def checked_table(
 
 
 Floats = npt.NDArray[np.float64]
-
 
 KINDS = ("modes", "contributions", "activations", "activation_modes")
 

@@ -164,11 +164,7 @@ def _names(labels: Any, outputs: Sequence[str] | None) -> npt.NDArray[np.str_]:
 
 
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
-
-
 Masks = npt.NDArray[np.float32]
 
 

@@ -24,12 +24,8 @@ __all__ = ["LayerAnswers", "run_layer"]
 
 CURVE = ("style", "selection", "concept", "side", "percentage", "trial")
 
-
 Floats = npt.NDArray[np.float64]
-
-
 Bools = npt.NDArray[np.bool_]
-
 
 UNITS = {"units": "1"}
 

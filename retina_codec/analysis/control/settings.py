@@ -10,14 +10,8 @@ from retina_codec.probing.interventions import HeldAt
 __all__ = ["PERCENTAGES", "SELECTIONS", "ControlSettings"]
 
 PERCENTAGES = (1, 2, 5, 10, 18, 25, 50, 80, 99)
-
-
 SELECTIONS = ("contribution modes", "activation modes", "random channels")
-
-
 STYLES = ("ablate", "preserve")
-
-
 SIGNS = ("excitatory", "inhibitory", "net")
 
 

@@ -16,10 +16,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["Answers", "Draws", "areas", "draw_images", "draw_trials", "mean_known", "two_sided"]
 
 Floats = npt.NDArray[np.float64]
-
-
 Bools = npt.NDArray[np.bool_]
-
 
 BYTES = 2**26  # of the images' weights times answers, at a time
 

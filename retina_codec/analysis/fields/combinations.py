@@ -16,12 +16,8 @@ __all__ = ["measure_combinations"]
 
 Floats = npt.NDArray[np.float64]
 
-
 NEGLIGIBLE = 1e-3  # share of the variation over times that is left out to save work
-
-
 FEWEST_SHIFTS = 19  # to each side: p-values of 5 % can be reached
-
 
 WORDS = {
     "effect": "share of the variation of fields that combinations explain",

@@ -31,8 +31,6 @@ from retina_codec.targets.surprisal import Surprisal
 __all__ = ["can_split", "event_parts", "explanation_of"]
 
 TOGETHER = 4  # events at a time: 16 cells and 4 parts of them take 100 MB
-
-
 TOLERANCE = 2e-3  # of the largest contribution: rounding, and other products of the same formula
 
 

@@ -16,8 +16,6 @@ from retina_codec.recordings.windows import StimulusWindows
 __all__ = ["choose_events", "combination_labels", "event_positions", "event_reader"]
 
 LARGEST_COMBINATION = 5  # modes
-
-
 APART = 0.2  # s between two events of the same combination
 
 

@@ -36,13 +36,8 @@ __all__ = ["FieldSettings", "instantaneous_fields", "rank_one_parts", "receptive
 
 Windows = Callable[[npt.NDArray[np.intp]], torch.Tensor]
 
-
 GRADIENT_UNITS = "Hz per standard deviation of intensity"
-
-
 FEWEST_TIMES = 100  # for a comparison of combinations
-
-
 BATCH = 16  # events at a time: 16 windows of 40 × 50 × 50 and their gradients fit in any memory
 
 

@@ -15,21 +15,14 @@ __all__ = ["measure_fields"]
 
 LEVEL = 0.5  # of the peak: the region around it above this is the centre
 
-
 # What a Gaussian holds above a level L of its peak has this share of its variance along each axis:
 # by radius² up to −2 ln L, its moment over its mass.
 _RADIUS2 = -2 * np.log(LEVEL)
-
-
 KEPT = (2 - LEVEL * (2 + _RADIUS2 + _RADIUS2**2 / 4)) / (2 - LEVEL * (2 + _RADIUS2))
-
 
 Floats = npt.NDArray[np.float64]
 
-
 IMAGE = ("y", "x", "diameter", "orientation", "eccentricity", "surround_ratio")
-
-
 COURSE = ("latency", "biphasic_index")
 
 

@@ -13,13 +13,8 @@ __all__ = ["digit_squares", "features_under", "likeness", "local_features", "obj
 
 Floats = npt.NDArray[np.float64]
 
-
 DIRECTIONS = 8  # of edges, over a full turn
-
-
 SMOOTHED = 64  # edges are those of the image smoothed by so small a part of its side
-
-
 COLORS = ("reddish", "greenish", "bluish", "yellowish")
 
 

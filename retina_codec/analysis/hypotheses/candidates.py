@@ -23,9 +23,7 @@ __all__ = [
     "whole_interneuron",
 ]
 
-Floats = npt.NDArray[np.floating]
-
-
+Floats = npt.NDArray[np.float64]
 Key = tuple[str, tuple[int, ...], str]
 
 

@@ -20,9 +20,7 @@ __all__ = [
     "order_and_join",
 ]
 
-Floats = npt.NDArray[np.floating]
-
-
+Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

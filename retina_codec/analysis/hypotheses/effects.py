@@ -24,9 +24,7 @@ __all__ = [
     "pad_runs",
 ]
 
-Floats = npt.NDArray[np.floating]
-
-
+Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

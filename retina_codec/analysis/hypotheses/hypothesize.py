@@ -50,7 +50,7 @@ from retina_codec.statistics.power import repeats_needed
 
 __all__ = ["HypothesisSettings", "hypothesize"]
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

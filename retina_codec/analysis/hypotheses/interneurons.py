@@ -29,8 +29,7 @@ __all__ = [
     "name_interneuron",
 ]
 
-Floats = npt.NDArray[np.floating]
-
+Floats = npt.NDArray[np.float64]
 
 FEWEST_BINS = 50
 
@@ -368,7 +367,7 @@ def match_of_rows(
     matches: xr.Dataset | None,
     *,
     whole: bool,
-) -> npt.NDArray[np.floating]:
+) -> Floats:
     """Return r of what each row silences with the interneuron that it names.
 
     Parameters

@@ -19,7 +19,7 @@ from retina_codec.probing.retina.hidden import LAYERS
 
 __all__ = ["channel_kernels", "separable_kernels", "summarise_kernel"]
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 
 
 def channel_kernels(

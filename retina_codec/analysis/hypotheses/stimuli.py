@@ -15,27 +15,13 @@ __all__ = ["SIMPLE_STIMULI", "best_segment", "show_simple_stimuli", "simple_stim
 
 Floats = npt.NDArray[np.float64]
 
-
 FLASH = 0.5  # s on, then 0.5 s grey
-
-
 PERIOD = 400.0  # µm, of all gratings
-
-
 TEMPORAL_FREQUENCY = 2.0  # Hz, of the drifting grating
-
-
 BAR_WIDTH = 200.0  # µm
-
-
 BAR_SPEED = 1000.0  # µm/s
-
-
 OBJECT_DIAMETER = 800.0  # µm
-
-
 JITTER = 20.0  # µm per step of 10 ms, standard deviation
-
 
 SIMPLE_STIMULI = (
     "ON flash",

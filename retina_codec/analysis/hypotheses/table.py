@@ -18,20 +18,16 @@ from retina_codec.errors import RetinaCodecError
 
 __all__ = ["cells_of", "describe", "hypotheses_to_table", "make_table"]
 
-Floats = npt.NDArray[np.floating]
-
+Floats = npt.NDArray[np.float64]
 
 KERNEL = ("polarity", "peak_lag", "biphasic_index", "width")
-
 
 HERTZ = (
     *("event_rate", "change", "change_low", "change_high", "change_elsewhere"),
     *("contrast", "contrast_low", "contrast_high", "match_error"),
 )
 
-
 SECONDS = ("event_time", "segment_start", "segment_duration", "peak_lag")
-
 
 UNITS = {
     **dict.fromkeys(HERTZ, "Hz"),

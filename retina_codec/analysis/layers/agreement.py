@@ -1,8 +1,4 @@
-"""Do several ways to compute contributions say the same? Correlations, image by image.
-
-Why this file exists: methods and targets have contributions in different units and of different
-size, so that only their pattern over channels can be compared. It computes no contributions.
-"""
+"""Compare runs of `contribute`: agreement of methods, completeness, explained variance."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
@@ -102,7 +98,7 @@ def _net(tree: xr.DataTree, layer: str) -> np.ndarray:
 
 
 def completeness_share(tree: xr.DataTree, *, bootstraps: int = 1000, seed: int = 0) -> xr.Dataset:
-    """Mean absolute completeness error over mean absolute change of the target.
+    """Divide the mean absolute completeness error by the mean absolute change of the target.
 
     ``Σ_i |Σ_j C_ij − ΔF_i| / Σ_i |ΔF_i|`` over inputs i, with ΔF what contributions of the layer
     should sum to.
@@ -149,7 +145,9 @@ Floats = npt.NDArray[np.float64]
 def rebuilt_variance(
     tree: xr.DataTree, layer: str, *, bootstraps: int = 1000, seed: int = 0
 ) -> xr.Dataset:
-    """Explained variance of held-out inputs, ``R² = 1 − Σ_i,f (x − x̂)² / Σ_i,f (x − x̄_f)²``.
+    """Compute the explained variance of held-out inputs.
+
+    ``R² = 1 − Σ_i,f (x − x̂)² / Σ_i,f (x − x̄_f)²`` over inputs i and features f.
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
-"""In how many directions do class averages differ? Two numbers, with what other classes would say.
+"""Count the directions in which class averages differ, with jackknife errors over classes.
 
-Why this file exists: both numbers are bounded by the number of classes, so that drawing classes
-with replacement, the usual bootstrap, would understate them. Classes are left out instead.
+Both numbers are bounded by the number of classes, so classes are left out, not resampled.
 
 Notation: K classes, M (K, channel) class averages, λ eigenvalues of their covariance.
 """
@@ -16,7 +15,6 @@ import numpy.typing as npt
 __all__ = ["Dimensions", "components", "left_out", "measure", "spectrum"]
 
 Floats = npt.NDArray[np.float64]
-
 
 LEFT_OUT = 0.2  # share of the classes
 
@@ -49,7 +47,7 @@ def spectrum(means: Floats) -> Floats:
 
 
 def components(values: Floats, variance: float) -> Floats:
-    """Return how many λ reach a share of their sum, and ``(Σ λ)² / Σ λ²``; NaN if all are zero."""
+    """Return how many λ reach a share of their sum, and ``(Σ λ)² / Σ λ²``; NaN if all are 0."""
     total = values.sum()
     if not total > 0:
         return np.full(2, np.nan)
@@ -100,7 +98,7 @@ def measure(
 
 
 def _centered_spectrum(gram: Floats) -> Floats:
-    """Eigenvalues of products of classes, after the mean over classes is taken off."""
+    """Return eigenvalues of products of classes after the mean over classes is subtracted."""
     row = gram.mean(axis=0)
     square = gram - row - row[:, None] + row.mean()
     return np.asarray(np.linalg.eigvalsh(square)[::-1].clip(min=0.0))

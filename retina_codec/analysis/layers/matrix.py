@@ -1,8 +1,6 @@
-"""Contributions of channels to many images, in an order in which a reader sees classes.
+"""Matrices of contributions (channel, image), ordered by class; pairs of excitation and inhibition.
 
-Why this file exists: a matrix of 2048 channels and 50,000 images can only be looked at when images
-of a class stand together, channels that serve a class too, and both are few. An order found in the
-data shows order in noise as well; so one half of the images orders, and the other half is shown.
+Half of the images defines the order, the other half is shown: noise then shows no order.
 """
 
 from typing import Any

@@ -1,7 +1,4 @@
-"""Hoyer sparsity: of vectors, and of attention heads against random groups of dimensions.
-
-Why this file exists: one number says how few channels carry a vector, whatever its size and unit.
-For heads it needs a comparison, because sums of many dimensions are never sparse.
+"""Hoyer sparsity of vectors, and of attention heads against random groups of dimensions.
 
 Notation: v (n,) a vector; H heads of d dimensions each; P random groupings.
 """
@@ -23,12 +20,11 @@ __all__ = ["head_sparsity", "hoyer", "hoyer_sparsity"]
 
 Floats = npt.NDArray[np.float64]
 
-
 HEAD_BYTES = 2**24  # of one chunk: each becomes P times as many sums
 
 
 def hoyer_sparsity(values: xr.DataArray, dim: str = "channel") -> xr.DataArray:
-    """Hoyer sparsity along one dim, separately for everything else.
+    """Compute Hoyer sparsity along one dim.
 
     ``(√n − ‖v‖₁ / ‖v‖₂) / (√n − 1)``: 0 if all sizes are equal, 1 if one alone is not zero.
 
@@ -67,7 +63,7 @@ def hoyer_sparsity(values: xr.DataArray, dim: str = "channel") -> xr.DataArray:
 
 
 def hoyer(values: Floats) -> Floats:
-    """Hoyer sparsity along the last axis; see `hoyer_sparsity`."""
+    """Compute Hoyer sparsity along the last axis; see `hoyer_sparsity`."""
     size = np.abs(values)
     largest = size.max(axis=-1, keepdims=True, initial=0.0)
     root = np.sqrt(values.shape[-1])

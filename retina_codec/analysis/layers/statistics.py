@@ -1,7 +1,4 @@
-"""How sparse, how balanced and how many-sided contributions are, layer by layer.
-
-Why this file exists: these are the numbers that compare layers with each other, and contributions
-with activations, before anything is decomposed. All come from one pass over the inputs.
+"""Measure sparsity, sign correlation and dimensionality of every layer in one pass.
 
 Notation: n inputs, C⁺ and C⁻ summed contributions of a channel, C = C⁺ + C⁻, A activation.
 """
@@ -42,7 +39,6 @@ __all__ = ["QUANTITIES", "GatheredLayer", "gather_layer", "measure_contributions
 
 Floats = npt.NDArray[np.float64]
 
-
 MEASURES = ("components", "participation_ratio")
 
 
@@ -58,7 +54,7 @@ def measure_contributions(
     seed: int = 0,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Sparsity, sign correlation and dimensionality of contributions and activations by layer.
+    """Measure sparsity, sign correlation and dimensionality by layer.
 
     Sparsity of an input: Hoyer over channels, ``(√d − ‖v‖₁/‖v‖₂) / (√d − 1)``; of its varying
     part: the same of ``v − v̄``, v̄ the mean over the same inputs. Sign correlation of
@@ -119,8 +115,8 @@ def measure_contributions(
     figure shows standard deviations over inputs where it names them SEM.
 
     A vector that is the same for every input, as in the residual stream of transformers, can make
-    activations look sparse or dense; it is no answer to which input came. Whether contributions
-    are sparser needs both numbers. Intervals of the varying part take v̄ as given. Channels whose
+    activations look sparse or dense, although it does not depend on the input; so sparsity is
+    also measured without it. Intervals of the varying part take v̄ as given. Channels whose
     size varies more than that of others still count as sparseness. See `gather_varying`.
 
     References
@@ -173,7 +169,7 @@ def measure_contributions(
 
 @dataclass
 class GatheredLayer:
-    """What one pass over a layer leaves."""
+    """Measurements of one pass over a layer."""
 
     values: Floats  # (input, 5): sparsity by quantity, sign correlation
     channels: int
@@ -183,7 +179,7 @@ class GatheredLayer:
 
 
 def gather_layer(tree: xr.DataTree, name: str, labels: Any) -> GatheredLayer:
-    """Go through a layer once."""
+    """Measure a layer in one pass."""
     layer = layer_dataset(tree, name)
     dim = input_dim(layer["contribution"])
     inputs, channels = int(layer.sizes[dim]), int(layer.sizes["channel"])

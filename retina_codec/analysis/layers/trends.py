@@ -1,7 +1,6 @@
-"""Does a number rise or fall from the first layer to the last? One change, with its interval.
+"""Measure the change of a number from the first layer to the last, with its interval.
 
-Why this file exists: "sparsity increases throughout the network" is a statement about all layers
-together, which intervals of single layers do not settle, because all layers see the same inputs.
+All layers see the same inputs, so intervals of single layers cannot test a trend.
 
 Notation: L layers of one kind, v (L,) a number per layer, w (L,) weights.
 """
@@ -26,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def trend_weights(layers: int) -> Floats:
-    """Weights w with ``w · v`` the change from first to last layer along the line fitted to v.
+    """Return w with ``w · v`` the change from first to last layer along the line fitted to v.
 
     ``w_l = (L − 1)(l − l̄) / Σ (l − l̄)²``; a line from a to b gives b − a.
     """
@@ -45,7 +44,7 @@ def depth_trends(
     seed: int = 0,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Change of sparsity, sign correlation and dimensionality from the first layer to the last.
+    """Measure the change of sparsity, sign correlation and dimensionality over the layers.
 
     ``Σ_l w_l v_l``: the change along the straight line fitted to the numbers v of the layers of
     one site; see `contribution_statistics` for the numbers and `trend_weights` for w.
@@ -102,7 +101,7 @@ def depth_trends(
 
 
 def _of_inputs(groups: list[list[GatheredLayer]], bootstraps: int, seed: int) -> dict[str, Any]:
-    """Trends of numbers that every input has: (site, 5), the last one the sign correlation."""
+    """Label trends of numbers of single inputs: (site, 5), the last one the sign correlation."""
     trends = [
         np.tensordot(trend_weights(len(group)), np.stack([one.values for one in group]), 1)
         for group in groups
@@ -123,7 +122,7 @@ def _of_inputs(groups: list[list[GatheredLayer]], bootstraps: int, seed: int) ->
 def _of_classes(
     groups: list[list[GatheredLayer]], variance: float, draws: int, seed: int
 ) -> dict[str, Any]:
-    """Trends of numbers of class averages."""
+    """Label trends of numbers of class averages."""
     kept, scale = left_out(len(groups[0][0].classes), draws, seed)
     whole = np.empty((len(groups), len(QUANTITIES), 2))
     error = np.empty_like(whole)

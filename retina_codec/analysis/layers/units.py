@@ -1,8 +1,4 @@
-"""How few places carry a map: contributions of single units against their activations.
-
-Why this file exists: sums over channels no longer know where in the image something happened, and
-every unit of many images would not fit into memory. So units are computed a few images at a time,
-and only their sparsity is kept.
+"""Spatial sparsity of contributions and activations of single units, and maps of channels.
 
 Notation: n images, d channels, P places of a layer, v (d, P) contributions or activations.
 """
@@ -36,10 +32,7 @@ __all__ = ["SCOPES", "map_sparsity", "some_inputs", "spatial_sparsity", "unit_ma
 
 Floats = npt.NDArray[np.float64]
 
-
 QUANTITIES = ("contribution", "activation")
-
-
 SCOPES = ("places", "units")
 
 
@@ -56,7 +49,7 @@ def spatial_sparsity(
     device: str | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Sparsity over places of contributions and activations of single units, by layer.
+    """Measure the sparsity over places of contributions and activations of single units.
 
     Scope "places": Hoyer sparsity ``(√P − ‖v_c‖₁/‖v_c‖₂) / (√P − 1)`` of the map of every channel
     c, averaged over the channels whose maps are not zero in both quantities; scope "units": of all
@@ -136,7 +129,7 @@ def spatial_sparsity(
 
 
 def _both(units: xr.Dataset) -> Floats:
-    """Sparsity of the units of a layer, (sample, scope, quantity)."""
+    """Return the sparsity of the units of a layer, (sample, scope, quantity)."""
     values = [_maps(units[name]) for name in QUANTITIES]
     return np.stack(
         [
@@ -154,7 +147,7 @@ def _maps(values: xr.DataArray) -> Floats:
 
 
 def map_sparsity(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Mean Hoyer sparsity of maps (n, d, P) over channels that are not zero in either array.
+    """Average Hoyer sparsity of maps (n, d, P) over channels that are not zero in either array.
 
     Returns
     -------

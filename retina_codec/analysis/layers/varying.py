@@ -1,8 +1,4 @@
-"""The part of contributions and activations that varies with the input, and how sparse it is.
-
-Why this file exists: a vector that is the same for every input says nothing about any of them, yet
-can decide how sparse they all look. In transformers a few dimensions of the residual stream carry
-such a vector. Sparsity is therefore measured a second time after the mean is taken away.
+"""Sparsity after the mean over inputs is subtracted, and the share of this mean.
 
 Notation: n inputs, v_i (d,) channels of input i, v̄ their mean over inputs.
 """
@@ -23,8 +19,7 @@ __all__ = ["VaryingPart", "constant_shares", "gather_varying", "normal_sparsity"
 
 Floats = npt.NDArray[np.float64]
 
-
-ROUNDING = 1e-12  # a deviation below this share of the mean is none
+ROUNDING = 1e-12  # smaller deviations, as a share of the mean, are rounding errors
 
 
 @dataclass
@@ -37,10 +32,10 @@ class VaryingPart:
 
 
 def gather_varying(tree: xr.DataTree, name: str, means: Mapping[str, Floats]) -> VaryingPart:
-    """Take the mean over inputs away from every input of a layer, and measure the rest.
+    """Subtract the mean over inputs from every input of a layer, and measure the rest.
 
-    Hoyer of ``v_i − v̄``. The mean holds the input itself, which changes nothing: ``v_i − v̄`` is
-    ``(n − 1) / n`` times the deviation from the mean of the others, and Hoyer knows no size.
+    Hoyer of ``v_i − v̄``. That v̄ includes input i does not matter: ``v_i − v̄`` is
+    ``(n − 1) / n`` times the deviation from the mean of the others, and Hoyer is scale-invariant.
 
     Parameters
     ----------
@@ -79,7 +74,7 @@ def gather_varying(tree: xr.DataTree, name: str, means: Mapping[str, Floats]) ->
 
 
 def constant_shares(found: list[VaryingPart], block: int = 1) -> dict[str, Any]:
-    """Share of the squared size that the mean over inputs holds, ``‖v̄‖² / mean_i ‖v_i‖²``.
+    """Return the share of the mean over inputs in the squared size, ``‖v̄‖² / mean_i ‖v_i‖²``.
 
     Parameters
     ----------
@@ -126,7 +121,7 @@ def constant_shares(found: list[VaryingPart], block: int = 1) -> dict[str, Any]:
 
 
 def normal_sparsity(channels: int) -> float:
-    """Mean Hoyer sparsity of d independent normal numbers of one variance: what noise has.
+    """Return the mean Hoyer sparsity of d independent normal numbers of one variance.
 
     ``(√d − E) / (√d − 1)`` with ``E = d Γ(d/2) / (√π Γ((d + 1)/2))``, the mean of ‖v‖₁/‖v‖₂;
     about 0.2 for many channels. NaN for one.

@@ -20,8 +20,6 @@ from retina_codec.storage.results import layers_of
 __all__ = ["choose_windows", "own_contributions"]
 
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
 
 

@@ -27,17 +27,10 @@ from retina_codec.storage.results import layers_of
 __all__ = ["cluster_cells", "find_pathways"]
 
 UNKNOWN = "unknown"
-
-
 COMPARED = ("correlation", "p_value", "q_value", "pathway")  # between model and recording
-
-
 BLOCK = 2.0  # s of time drawn as one piece: several times the history of a retina
 
-
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
 
 

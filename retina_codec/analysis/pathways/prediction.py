@@ -180,7 +180,7 @@ def _table(quality: xr.Dataset) -> list[str]:
     return rows
 
 
-Floats = npt.NDArray[np.floating]
+Floats = npt.NDArray[np.float64]
 
 
 def cell_certainty(
