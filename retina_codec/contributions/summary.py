@@ -145,7 +145,7 @@ def summarize(
 
 
 def _passes_text(method: Method, layers: int) -> str:
-    """Say how many passes a method takes."""
+    """Return the number of passes as text."""
     counted = method.passes(layers)
     if counted is None:
         return "an unknown number of passes"
