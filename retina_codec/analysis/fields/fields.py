@@ -3,7 +3,6 @@
 Notation: e events, n cells, l lags (oldest frame first), y x pixels.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from retina_codec.analysis.fields.events import (
 from retina_codec.analysis.fields.measures import measure_fields
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
-from retina_codec.networks.borrowed import borrow
+from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.progress import progress_bar
@@ -251,47 +250,41 @@ def receptive_fields(
         )
     else:
         positions = event_positions(np.asarray(events, dtype=np.float64), times, "the results")
-    network, windows, lag = _reader(network, inputs, times, device)
-    pieces = _compute(network, windows, positions, len(cells), progress)
-    shown = rates.isel(time=positions).transpose("time", "cell", ...)
-    labels = combination_labels(active[positions], names)
-    fields = _labelled(pieces, shown, labels, lag, layer, settings.minimum_rate)
-    fields = fields.assign(measure_fields(fields).data_vars)
-    if can_split(modes, layer) if settings.parts is None else settings.parts:
-        split = event_parts(
-            network,
-            windows,
-            modes,
-            layer,
-            positions,
-            *pieces[:2],
-            fields=instantaneous_fields,
-            target=settings.target,
-            method=settings.method,
-        )
-        fields = fields.assign_coords(mode=found["mode"].values).assign(split)
-        # modes that are active at no event have no part
-        fields = fields.isel(mode=np.flatnonzero(active[positions].any(axis=0)))
-    if settings.samples and isinstance(network, RetinaCNN):
-        every = combination_labels(active, names)
-        fields = fields.assign(_effect(network, inputs, times, every, settings, progress))
+    with borrow(network, device) as lent:
+        windows, lag = _reader(lent, inputs, times)
+        pieces = _compute(lent, windows, positions, len(cells), progress)
+        shown = rates.isel(time=positions).transpose("time", "cell", ...)
+        labels = combination_labels(active[positions], names)
+        fields = _labelled(pieces, shown, labels, lag, layer, settings.minimum_rate)
+        fields = fields.assign(measure_fields(fields).data_vars)
+        if can_split(modes, layer) if settings.parts is None else settings.parts:
+            split = event_parts(
+                lent,
+                windows,
+                modes,
+                layer,
+                positions,
+                *pieces[:2],
+                fields=instantaneous_fields,
+                target=settings.target,
+                method=settings.method,
+            )
+            fields = fields.assign_coords(mode=found["mode"].values).assign(split)
+            # modes that are active at no event have no part
+            fields = fields.isel(mode=np.flatnonzero(active[positions].any(axis=0)))
+        if settings.samples and isinstance(lent, RetinaCNN):
+            every = combination_labels(active, names)
+            fields = fields.assign(_effect(lent, inputs, times, every, settings, progress))
     return fields
 
 
 def _reader(
-    network: nn.Module,
-    inputs: Any,
-    times: npt.NDArray[np.float64],
-    device: str | torch.device | None,
-) -> tuple[nn.Module, Windows, npt.NDArray[np.float64]]:
-    """Return the network on the device, windows at positions of the results, and lags (s)."""
-    parameter = next(network.parameters(), None)
-    dtype = torch.float32 if parameter is None else parameter.dtype
-    here = torch.device(device or ("cpu" if parameter is None else parameter.device))
-    if parameter is not None and parameter.device != here:
-        network = copy.deepcopy(network).to(here)  # the caller's network stays where it is
-    read, lag = event_reader(network, inputs, times, dtype)
-    return network, lambda where: read(where).to(device=here, dtype=dtype), lag
+    network: nn.Module, inputs: Any, times: npt.NDArray[np.float64]
+) -> tuple[Windows, npt.NDArray[np.float64]]:
+    """Return windows at positions of the results, on the network's device, and lags (s)."""
+    here = reference_parameter(network)
+    read, lag = event_reader(network, inputs, times, here.dtype)
+    return lambda where: read(where).to(here.device, here.dtype), lag
 
 
 def _compute(

@@ -4,7 +4,7 @@ Notation: b pictures, c channels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class SmallNetwork(nn.Module):
 
     classes: tuple[str, ...]
     layers: tuple[str, ...]
-    kind: str
+    kind: ClassVar[str]
 
     def __init__(self, classes: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()

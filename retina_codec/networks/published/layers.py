@@ -9,7 +9,7 @@ Notation: b windows, l lags (oldest frame first), y x pixels, c channels, n cell
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -145,7 +145,7 @@ class LayeredNetwork(nn.Module):
         If a layer is of a kind that is not known.
     """
 
-    kind = "layers"
+    kind: ClassVar[str] = "layers"
 
     def __init__(
         self,

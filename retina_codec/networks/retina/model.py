@@ -5,7 +5,7 @@ Notation: b windows, l lags (oldest frame first), y x pixels, n cells.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ class RetinaCNN(nn.Module):
     Maheswaranathan et al. 2023, Neuron 111:2742; McIntosh et al. 2016.
     """
 
-    kind = "RetinaCNN"
+    kind: ClassVar[str] = "RetinaCNN"
     layers = ("conv1", "conv2", "conv3")
 
     def __init__(

