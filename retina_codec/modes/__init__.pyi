@@ -2,7 +2,6 @@ from .base import Decomposition as Decomposition
 from .base import Fitted as Fitted
 from .base import decomposition_of as decomposition_of
 from .base import registry as registry
-from .decompose import decompose as decompose
 from .decompositions.gated import GatedAutoencoder as GatedAutoencoder
 from .decompositions.kmeans import KMeans as KMeans
 from .decompositions.linear import PCA as PCA
@@ -13,5 +12,4 @@ from .decompositions.sparse_autoencoder import SparseAutoencoder as SparseAutoen
 from .decompositions.topk import BatchTopKAutoencoder as BatchTopKAutoencoder
 from .decompositions.topk import TopKAutoencoder as TopKAutoencoder
 from .scores.score import ScoreSettings as ScoreSettings
-from .scores.score import score_modes as score_modes
 from .scores.score import score_table as score_table

@@ -96,4 +96,5 @@ def _standardised(values: npt.ArrayLike) -> Floats:
     largest, smallest = table.max(axis=-1, keepdims=True), table.min(axis=-1, keepdims=True)
     varies = largest - smallest > CONSTANT * np.maximum(abs(largest), abs(smallest))
     found: Floats = np.full_like(table, np.nan)
-    return np.divide(centered, size, out=found, where=varies & (size > 0))
+    np.divide(centered, size, out=found, where=varies & (size > 0))
+    return found
