@@ -1,7 +1,6 @@
-"""Chance level of correlations between slow series: nulls that keep autocorrelation.
+"""Nulls that keep autocorrelation: p- and q-values of correlations between slow series.
 
-Each null breaks the pairing of rates and loadings and keeps every series as it is; the classes say
-what must be exchangeable. Permuting repeats is no null: loadings are the same in every repeat.
+Permuting repeats of one movie is not among them: loadings are the same in every repeat.
 
 Notation: T bins, x (T, cell) rates, z (T, mode) loadings, n draws.
 """
@@ -39,8 +38,12 @@ TOGETHER = 256  # permutations that are drawn at a time
 class Null(ABC):
     """One way to draw correlations as they would be without any relation.
 
-    A subclass must be a frozen dataclass whose fields are its settings, and give one two-sided
-    p-value per pair, never 0.
+    Each null breaks the pairing of rates and loadings and keeps every series as it is.
+
+    Must: be a frozen dataclass whose fields are its settings; implement `p_values`, two-sided and
+    never 0, and `draws_of`; say which condition makes it valid.
+
+    Should: set ``needs``, the smallest number of bins, and refuse recordings that are too short.
     """
 
     needs: ClassVar[int] = 4  # bins
@@ -91,27 +94,31 @@ class LinearShift(Null):
     share : float
         N as a share of the recording, above 0 and below 0.5. More shifts, shorter middle part.
     shifts : int
-        Largest n, for the sake of time; with N < n every bin is a shift.
+        Largest n, to limit the time it takes; with N < n every bin is a shift.
 
     Notes
     -----
+    r depends on a rate only up to an additive constant, so it is enough that the increments of the
+    rates are stationary; the loadings may be anything. A random walk qualifies. Where scenes change
+    by the clock, shifts by whole scenes are compared with too, so more scenes are needed.
+
     Why not m / (2n + 1): with stationary increments (r_v) is stationary in v. Among n + 1
     successive v at most m can be among the m largest of the 2n + 1 around them, so the chance that
-    v = 0 is one of them is at most m / (n + 1). Valid at any length, and on the safe side. Shifts
+    v = 0 is one of them is at most m / (n + 1). Valid at any length, and conservative. Shifts
     shorter than the autocorrelation give nearly the same r, so the smallest p of a true relation
     is about twice its correlation time over N.
 
     References
     ----------
     Harris 2020, arXiv:2012.06862, a shift test for independence in generic time series. There one
-    series must be stationary; for Pearson's r stationary increments are enough, see the head.
+    series must be stationary; for Pearson's r stationary increments are enough, see the notes.
     """
 
     share: float = 0.25
     shifts: int = 2000
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Validate the parameters."""
         if not 0 < self.share < 0.5 or self.shifts < 1:
             raise RetinaCodecError(
                 f"share must lie between 0 and 0.5 and shifts be at least 1; got {self.share=}, "
@@ -156,8 +163,8 @@ class SegmentPermutation(Null):
     """Pair segments of the rates with other segments of the loadings.
 
     The recording is cut into S segments of equal length; r = Σ_s Σ_t x̃ z̃ / √(Σ x̃² Σ z̃²) with x̃,
-    z̃ around their means in each segment, so that what is slower than a segment counts for
-    nothing. r_π pairs segment s of the loadings with segment π(s) of the rates.
+    z̃ around their means in each segment, so that changes slower than a segment do not count. r_π
+    pairs segment s of the loadings with segment π(s) of the rates.
     p = (1 + #{|r_π| >= |r|}) / (1 + n) over n random permutations π.
 
     Parameters
@@ -171,8 +178,10 @@ class SegmentPermutation(Null):
 
     Notes
     -----
-    r is not Pearson's r of the whole recording. Neighbouring segments are not quite independent:
-    a segment should last several autocorrelation times.
+    r is not Pearson's r of the whole recording. Segments, each around its own mean, must be
+    exchangeable: those of a random walk are, those of an oscillation that outlasts a segment are
+    not. Neighbouring segments are not quite independent: a segment should last several
+    autocorrelation times.
     """
 
     segments: int = 12
@@ -180,7 +189,7 @@ class SegmentPermutation(Null):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Validate the parameters."""
         if self.segments < 5 or self.draws < 1:
             raise RetinaCodecError(
                 "segments must be at least 5 (fewer have too few permutations for p < 0.01) and "
@@ -246,7 +255,7 @@ class OtherSessions(Null):
     rates: npt.NDArray[Any]
 
     def __post_init__(self) -> None:
-        """Check the shape."""
+        """Validate the parameters."""
         if np.ndim(self.rates) != 3 or not np.isfinite(self.rates).all():
             raise RetinaCodecError(
                 "rates of other sessions must be finite with dims (session, time, cell); got shape "
@@ -280,7 +289,7 @@ class CircularShift(Null):
     Parameters
     ----------
     shifts : int
-        Largest n, for the sake of time.
+        Largest n, to limit the time it takes.
 
     Warns
     -----
@@ -295,7 +304,7 @@ class CircularShift(Null):
     shifts: int = 2000
 
     def __post_init__(self) -> None:
-        """Check the number."""
+        """Validate the parameters."""
         if self.shifts < 1:
             raise RetinaCodecError(f"shifts must be at least 1; got {self.shifts=}.")
 

@@ -1,9 +1,6 @@
-"""How many groups of cells, and how sure: k-means with silhouette, gap and resampled time.
+"""Group cells by k-means; choose the number of groups by stability, silhouette and gap.
 
-Why this file exists: the silhouette alone hangs on rounding where two numbers of groups are nearly
-as good, and no index says how a grouping would differ on another recording. Here the grouping is
-repeated on resampled descriptions of the cells, and the stable one is chosen. What describes a cell
-is not decided here.
+Stability is measured by grouping resampled descriptions of the same cells.
 
 Notation: n cells, f features, k groups, B resamples.
 """
@@ -21,18 +18,11 @@ from retina_codec.statistics.resampling import percentiles
 __all__ = ["cluster_cells", "gap_statistic", "in_order"]
 
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
 
-
 REFERENCES = 50  # uniform data sets of the gap statistic
-
-
 RESAMPLED_STARTS = 4  # of each resample; the full data take more
-
-
-EQUAL = 0.01  # silhouettes that differ by less hang on rounding
+EQUAL = 0.01  # silhouettes that differ by less depend on rounding
 
 
 def cluster_cells(
@@ -87,29 +77,28 @@ def cluster_cells(
     features = np.asarray(features, dtype=np.float64)
     tried = _numbers(features, clusters)
     kept: dict[int, Integers] = {}
-    rows: dict[str, list[float]] = {name: [] for name in ("silhouette", "ari_starts")}
     others: dict[int, Integers] = {}
-    agreement = []
+    silhouette, ari_starts, agreement = [], [], []
     for k in tried:
         groups, within = fit_kmeans(features[None], k, starts=starts, seed=seed)
         kept[k] = in_order(groups[0, within[0].argmin()])
-        rows["silhouette"].append(float(silhouettes(features[None], kept[k][None])[0]))
-        rows["ari_starts"].append(float(adjusted_rand(groups[0], kept[k]).mean()))
+        silhouette.append(float(silhouettes(features[None], kept[k][None])[0]))
+        ari_starts.append(float(adjusted_rand(groups[0], kept[k]).mean()))
         if resampled is not None:
             groups, within = fit_kmeans(resampled, k, starts=RESAMPLED_STARTS, seed=seed)
             others[k] = groups[np.arange(len(groups)), within.argmin(1)]
             agreement.append(adjusted_rand(others[k], kept[k]))
     gap, error = gap_statistic(features, [1, *tried], seed=seed)
     ari = np.array(agreement) if agreement else None
-    number = _choose(tried, np.array(rows["silhouette"]), gap[1:], ari)
+    number = _choose(tried, np.array(silhouette), gap[1:], ari)
     enough = gap >= gap.max() - error[gap.argmax()]
     found = xr.Dataset(
         {
             "pathway": ("cell", kept[number], {"units": "1", "long_name": "pathway number"}),
-            "silhouette": _along(rows["silhouette"], "mean silhouette"),
+            "silhouette": _along(silhouette, "mean silhouette"),
             "gap": _along(gap[1:], "gap statistic"),
             "gap_error": _along(error[1:], "error of the gap statistic"),
-            "ari_starts": _along(rows["ari_starts"], "adjusted Rand index over starts"),
+            "ari_starts": _along(ari_starts, "adjusted Rand index over starts"),
         },
         coords={"k": ("k", tried, {"long_name": "number of pathways"})},
         attrs={
@@ -120,8 +109,18 @@ def cluster_cells(
     )
     if ari is None:
         return found
-    consensus = (others[number][:, :, None] == others[number][:, None]).mean(axis=0)
-    return found.assign(
+    return found.assign(_stability(ari, others[number], kept[number]).variables)
+
+
+def _stability(ari: Floats, groups: Integers, kept: Integers) -> xr.Dataset:
+    """Label the agreement of the kept groups with those of resamples.
+
+    ari (k, resample); groups (resample, cell) and kept (cell) of the chosen k.
+    """
+    both = "share of resamples with both cells in one pathway"
+    stays = "share of resamples that put the cell where it is"
+    consensus = (groups[:, :, None] == groups[:, None]).mean(axis=0)
+    return xr.Dataset(
         {
             "ari_bootstrap": _along(ari.mean(1), "adjusted Rand index with resamples, mean"),
             "ari_interval": (
@@ -129,19 +128,12 @@ def cluster_cells(
                 percentiles(ari.T),
                 {"units": "1", "long_name": "middle 95 % of the adjusted Rand index"},
             ),
-            "consensus": (
-                ("cell", "other_cell"),
-                consensus,
-                {"units": "1", "long_name": "share of resamples with both cells in one pathway"},
-            ),
-            "confidence": (
-                "cell",
-                _confidence(others[number], kept[number]),
-                {"units": "1", "long_name": "share of resamples that put the cell where it is"},
-            ),
-            "resampled_pathway": (("resample", "cell"), others[number], {"units": "1"}),
-        }
-    ).assign_coords(bound=["low", "high"])
+            "consensus": (("cell", "other_cell"), consensus, {"units": "1", "long_name": both}),
+            "confidence": ("cell", _confidence(groups, kept), {"units": "1", "long_name": stays}),
+            "resampled_pathway": (("resample", "cell"), groups, {"units": "1"}),
+        },
+        coords={"bound": ["low", "high"]},
+    )
 
 
 def gap_statistic(features: Floats, numbers: list[int], *, seed: int = 0) -> tuple[Floats, Floats]:

@@ -1,8 +1,6 @@
-"""One weighted difference between layers or kinds, paired, with its interval.
+"""A weighted difference between layers or kinds, paired within images, with its interval.
 
-Why this file exists: "rises with depth" or "modes more than channels" speaks of several numbers of
-the same images (or classes) at once. Their weighted sum is taken within each image, so that what
-images have in common cancels; its mean has an interval in closed form.
+The weighted sum is taken within each image (or class), so that variance between images cancels.
 
 Notation: n units (images, classes or modes), v (n, p) a value per unit and place, w (p,) weights.
 """
@@ -39,7 +37,7 @@ def contrast(values: npt.ArrayLike, weights: npt.ArrayLike) -> Difference:
 
     Returns
     -------
-    Contrast
+    Difference
         In the unit of the values; interval ``mean ± t s / √n``, t the 97.5 % quantile of Student's
         law with n − 1 degrees of freedom. NaN of fewer than two units.
 
@@ -72,7 +70,7 @@ def contrast(values: npt.ArrayLike, weights: npt.ArrayLike) -> Difference:
 
 
 def thirds(places: int) -> tuple[slice, slice, slice]:
-    """Cut layers into early, middle and late ones; the middle takes what is left over.
+    """Divide layers into early, middle and late ones; the middle takes the remainder.
 
     Raises
     ------

@@ -1,8 +1,6 @@
 """k-means, silhouette and adjusted Rand index of many small problems at once.
 
-Why this file exists: bootstrap and gap statistic need thousands of clusterings of a few dozen
-cells, where one call per clustering costs more than its arithmetic. Nothing here knows of cells or
-time, and nothing chooses k.
+Bootstrap and gap statistic need thousands of clusterings of a few dozen cells.
 
 Notation: b problems, s starts, n points, f features, k groups.
 """
@@ -13,10 +11,7 @@ import numpy.typing as npt
 __all__ = ["adjusted_rand", "fit_kmeans", "silhouettes"]
 
 Floats = npt.NDArray[np.float64]
-
-
 Integers = npt.NDArray[np.int64]
-
 
 ELEMENTS = 2**24  # of the largest array made at a time
 

@@ -1,8 +1,4 @@
-"""How many repeats an experiment needs to see a predicted change.
-
-Why this file exists: a prediction that no experiment of bearable length can see is no hypothesis.
-The change is a difference of two mean counts; nothing here knows where it comes from.
-"""
+"""Repeats that an experiment needs to detect a change of mean spike counts."""
 
 from typing import Any
 
