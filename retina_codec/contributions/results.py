@@ -161,7 +161,7 @@ def _layer(
 
 
 def _about(runner: Runner, name: str) -> dict[str, Any]:
-    """Return attrs of a layer: how its units were read, and whether their contributions can be complete."""
+    """Return attrs of a layer: its units, and whether contributions can be complete."""
     layer, site = runner.layers[name], runner.site(name)
     sums_to = runner.plan.method.sums_to
     if not sums_to:
