@@ -1,9 +1,4 @@
-"""Handwritten digits on photographs: labelled images without any download.
-
-Why this file exists: image networks need pictures whose class is known, whose parts (digit,
-photograph) are known too, and which every installation of scikit-learn holds. It is not a reader
-of image files; that is images.py.
-"""
+"""Labelled images without download: handwritten digits on pieces of photographs."""
 
 from functools import cache
 from typing import Any, Literal, NamedTuple

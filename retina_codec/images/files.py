@@ -1,9 +1,4 @@
-"""One picture from a file, as red, green and blue, whatever the file holds.
-
-Why this file exists: collections of pictures hold grey, palette and CMYK files, pictures that were
-stored on their side, and files that end too early. All of this is settled here, for one file, with
-an error that names it. It knows nothing of classes and folders.
-"""
+"""Find the picture files of a collection and their classes, and read one picture as RGB."""
 
 import os
 import re
@@ -47,13 +42,13 @@ DAMAGES = (
 
 
 def read_picture(path: Path, *, orient: bool = True) -> "Image.Image":
-    """Read a picture as RGB.
+    """Read a picture as red, green and blue.
 
     Parameters
     ----------
     path : pathlib.Path
-        JPEG, PNG, BMP, TIFF, WebP, GIF or PPM, told by content, not by name. The first frame of
-        several.
+        JPEG, PNG, BMP, TIFF, WebP, GIF or PPM; the content decides, not the suffix. Of several
+        frames the first is read.
     orient : bool
         Turn and mirror as the file's EXIF orientation says. The loaders of torchvision do not.
 
@@ -66,8 +61,8 @@ def read_picture(path: Path, *, orient: bool = True) -> "Image.Image":
     Raises
     ------
     RetinaCodecError
-        If the file is missing, no picture, damaged, cut off, larger than Pillow believes a
-        picture to be, or of floating-point numbers.
+        If the file is missing, not a picture, damaged, cut off, larger than Pillow accepts, or of
+        floating-point numbers.
     """
     from PIL import Image, ImageOps
 
@@ -82,7 +77,7 @@ def read_picture(path: Path, *, orient: bool = True) -> "Image.Image":
     except (*DAMAGES, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RetinaCodecError(
             f"{path} must be a picture that can be read whole; it is not ({_reason(error)}). Copy "
-            "it again, or leave it out: open_images(..., damaged='skip')."
+            "it again, or leave it out: files=rc.images.FileSettings(damaged='skip')."
         ) from error
 
 
@@ -104,13 +99,13 @@ def _to_rgb(picture: "Image.Image") -> "Image.Image":
 
 
 def _reason(error: BaseException) -> str:
-    """Say in a few words what was wrong, without the path."""
+    """Return in a few words what was wrong, without the path."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, FileNotFoundError):
         return "no file is there"
     if isinstance(error, UnidentifiedImageError):
-        return "its content is no picture, or one cut off in its first bytes"
+        return "its content is not a picture, or was cut off in the first bytes"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:150] or type(error).__name__
@@ -178,7 +173,7 @@ def find_pictures(
     root = Path(path).expanduser()
     if not root.is_dir():
         what = "is a file" if root.exists() else "is not there"
-        raise RetinaCodecError(f"a collection of pictures is a folder; {root} {what}.")
+        raise RetinaCodecError(f"a collection of pictures must be a folder; {root} {what}.")
     folder = _choose_part(root.resolve(), part)
     found = _walk(folder, root.resolve(), follow_links)
     if not found:
@@ -217,7 +212,9 @@ def _choose_part(root: Path, part: str | None) -> Path:
     parts = sorted(folders & PART_NAMES)
     if part is None:
         if parts and folders <= PART_NAMES:
-            raise RetinaCodecError(f"{root} has parts; choose one with part=: {', '.join(parts)}.")
+            raise RetinaCodecError(
+                f"one part of {root} must be chosen; pass part= one of {', '.join(parts)}."
+            )
         return root
     wanted = PARTS.get(part, (part,))
     chosen = [name for name in wanted if name in folders]
@@ -264,6 +261,6 @@ def _walk(folder: Path, root: Path, follow_links: bool) -> list[str]:
 def _check_link(entry: Path, root: Path, follow_links: bool) -> None:
     if not follow_links and not entry.resolve().is_relative_to(root):
         raise RetinaCodecError(
-            f"{entry} is a link that leads out of the folder, to {entry.resolve()}. Say "
-            "follow_links=True if that is meant."
+            f"links must stay in the folder; {entry} leads to {entry.resolve()}. Pass files="
+            "rc.images.FileSettings(follow_links=True) to follow it."
         )

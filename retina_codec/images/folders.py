@@ -1,9 +1,4 @@
-"""Folders of pictures as a data set whose labels are known.
-
-Why this file exists: contributions of image networks need thousands of pictures, read one at a
-time, each with its class, its name and what stands above it. How files are found, decoded and
-labelled is told in image_layouts.py, image_files.py and image_labels.py.
-"""
+"""Open folders of pictures as data sets with classes, names and superclasses."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +16,51 @@ from retina_codec.images.hierarchy import Hierarchy, open_hierarchy
 from retina_codec.images.labels import WORDNET, Labels, read_class_names
 from retina_codec.progress import progress_bar
 
-__all__ = ["CenterCrop", "ImageSet", "open_images"]
+__all__ = ["CenterCrop", "FileSettings", "ImageSet", "open_images"]
 
 NAMES_FILE = "LOC_synset_mapping.txt"
 
 
 Damaged = Literal["on read", "error", "skip"]
+
+
+DAMAGED = ("on read", "error", "skip")
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """How files of pictures are found and read.
+
+    Parameters
+    ----------
+    damaged : {"on read", "error", "skip"}
+        What happens where a picture cannot be read. "on read": an error when it is used. "error":
+        all pictures are read at opening, and the error names the first. "skip": all are read at
+        opening, these are left out, and ``attrs`` say how many.
+    orient : bool
+        Rotate and mirror pictures as EXIF says; torchvision does not.
+    follow_links : bool
+        Follow links that lead out of the folder.
+
+    Raises
+    ------
+    RetinaCodecError
+        If ``damaged`` is none of these.
+    """
+
+    damaged: Damaged = "on read"
+    orient: bool = True
+    follow_links: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate the choice."""
+        if self.damaged not in DAMAGED:
+            raise RetinaCodecError(
+                f"damaged must be one of {', '.join(map(repr, DAMAGED))}; got {self.damaged!r}."
+            )
+
+
+AS_THEY_ARE = FileSettings()
 
 
 @dataclass(frozen=True)
@@ -54,7 +88,7 @@ class CenterCrop:
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Validate the parameters."""
         if self.size < 1 or (self.resize or self.size) < self.size:
             raise RetinaCodecError(
                 f"the shorter side must not be smaller than what is cut out; got {self!r}."
@@ -78,12 +112,12 @@ class CenterCrop:
 
 
 class ImageSet(Dataset[Any]):
-    """Pictures by number, decoded when they are asked for; made by `open_images`.
+    """Pictures by number, decoded when they are used; made by `open_images`.
 
     Attributes
     ----------
     coords : dict of str to numpy.ndarray
-        What is known of every picture, ``(sample,)``; `contribute` puts it on the results.
+        Coordinates of the pictures, ``(sample,)``; `contribute` adds them to the results.
     classes : list of str
         Labels in the order of ``class_number``.
     shape : tuple of int
@@ -119,7 +153,7 @@ class ImageSet(Dataset[Any]):
         return picture, int(self.coords["class_number"][index])
 
     def take(self, order: Sequence[int]) -> "ImageSet":
-        """Return these pictures in this order, with all that is known of them."""
+        """Return these pictures in this order, with their coordinates."""
         chosen = np.asarray(order, dtype=np.intp)
         return ImageSet(
             self.folder,
@@ -143,12 +177,12 @@ class ImageSet(Dataset[Any]):
         if not isinstance(values, torch.Tensor) or values.ndim != 3:
             came = tuple(values.shape) if hasattr(values, "shape") else type(values).__name__
             raise RetinaCodecError(
-                f"preprocess must make a tensor (color, y, x) of a picture; it made {came}."
+                f"preprocess must return a tensor (color, y, x); it returned {came}."
             )
         if self.shape and tuple(values.shape) != self.shape:
             raise RetinaCodecError(
                 f"all pictures must have one size; the first is {self.shape}, {file} is "
-                f"{tuple(values.shape)}. Give preprocess=CenterCrop(224), say."
+                f"{tuple(values.shape)}. Pass for example preprocess=CenterCrop(224)."
             )
         return values
 
@@ -164,12 +198,10 @@ def open_images(
     classes: Sequence[str] | None = None,
     limit_per_class: int | None = None,
     seed: int = 0,
-    damaged: Damaged = "on read",
-    orient: bool = True,
-    follow_links: bool = False,
+    files: FileSettings = AS_THEY_ARE,
     progress: bool | None = None,
 ) -> ImageSet:
-    """Open a folder of pictures; nothing is decoded before it is asked for.
+    """Open a folder of pictures; each is decoded when it is used.
 
     Parameters
     ----------
@@ -188,20 +220,16 @@ def open_images(
         Names of classes by id, such as ``LOC_synset_mapping.txt``, which is taken when it lies in
         the folder. Its order numbers the classes.
     hierarchy : path or mapping, optional
-        What stands above a class; see `retina_codec.images.hierarchy.open_hierarchy`.
+        Superclasses of each class; see `retina_codec.images.hierarchy.open_hierarchy`.
     classes : sequence of str, optional
-        Take these alone, by label or name. Their numbers stay as they are among all.
+        Take only these, by label or name; they keep their numbers among all classes.
     limit_per_class : int, optional
-        Take so many pictures of every class, at random; of all where there are no labels.
+        Take at most so many pictures of every class, at random; of all pictures where there are
+        no labels.
     seed : int
         Of that choice.
-    damaged : {"on read", "error", "skip"}
-        When a picture cannot be read: error when it is asked for; all are read now and the error
-        names them; all are read now and these are left out, their number in ``attrs``.
-    orient : bool
-        Turn pictures as EXIF says; torchvision does not.
-    follow_links : bool
-        Follow links that lead out of the folder.
+    files : FileSettings
+        What happens with damaged pictures; EXIF orientation; links.
     progress : bool, optional
         For the reading of all: None shows a bar after 2 s, False never, True at once.
 
@@ -217,40 +245,38 @@ def open_images(
     ------
     RetinaCodecError
         If the layout is not one of these, a table does not fit, nothing is left, pictures are
-        damaged (see ``damaged``), or ``preprocess`` makes no tensor.
+        damaged (see `FileSettings`), or ``preprocess`` returns no tensor.
 
     References
     ----------
     Deng et al. 2009, ImageNet, CVPR; Russakovsky et al. 2015, ILSVRC, IJCV 115:211.
     """
-    if damaged not in ("on read", "error", "skip"):
-        raise RetinaCodecError(f"damaged must be 'on read', 'error' or 'skip'; got {damaged!r}.")
     if limit_per_class is not None and limit_per_class < 1:
         raise RetinaCodecError(f"limit_per_class must be at least 1; got {limit_per_class}.")
-    found = find_pictures(path, part=part, labels=labels, follow_links=follow_links)
+    found = find_pictures(path, part=part, labels=labels, follow_links=files.follow_links)
     known, ordered = _names(Path(path), found, names)
-    files, label = np.array(found.files), None
-    keep = np.arange(len(files))
+    file, label = np.array(found.files), None
+    keep = np.arange(len(file))
     if found.labels is not None:
         label = np.array(found.labels)
         keep = _of_classes(label, known, classes)
     elif classes is not None or hierarchy is not None:
         raise RetinaCodecError("classes and hierarchy need labels; these pictures have none.")
     attrs: dict[str, Any] = {"folder": str(found.folder), "layout": found.layout, "seed": seed}
-    if damaged != "on read":
-        whole = _whole(found.folder, files[keep], damaged, progress)
+    if files.damaged != "on read":
+        whole = _whole(found.folder, file[keep], files.damaged, progress)
         attrs["damaged"] = int((~whole).sum())
         keep = keep[whole]
     if limit_per_class is not None:
         keep = _limit(keep, label, limit_per_class, seed)
     if not len(keep):
         raise RetinaCodecError(f"no picture of {found.folder} is left; ask for less.")
-    coords = {"file": files[keep]}
+    coords = {"file": file[keep]}
     if label is not None:
         coords |= _label_coords(label[keep], known, ordered)
         coords |= _levels(label[keep], hierarchy)
     return ImageSet(
-        found.folder, coords, ordered, preprocess=preprocess, orient=orient, attrs=attrs
+        found.folder, coords, ordered, preprocess=preprocess, orient=files.orient, attrs=attrs
     )
 
 
@@ -299,7 +325,7 @@ def _of_classes(
 
 
 def _whole(folder: Path, files: np.ndarray, damaged: Damaged, progress: bool | None) -> np.ndarray:
-    """Read every picture once; return which can be read."""
+    """Read every picture once; return which of them can be read."""
     whole = np.ones(len(files), bool)
     first = ""
     for place in progress_bar(range(len(files)), description="pictures", progress=progress):
@@ -314,7 +340,7 @@ def _whole(folder: Path, files: np.ndarray, damaged: Damaged, progress: bool | N
 
 
 def _limit(keep: np.ndarray, label: np.ndarray | None, limit: int, seed: int) -> np.ndarray:
-    """Choose pictures of every class at random; what is chosen keeps its order."""
+    """Choose pictures of every class at random; they keep their order."""
     groups = np.zeros(len(keep), int) if label is None else label[keep]
     chosen = []
     for name in np.unique(groups):
@@ -348,7 +374,7 @@ def _levels(
     tree = hierarchy if isinstance(hierarchy, Mapping) else open_hierarchy(hierarchy)
     if not set(label.tolist()) & set(tree):
         raise RetinaCodecError(
-            f"a hierarchy must know the labels; it has none of {sorted(set(label.tolist()))[:5]}, "
+            f"a hierarchy must hold the labels; it has none of {sorted(set(label.tolist()))[:5]}, "
             f"it has {sorted(tree)[:5]}."
         )
     found: dict[str, np.ndarray] = {}

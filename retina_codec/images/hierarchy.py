@@ -1,8 +1,4 @@
-"""Classes and what stands above them: superclasses, levels, the ancestors of a WordNet id.
-
-Why this file exists: a concept is a class or a group of classes, and groups come as tables or as
-the links of WordNet. Here they become one mapping, and a table of samples and concepts. It opens
-no picture.
+"""Superclasses of classes, from tables or WordNet; samples that belong to each class.
 
 Notation: a WordNet id is "n" and eight digits, as in the folders of ImageNet.
 """
@@ -28,7 +24,7 @@ CLASS_WORDS = ("class", "label", "wnid", "wordnet_id", "synset", "name")
 
 @dataclass(frozen=True)
 class Hierarchy(Mapping[str, tuple[str, ...]]):
-    """Superclasses of every class; a mapping that also knows levels.
+    """Superclasses of every class, as a mapping, and their levels.
 
     Parameters
     ----------
@@ -94,7 +90,7 @@ def open_hierarchy(path: str | os.PathLike[str]) -> Hierarchy:
     readers = {".csv": _from_csv, ".json": _from_json, ".txt": _from_links}
     if file.suffix.lower() not in readers:
         raise RetinaCodecError(
-            f"a hierarchy is a .csv, a .json or the .txt of WordNet's links; got {file.name!r}."
+            f"a hierarchy must be a .csv, a .json or WordNet's links in a .txt; got {file.name!r}."
         )
     rows, levels = readers[file.suffix.lower()](read_text(file), file)
     if not rows:
@@ -103,7 +99,7 @@ def open_hierarchy(path: str | os.PathLike[str]) -> Hierarchy:
 
 
 def membership(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
-    """Say which samples belong to which classes and superclasses.
+    """Return which samples belong to which classes and superclasses.
 
     ``member[sample, concept]`` is true where the concept is the sample's label, or stands above
     it.
@@ -113,7 +109,7 @@ def membership(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.Da
     labels : array-like of str, (sample,)
         Class of every sample; an empty string for none.
     hierarchy : Hierarchy or mapping, optional
-        From `read_hierarchy`, or class to superclass, or to several. Classes that it does not
+        From `open_hierarchy`, or class to superclass, or to several. Classes that it does not
         name have none.
 
     Returns

@@ -1,8 +1,4 @@
-"""Labels of pictures that do not lie in folders of their classes.
-
-Why this file exists: a validation set is often one flat folder beside a list of labels, and every
-collection has its own kind of list. Here each becomes one label per file. It opens no picture.
-"""
+"""Labels of pictures from tables, lists of numbers, or mappings; names of classes."""
 
 import csv
 import io
@@ -45,7 +41,7 @@ def labels_of_files(files: Sequence[str], labels: Labels) -> list[str]:
         (``LOC_val_solution.csv``). A ``.json``, file to label. A mapping of the same. Two paths:
         numbers from 1, one per line in the order of the files
         (``ILSVRC2012_validation_ground_truth.txt``), and the classes in the order of these
-        numbers, one per line. Files and labels that nothing asks for are passed over.
+        numbers, one per line. Entries for other files are passed over.
 
     Returns
     -------
@@ -79,13 +75,8 @@ def _read_table(file: Path, files: Sequence[str]) -> dict[str, str]:
     suffix = file.suffix.lower()
     text = read_text(file)
     if suffix == ".json":
-        try:
-            table: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RetinaCodecError(f"{file} must be JSON; {error}.") from error
-        if not isinstance(table, dict) or not all(
-            isinstance(label, str | int) for label in table.values()
-        ):
+        table = parse_json(text, file)
+        if not all(isinstance(label, str | int) for label in table.values()):
             raise RetinaCodecError(f"{file} must be a table of files and labels, {{file: label}}.")
         return {str(name): str(label) for name, label in table.items()}
     if suffix not in (".csv", ".tsv", ".txt"):
@@ -100,8 +91,8 @@ def _read_table(file: Path, files: Sequence[str]) -> dict[str, str]:
     rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
     if rows and all(len(row) == 1 and row[0].isdigit() for row in rows):
         raise RetinaCodecError(
-            f"{file} holds numbers alone; say which classes they number: labels=(numbers, order), "
-            "where order has one class per line, the first for number 1."
+            f"{file} must name files and labels; it holds numbers alone. Pass labels="
+            "(numbers, order), where order has one class per line, the first for number 1."
         )
     if wrong := next((row for row in rows if len(row) < 2 or not row[1]), None):
         raise RetinaCodecError(f"{file} must have a file and a label in every row; got {wrong}.")
@@ -198,10 +189,12 @@ def read_class_names(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_text(file: Path) -> str:
-    """Return what is in a table, or say that it is none."""
+    """Return the text of a table."""
     try:
         if file.stat().st_size > LARGEST:
-            raise RetinaCodecError(f"{file} is larger than a table can be ({LARGEST} bytes).")
+            raise RetinaCodecError(
+                f"{file} must be at most {LARGEST} bytes, as a table; it is larger."
+            )
         return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RetinaCodecError(f"{file} must be a readable table; {error.strerror}.") from error

@@ -1,8 +1,7 @@
-"""What a recording is, and the check that says so.
+"""Make recordings from their parts, and validate them.
 
-A recording is an `xr.DataTree` with the node /test and, where they exist, /train, /test/repeats and
-/interneurons. This file builds one from its parts and lists everything that is wrong with one; it
-knows no file format and never reads the stimulus.
+A recording is a tree with the node /test and, where they exist, /train, /test/repeats and
+/interneurons. The values of the stimulus are never read here.
 """
 
 from collections.abc import Iterable
@@ -47,7 +46,7 @@ SPLIT_DIMS = {
 ALONG_CELL = ("type", "center_y", "center_x")  # coordinates, also when given as variables
 
 
-TIME_TOLERANCE = 0.01  # of a bin: float rounding over hours is far below, a dropped frame above
+TIME_TOLERANCE = 0.01  # of a bin: above float rounding over hours, below a dropped frame
 
 
 def make_recording(
@@ -63,7 +62,7 @@ def make_recording(
     source: str,
     source_sha256: str = "",
 ) -> xr.DataTree:
-    """Join the parts of a recording, fill in what follows from them, and check the whole.
+    """Join the parts of a recording, compute what follows from them, and validate the whole.
 
     rate = spike_count · frame_rate. With repeats, the test split holds the sum of the counts and
     the mean of the rates over the presentations that exist.
@@ -89,7 +88,7 @@ def make_recording(
     pixel_size : float
         µm on the retina; NaN where unknown.
     session, species, source, source_sha256 : str
-        Where the recording comes from.
+        Origin of the recording.
 
     Returns
     -------
@@ -99,7 +98,7 @@ def make_recording(
     Raises
     ------
     RetinaCodecError
-        The parts do not make a recording; the message lists all that is wrong.
+        The parts do not make a valid recording; the message lists every fault.
     """
     nodes: dict[str, xr.Dataset] = {
         "/": xr.Dataset(
@@ -139,14 +138,14 @@ def make_recording(
 
 
 def validate_recording(recording: xr.DataTree) -> None:
-    """Check that a tree is a recording; list everything that is wrong in one message.
+    """Check that a tree is a recording; one message lists every fault.
 
-    Looks at names, dims, coordinates, units and memberships; never at the stimulus' values.
+    Names, dims, coordinates, units and memberships are checked; the stimulus is not read.
 
     Parameters
     ----------
     recording : xr.DataTree
-        See the module's head and `make_recording`.
+        See `make_recording`.
 
     Raises
     ------
@@ -193,7 +192,7 @@ def _complete_split(split: xr.Dataset, name: str, frame_rate: float) -> xr.Datas
         if dim in split.dims and dim not in split.coords:
             split = split.assign_coords({dim: np.arange(split.sizes[dim])})
     if "cell" not in split.dims:
-        return split  # the check names it
+        return split  # validate_recording reports it
     if "type" not in split.coords:
         split = split.assign_coords(type=("cell", np.full(split.sizes["cell"], "unknown")))
     if "type_membership" not in split:
@@ -234,7 +233,7 @@ def _complete_repeats(repeats: xr.Dataset, test: xr.Dataset) -> xr.Dataset:
     if "start_time" not in repeats.variables and "time" in test.coords:
         time = test["time"].to_numpy()
         if time.dtype.kind not in "iuf" or time.size == 0:
-            return repeats  # the check names it
+            return repeats  # validate_recording reports it
         step = (time[-1] - time[0]) / max(1, time.size - 1)
         start = time[0] + np.arange(repeats.sizes["repeat"]) * step * time.size
         repeats = repeats.assign_coords(start_time=("repeat", start))
@@ -276,14 +275,14 @@ def _rate_of(counts: xr.DataArray, frame_rate: float) -> xr.DataArray:
 
 
 def _labelled(values: xr.DataArray, dtype: npt.DTypeLike, unit: str) -> xr.DataArray:
-    """Give a derived array its own unit, whatever arithmetic carried over."""
+    """Set type and unit of a derived array; other attributes are dropped."""
     values = values.astype(dtype)
     values.attrs = {"units": unit}
     return values
 
 
 def _with_units(dataset: xr.Dataset) -> xr.Dataset:
-    """Write the unit of every variable that has only one possible unit and does not state it."""
+    """Add the unit of every variable that has one possible unit and does not state it."""
     dataset = dataset.copy()
     for name, unit in UNITS.items():
         if name in dataset.variables and "units" not in dataset[name].attrs:
@@ -365,7 +364,7 @@ def _wrong_time(dataset: xr.Dataset, where: str, frame_rate: object) -> Iterable
 
 
 def _wrong_numbers(values: xr.DataArray) -> bool:
-    """Say whether these are anything but finite numbers, at least one."""
+    """Return True unless these are finite numbers, at least one."""
     array = values.to_numpy()
     return array.dtype.kind not in "iuf" or array.size == 0 or not np.isfinite(array).all()
 

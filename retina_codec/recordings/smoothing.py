@@ -1,8 +1,4 @@
-"""Firing rates smoothed in time, for those who want rates and not counts.
-
-Why this file exists: published models were fitted to rates smoothed with a kernel of 10 ms, so a
-comparison needs the same. Smoothing is never hidden: kernel and width stand in the attributes of
-the rate, and the counts stay as they were measured.
+"""Smooth firing rates in time with a kernel, from exact spike times or from counts.
 
 Notation: Δ the width of a bin, K the integral of the kernel from −∞. A spike at time s adds
 (K(right − s) − K(left − s)) / Δ to the rate of the bin [left, right): the mean of the kernel there.
@@ -29,7 +25,7 @@ Kernel = Literal["gaussian", "boxcar", "exponential"]
 Floats = npt.NDArray[np.float64]
 
 
-WHOLE = 1e-2  # of a spike: rates were stored in 32 bits
+WHOLE = 1e-2  # of a spike: tolerance for rates in 32 bits
 
 
 CROSSED = 0.02  # share of the spikes that a jittering clock may put into a neighbouring bin
@@ -89,11 +85,11 @@ def smooth_rates(
     Parameters
     ----------
     recording : xr.DataTree
-        A valid recording. Exact times are taken from ``/spikes`` (``spike_time`` (spike) in s and
-        ``spike_cell`` (spike)) for each spike train whose counts they are; otherwise the spikes of
-        a bin stand at its middle.
+        A valid recording. Exact times come from ``/spikes`` (``spike_time`` (spike) in s and
+        ``spike_cell`` (spike)) for each spike train whose counts they give; otherwise the spikes
+        of a bin are placed at its middle.
     kernel : {"gaussian", "boxcar", "exponential"}
-        The exponential looks back: a spike raises the rate of its own and of later bins.
+        The exponential is causal: a spike raises the rate of its own and of later bins.
     width : float
         s: standard deviation of the Gaussian, full width of the boxcar, time constant of the
         exponential.
@@ -102,16 +98,16 @@ def smooth_rates(
     -------
     xr.DataTree
         A valid recording with new ``rate`` and ``type_rate`` (Hz) in each split and new rates of
-        each repeat; the test rate is the mean over repeats. ``kernel``, ``width`` and
-        ``exact_times``, for how many spike trains these were used, stand in the attributes of each
-        rate. Counts and all else are kept, but for ``/quality``, which was
-        measured on other rates. The input is not modified.
+        each repeat; the test rate is the mean over repeats. The attributes of each rate hold
+        ``kernel``, ``width`` and ``exact_times``: for how many spike trains exact times were used.
+        All else is kept except ``/quality``, which was measured on other rates. The input is not
+        modified.
 
     Raises
     ------
     RetinaCodecError
-        Not a valid recording, an unknown kernel, a width that is not positive, rates that are no
-        counts (smoothed before) where no exact times are kept.
+        Not a valid recording, an unknown kernel, a width that is not positive, rates that are not
+        whole counts (smoothed before) where there are no exact times.
 
     Notes
     -----
@@ -232,7 +228,7 @@ def _places(
 
 
 def _among(times: Floats, onsets: Floats, frame_rate: float) -> Floats:
-    """Places of times in bins with these onsets; a pause after a bin is no part of it."""
+    """Positions of times in bins with these onsets; a pause after a bin is not part of it."""
     width = np.append(np.diff(onsets) * frame_rate, 1.0)  # in bins
     width = np.where(np.abs(width - 1) < LATE, width, 1.0)
     home = np.searchsorted(onsets - EDGE_SLACK / frame_rate, times, side="right") - 1
@@ -252,14 +248,14 @@ def _binned(places: Floats, bins: int) -> npt.NDArray[np.int64]:
 
 
 def _agree(places: Floats, counts: Floats) -> bool:
-    """Say whether exact times are those of the counts, but for a few that crossed an edge."""
+    """Return whether exact times give the counts, except few that crossed an edge of a bin."""
     seen = np.isfinite(counts)
     difference = np.abs(_binned(places, counts.size)[seen] - counts[seen]).sum()
     return bool(difference <= 2 * CROSSED * counts[seen].sum())
 
 
 def _add_up(recording: xr.DataTree, path: str, places: list[list[Floats]]) -> bool:
-    """Say whether exact times sum over presentations to the counts of their split."""
+    """Return whether exact times sum over presentations to the counts of their split."""
     total = recording[path.split("/")[0]].to_dataset()["spike_count"].to_numpy()
     return all(
         _agree(np.concatenate([each[cell] for each in places]), counts.astype(np.float64))
@@ -309,9 +305,9 @@ def _reach(shape: _Shape, width: float) -> tuple[int, int]:
 
 
 def _bin_weights(kernel: str, width: float, *, anywhere: bool) -> tuple[int, Floats]:
-    """Offset of the first bin, and what a spike in bin 0 gives to each bin; width in bins.
+    """Offset of the first bin, and the share of each bin in a spike in bin 0; width in bins.
 
-    The spike stands at the middle of the bin, or ``anywhere``: the mean over all places.
+    The spike is at the middle of the bin, or ``anywhere``: the mean over all positions.
     """
     shape = _SHAPES[kernel]
     begin, end = _reach(shape, width)

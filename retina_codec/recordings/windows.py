@@ -1,8 +1,7 @@
-"""Stimulus history without copies: each response bin and the frames that came before it.
+"""Stimulus history of each response bin, as views into short chunks of frames.
 
-The response at bin t goes with the ``history`` frames that END at bin t − 1, oldest first, as in
-the published network. An hour at 100 Hz has 144 GB of such windows and 3.6 GB of frames, so windows
-are views into short chunks of frames. This file does not know what a network does with them.
+The window of bin t holds the ``history`` frames that end at bin t − 1, oldest first. A chunk is
+shared by its windows, since an hour at 100 Hz has 3.6 GB of frames and 144 GB of windows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ TORCH_TYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 
 
 def window_view(frames: torch.Tensor, history: int) -> torch.Tensor:
-    """See every run of ``history`` consecutive frames, by strides.
+    """Return every run of ``history`` consecutive frames as a strided view.
 
     window[n, k] = frames[n + k]: ``lag`` 0 is the oldest frame.
 
@@ -43,7 +42,7 @@ def window_view(frames: torch.Tensor, history: int) -> torch.Tensor:
 
 
 class StimulusWindows:
-    """The normalised stimulus windows of one recording split, made when needed.
+    """Normalised stimulus windows of one recording split, computed when needed.
 
     Response index i is the bin i + ``history`` of the split; its window is
     (stimulus[i : i + history] − mean) / std, and its ``time`` is the left edge of its bin.
@@ -143,7 +142,7 @@ class StimulusWindows:
     def batches(
         self, batch_size: int, device: str | torch.device = "cpu"
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Go through all windows in order, reading every frame once.
+        """Yield all windows in order, reading every frame once.
 
         Parameters
         ----------

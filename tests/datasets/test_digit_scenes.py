@@ -33,7 +33,7 @@ def test_the_hashes_are_those_of_what_scikit_learn_ships():
 
 
 def test_every_label_is_named():
-    row = re.search(r"\| labels \| (.*) \|", CARD)[1]
+    row = re.search(r"\| coordinates \| (.*) \|", CARD)[1]
     labels = set(re.findall(r"`(\w+)`", row))
     scenes = digit_scenes("test", count=3)
     assert labels == {name for name, one in scenes.coords.items() if one.dims == ("sample",)} - {

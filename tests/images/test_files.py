@@ -140,15 +140,15 @@ def floats():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no picture"),
-        (b"some text", "no picture"),
+        (b"", "not a picture"),
+        (b"some text", "not a picture"),
         (jpeg()[: len(jpeg()) // 2], "truncated"),
-        (jpeg()[:2], "no picture"),
+        (jpeg()[:2], "not a picture"),
         (png()[:60], "truncated"),
         (png()[:40] + b"xxxx" + png()[44:], "it is not"),
         (bomb(), "exceeds limit"),
         (floats(), "floating-point numbers; give such pictures as a DataArray"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
     ],
 )
 def test_damage_is_one_error_that_names_the_file(content, reason, tmp_path):

@@ -149,7 +149,7 @@ def test_a_plain_mapping_is_a_hierarchy():
         ("h.txt", "a b c\n", "line 1 has 3 words"),
         ("h.txt", "a b\nb c\nc a\n", "stands above itself"),
         ("h.txt", "a a\n", "a stands above itself"),
-        ("h.xml", "", "is a .csv, a .json or the .txt"),
+        ("h.xml", "", "must be a .csv, a .json or WordNet"),
     ],
 )
 def test_what_is_no_hierarchy_is_refused(name, text, message, tmp_path):

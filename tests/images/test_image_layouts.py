@@ -64,7 +64,7 @@ def test_parts(name, part, tmp_path):
 def test_a_part_must_be_chosen_and_there(tmp_path):
     write_classes(tmp_path / "train", each=1)
     write_classes(tmp_path / "val", each=1)
-    with pytest.raises(RetinaCodecError, match=r"has parts; choose one with part=: train, val\."):
+    with pytest.raises(RetinaCodecError, match=r"must be chosen; pass part= one of train, val\."):
         find_pictures(tmp_path)
     with pytest.raises(RetinaCodecError, match=r"one folder test or testing in .*; it has train"):
         find_pictures(tmp_path, part="test")
@@ -97,12 +97,12 @@ def test_links_are_not_followed_out_of_the_folder(tmp_path):
     os.symlink(inside / "near" / "picture 1.png", inside / "near" / "same.png")
     assert len(find_pictures(inside).files) == 3  # a link that stays inside
     os.symlink(tmp_path / "elsewhere" / "far", inside / "far")
-    with pytest.raises(RetinaCodecError, match=r"leads out of the folder.*follow_links=True"):
+    with pytest.raises(RetinaCodecError, match=r"links must stay in the folder.*follow_links=True"):
         find_pictures(inside)
     assert len(find_pictures(inside, follow_links=True).files) == 5
     (inside / "far").unlink()
     os.symlink(tmp_path / "elsewhere" / "far" / "picture 1.png", inside / "near" / "far.png")
-    with pytest.raises(RetinaCodecError, match="leads out of the folder"):
+    with pytest.raises(RetinaCodecError, match="links must stay in the folder"):
         find_pictures(inside)
 
 

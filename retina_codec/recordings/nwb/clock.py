@@ -1,9 +1,4 @@
-"""When each frame was shown: from a rate, timestamps or intervals; and how well that is known.
-
-Why this file exists: responses are counted in the bins of the frames, so every frame needs its
-onset on the clock of the spikes. Timestamps of real sessions drift, jitter, repeat and miss
-frames; what is found is reported, what would need a guess is refused unless the user says what
-to do. No file is read here.
+"""Onset of each frame from a rate, timestamps or intervals; jitter, drift and dropped frames.
 
 Notation: n frames, T bins; a bin is the time from one onset to the next.
 """
@@ -18,13 +13,13 @@ from retina_codec.recordings.nwb.session import LATE, Floats
 
 __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
 
-LATEST = LATE  # of a period: a frame farther from its turn is not where it should be
+LATEST = LATE  # of a period: largest deviation of a frame from its expected time
 
 
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
 
 
-SURE = 1e-12  # relative: no rate is measured better than this
+SURE = 1e-12  # relative: smallest error of a rate
 
 
 BLANK = -1
@@ -46,7 +41,7 @@ class FrameClock:
     index : numpy.ndarray, (T,), or None
         Number of the frame in each bin, −1 for a blank; None: bin t shows frame t.
     report : dict of float
-        What was found, see `clock_from_times`.
+        See `clock_from_times`.
     """
 
     onsets: Floats
@@ -60,14 +55,14 @@ class FrameClock:
         return float(self.onsets[-1]) + 1.0 / self.rate
 
     def stop_of(self, last: int) -> float:
-        """End of the bin before number ``last``, s: the next onset, where it comes in its turn."""
+        """End of the bin before number ``last``, s: the next onset, where that is in time."""
         stop = float(self.onsets[last - 1]) + 1.0 / self.rate
         if last < self.onsets.size and abs(self.onsets[last] - stop) * self.rate < LATEST:
             return float(self.onsets[last])
         return stop
 
     def divided(self, parts: int) -> "FrameClock":
-        """Cut every bin into equal parts, all of which show its frame.
+        """Divide every bin into equal parts, all of which show its frame.
 
         Parameters
         ----------
@@ -92,7 +87,7 @@ class FrameClock:
 
 
 def clock_from_rate(count: int, start: float, rate: float, where: str) -> FrameClock:
-    """Frames at a stated rate.
+    """Clock of frames at a stated rate.
 
     Parameters
     ----------
@@ -111,7 +106,7 @@ def clock_from_rate(count: int, start: float, rate: float, where: str) -> FrameC
     Raises
     ------
     RetinaCodecError
-        No frames, or a rate or start that cannot be.
+        No frames, a rate that is not positive, or a start that is not finite.
     """
     if not (np.isfinite(rate) and rate > 0):
         raise RetinaCodecError(f"{where}: the stimulus rate must be positive; got {rate}")
@@ -131,13 +126,13 @@ def clock_from_times(
     nominal: float | None = None,
     repair: bool = False,
 ) -> FrameClock:
-    """Find period, jitter, dropped and doubled frames of timestamps.
+    """Estimate period and jitter of timestamps; find dropped and doubled frames.
 
     With d the times between successive frames and p their period, k = round(d/p): 0 is a doubled
     frame, 2 ≤ k ≤ 5 means k − 1 dropped frames, more is a pause. The period is the slope of the
     straight line through times against Σk, fitted by least squares to all parts between pauses at
-    once (each with its own start), so that it is right also where timestamps are rounded; the rate
-    is given to as many digits as that determines. Jitter is the deviation from the line.
+    once (each with its own start), which is exact also for rounded timestamps; the rate is given to
+    as many digits as the fit determines. Jitter is the deviation from the line.
 
     Parameters
     ----------
@@ -148,7 +143,7 @@ def clock_from_times(
     where : str
         For messages.
     nominal : float, optional
-        Hz, the rate that is stated somewhere: gives the drift.
+        Hz, the stated rate, against which drift is measured.
     repair : bool
         Show the frame before once more where frames were dropped, and leave out a frame that was
         replaced at once. Otherwise both are refused when the part is used.
@@ -189,7 +184,7 @@ def clock_from_times(
     near = turns <= MOST_DROPPED
     period = float(step[near].sum() / max(1, turns[near].sum()))
     turns = np.rint(step / period).astype(np.int64)
-    far = np.abs(step / period - turns) > LATEST  # no whole number of frames
+    far = np.abs(step / period - turns) > LATEST  # not a whole number of frames
     pause = (turns > MOST_DROPPED) | (far & (turns > 1))
     period, rate, late = _line(onsets, turns, pause, period)
     report = _report(
@@ -218,7 +213,7 @@ def clock_from_times(
 def clock_from_intervals(
     starts: npt.ArrayLike, stops: npt.ArrayLike, where: str, *, rate: float | None = None
 ) -> FrameClock:
-    """Lay pictures that were each shown for a while on a clock of equal bins.
+    """Make a clock of equal bins for pictures that were each shown for a while.
 
     Pictures of equal durations without gaps are their own bins. Others need a rate: bin t shows the
     picture that was on at its middle, and a blank where none was.
@@ -226,7 +221,7 @@ def clock_from_intervals(
     Parameters
     ----------
     starts, stops : arrays, (n,)
-        s, ascending; a stop may be NaN only where it does not matter.
+        s, ascending and finite.
     where : str
         For messages.
     rate : float, optional

@@ -1,7 +1,6 @@
-"""The clock of a session: presentations one after another, counts to spikes and back.
+"""Presentations of a recording on the clock of the session; counts to spike times and back.
 
-Shared by the NWB reader and writer, so that what one places the other finds. No file is touched
-here.
+Shared by the NWB reader and writer.
 """
 
 import itertools
@@ -24,13 +23,13 @@ __all__ = [
     "presentations_of",
 ]
 
-NOTES_KEY = "retina_codec"  # in the notes of a file: what NWB has no place for
+NOTES_KEY = "retina_codec"  # of the notes of a file
 
 
 TOLERANCE = 1e-2  # of a frame, between two presentations that touch
 
 
-LATE = 0.25  # of a frame: what follows later is no next frame
+LATE = 0.25  # of a frame: latest deviation of the next frame
 
 
 EDGE_SLACK = 1e-6  # of a frame, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
@@ -41,7 +40,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Presentation:
-    """One showing of the train or the test movie.
+    """One presentation of the train or the test movie.
 
     Attributes
     ----------
@@ -96,7 +95,7 @@ class Presentation:
 def presentations_of(
     recording: xr.DataTree, spikes: Sequence[Floats] | None = None
 ) -> list[Presentation]:
-    """List what was shown, in order of time, and the spikes that were counted.
+    """List the presentations in order of time, with their spike counts.
 
     Counts are those of ``spike_count`` (of a split without repeats), of whole-number rates (of
     repeats), or of the spike times where these are given.
@@ -147,7 +146,7 @@ def presentations_of(
 def _parts(
     recording: xr.DataTree, frame_rate: float
 ) -> Iterator[tuple[Presentation, xr.DataArray, xr.DataArray]]:
-    """Give every presentation, still without counts, with its rates and what was counted."""
+    """Yield every presentation, still without counts, with its rates and its stored counts."""
     nothing = np.empty((0, 0))
     for split in ("train", "test"):
         if split not in recording.children:
@@ -176,20 +175,20 @@ def _parts(
 
 
 def _until(entry: Presentation, start: float) -> Presentation:
-    """End with the onset that follows, where it comes in its turn but not to the point."""
+    """End with the onset that follows, where it deviates by less than ``LATE``."""
     off = abs(start - entry.stop) * entry.frame_rate
     return replace(entry, end=start) if EDGE_SLACK < off < LATE else entry
 
 
 def _whole_clock(onsets: Floats, frame_rate: float) -> Floats:
-    """Go on in equal steps where a presentation was cut short."""
+    """Continue in equal steps where a presentation was cut short."""
     last = int(np.flatnonzero(np.isfinite(onsets))[-1])
     further = onsets[last] + np.arange(1, onsets.size - last) / frame_rate
     return np.append(onsets[: last + 1], further)
 
 
 def join_session(shown: Sequence[Presentation]) -> tuple[float, Floats | None]:
-    """Lay the frames of all presentations on one clock.
+    """Join the frames of all presentations on one clock.
 
     Parameters
     ----------
@@ -202,7 +201,7 @@ def join_session(shown: Sequence[Presentation]) -> tuple[float, Floats | None]:
         s, time of the first frame.
     timestamps : numpy.ndarray or None
         s, one per frame where there are gaps between presentations, or steps that are not equal;
-        None otherwise, where the frame rate says it all.
+        None otherwise: start and frame rate are enough.
     """
     gaps = [
         (after.start - before.stop) * before.frame_rate
@@ -228,7 +227,7 @@ def place_spikes(entry: Presentation, cell: int) -> Floats:
     numpy.ndarray
         s, session clock, ascending.
     """
-    counts = np.nan_to_num(entry.counts[:, cell], nan=0.0).astype(np.int64)  # no spike, no claim
+    counts = np.nan_to_num(entry.counts[:, cell], nan=0.0).astype(np.int64)
     bins = np.repeat(np.arange(counts.size), counts)
     first = np.repeat(np.cumsum(counts) - counts, counts)
     within = (np.arange(bins.size) - first + 0.5) / np.repeat(counts, counts)
@@ -241,7 +240,7 @@ def place_spikes(entry: Presentation, cell: int) -> Floats:
 
 
 def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
-    """Say when a cell was recorded: runs of bins that are not NaN, joined where they touch.
+    """Find when a cell was recorded: runs of bins that are not NaN, joined where they touch.
 
     Parameters
     ----------
@@ -305,10 +304,10 @@ def bin_spikes(
 
 
 def _whole_counts(counted: xr.DataArray, rate: xr.DataArray, frame_rate: float) -> Floats | None:
-    """Return counts per bin (time, cell), NaN where missing; None where nobody counted.
+    """Return counts per bin (time, cell), NaN where missing; None where there are none.
 
-    Counts that are no whole numbers are smoothed rates, and so are counts that are nothing but a
-    smoothed rate, rounded.
+    Counts that are not whole numbers are smoothed rates, and so are counts that equal a smoothed
+    rate, rounded.
     """
     counts: Floats = counted.to_numpy().astype(np.float64)
     whole = np.round(counts)
@@ -332,7 +331,7 @@ def _binned(
     rate: xr.DataArray,
     split: str,
 ) -> Floats:
-    """Count the spikes of one presentation and compare them with what was counted before."""
+    """Count the spikes of one presentation and compare with its stored counts."""
     found = bin_spikes(spikes, None, edges)
     seen = np.isfinite(rate.to_numpy() if counts is None else counts)
     expected = found if counts is None else counts

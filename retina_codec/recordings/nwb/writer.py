@@ -47,7 +47,7 @@ FRAMES_PER_CHUNK = 100
 CHUNKS_PER_BLOCK = 5
 
 
-UNDATED = datetime(1970, 1, 1, tzinfo=UTC)  # NWB demands a date; recordings do not carry one
+UNDATED = datetime(1970, 1, 1, tzinfo=UTC)  # NWB requires a date; recordings have none
 
 
 UNIDENTIFIED = "http://purl.obolibrary.org/obo/NCBITaxon_32644"  # NCBI's taxon "unidentified"
@@ -59,7 +59,7 @@ EVENLY = "placed evenly in their bins"
 EXACT = "exact times"
 
 
-COARSEST = 0.01  # s: NWB Inspector takes a coarser resolution for a rate entered by mistake
+COARSEST = 0.01  # s: NWB Inspector reports a coarser resolution as an error
 
 
 CELL_COLUMNS = {
@@ -74,13 +74,13 @@ def write_nwb(
 ) -> None:
     """Write a recording as one NWB file.
 
-    The test movie is repeated physically, once per presentation, so that any reader sees what the
-    retina saw. Spike times of the node ``/spikes`` are written as they are. Without it there are
-    only counts: the n spikes of a bin are placed evenly, at (k + ½)/n of the bin, so that counts
-    come back exactly. Observation intervals say which bins a cell was recorded in (elsewhere its
-    rate is NaN). Rates and counts that do not follow from the spikes, such as smoothed rates, and
-    further values per bin and cell stand in the processing module ``misc``. Boolean frames become
-    0 and 1. What NWB has no place for (pixel size, labels of the pixels, species in words, source,
+    The test movie is stored once per presentation, in the order in which the retina saw it. Spike
+    times of the node ``/spikes`` are written as they are. Without it there are only counts: the n
+    spikes of a bin are placed evenly, at (k + ½)/n of the bin, so that counts are recovered
+    exactly. Observation intervals say in which bins a cell was recorded (elsewhere its rate is
+    NaN). Rates and counts that do not follow from the spikes, such as smoothed rates, and further
+    values per bin and cell go to the processing module ``misc``. Boolean frames become 0 and 1.
+    What NWB has no place for (pixel size, labels of the pixels, species in words, source,
     ``/clock``, how spikes were placed) is kept as JSON in the notes.
 
     Parameters
@@ -88,7 +88,7 @@ def write_nwb(
     recording : xr.DataTree
         A valid recording; not modified. The stimulus is streamed.
     path : path
-        Where to write; by custom it ends in ``.nwb``.
+        The file; its name usually ends in ``.nwb``.
     overwrite : bool
         Replace an existing file.
 
@@ -113,14 +113,14 @@ def write_nwb(
                     NWBHDF5IO(file=file, mode="w") as out,
                 ):
                     out.write(nwbfile)
-        except (RuntimeError, TypeError, ValueError) as error:  # how HDF5 may say that it failed
+        except (RuntimeError, TypeError, ValueError) as error:  # raised by h5py
             if isinstance(error, RetinaCodecError):
                 raise
             raise RetinaCodecError(f"could not write {path}: {str(error)[:200]}") from error
 
 
 def _build(recording: xr.DataTree) -> Any:
-    """Make the pynwb object; the movie is a generator that the writer will draw from."""
+    """Make the pynwb object; its movie is an iterator that pynwb reads while writing."""
     from pynwb import NWBFile
     from pynwb.file import Subject
 
@@ -197,7 +197,7 @@ def _image_series(
 
 
 def _chunk_iterator(recording: xr.DataTree, shown: list[Presentation], dtype: np.dtype[Any]) -> Any:
-    """Make hdmf's iterator over the movie of the session: whole chunks, a few at a time."""
+    """Make an hdmf iterator over the movie of the session, a few whole chunks at a time."""
     from hdmf.data_utils import GenericDataChunkIterator
 
     movies = {entry.split: recording[entry.split].to_dataset()["stimulus"] for entry in shown}
@@ -295,7 +295,7 @@ WAY_OUT = "Correct them, or leave them out: recording.drop_nodes('spikes')."
 
 
 def exact_spikes(recording: xr.DataTree) -> list[Floats] | None:
-    """Sort the spike times of a recording by cell.
+    """Group the spike times of a recording by cell.
 
     Parameters
     ----------
@@ -343,8 +343,8 @@ def observed_with_spikes(
 ) -> Floats:
     """Add to the observation intervals of a cell the pauses in which it has spikes.
 
-    A recording knows nothing of the time between presentations; a spike there says that the cell
-    was recorded. Bins keep their meaning: no interval is added within a presentation.
+    A spike between presentations shows that the cell was recorded then. No interval is added within
+    a presentation.
 
     Parameters
     ----------

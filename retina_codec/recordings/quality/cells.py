@@ -1,11 +1,6 @@
-"""Which cells of a recording can be trusted, in numbers and in words.
+"""Measures of how well each cell was recorded, and flags for cells below the limits."""
 
-Why this file exists: a network can be no better than the recording it is fitted to. The measures of
-repeats stand in repeats.py; this file gathers them, adds what the spikes say, and puts thresholds
-on them. It removes no cell: that is the user's choice.
-"""
-
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +16,7 @@ from retina_codec.recordings.quality.repeats import (
 )
 from retina_codec.recordings.schema import validate_recording
 
-__all__ = ["measure_quality"]
+__all__ = ["QualitySettings", "measure_quality"]
 
 CELLS_PER_STEP = 8
 
@@ -32,38 +27,68 @@ BINS_PER_READ = 2**16
 Floats = npt.NDArray[np.float64]
 
 
-def measure_quality(
-    recording: xr.DataTree,
-    *,
-    lowest_rate: float = 0.1,
-    lowest_reliability: float = 0.25,
-    refractory_period: float = 0.0015,
-    highest_violations: float = 0.01,
-    splits: int = 100,
-    seed: int = 0,
-    leakage: bool = False,
-    progress: bool | None = None,
-) -> xr.DataTree:
-    """Measure how well every cell was recorded, and flag those that were not.
+@dataclass(frozen=True)
+class QualitySettings:
+    """Limits of the flags, and how reliability is estimated.
 
     Parameters
     ----------
-    recording : xr.DataTree
-        A valid recording. ``/spikes``, where it exists, has ``spike_time`` (spike) in s and
-        ``spike_cell`` (spike), the name of the cell.
     lowest_rate : float
-        Hz; a cell that never fires that often on average is flagged.
+        Hz; a cell whose mean rate is lower in every split is flagged.
     lowest_reliability : float
         A cell below it is flagged.
     refractory_period : float
         s; shorter intervals between two spikes of a cell are violations.
     highest_violations : float
         Share of the intervals; a cell above it is flagged.
-    splits, seed
+    splits, seed : int
         See `retina_codec.recordings.quality.repeats.reliability`.
+
+    Raises
+    ------
+    RetinaCodecError
+        A limit that is not a finite number.
+    """
+
+    lowest_rate: float = 0.1
+    lowest_reliability: float = 0.25
+    refractory_period: float = 0.0015
+    highest_violations: float = 0.01
+    splits: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Validate the limits."""
+        for name, value in asdict(self).items():
+            if not np.isfinite(value):
+                raise RetinaCodecError(
+                    f"{name} must be a finite number; got {value!r}. "
+                    "To flag no cell, pass 0 for a lowest and 1 for a highest value."
+                )
+
+
+DEFAULTS = QualitySettings()
+
+
+def measure_quality(
+    recording: xr.DataTree,
+    *,
+    settings: QualitySettings = DEFAULTS,
+    leakage: bool = False,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Measure how well every cell was recorded, and flag those below the limits.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+        A valid recording. ``/spikes``, where it exists, has ``spike_time`` (spike) in s and
+        ``spike_cell`` (spike), the name of the cell.
+    settings : QualitySettings
+        Limits of the flags; how reliability is estimated.
     leakage : bool
-        Look for test frames in training, see `retina_codec.recordings.quality.leakage.find_leakage`;
-        reads every frame.
+        Look for test frames in training, which reads every frame; see
+        `retina_codec.recordings.quality.leakage.find_leakage`.
     progress : bool, optional
         See `retina_codec.progress.progress_bar`.
 
@@ -74,40 +99,28 @@ def measure_quality(
         ``mean_rate`` (split, cell) Hz, over the bins that were recorded; ``empty``, no spike at
         all; ``missing``, share of the bins of all splits and repeats without a recording;
         ``reliability``, ``reliability_error``, ``noise_ceiling``, ``signal_variance_fraction``, see
-        repeats.py, NaN without repeats; ``refractory_violations``, share of the intervals between
-        spikes, NaN without exact times or with fewer than two spikes; ``flag``, words, "" when
-        nothing is wrong; with ``leakage``, ``leaked_fraction`` () and ``leaked_frames`` (). The
-        parameters stand in ``attrs``. The input is not modified.
+        `retina_codec.recordings.quality.repeats`, NaN without repeats; ``refractory_violations``,
+        share of the intervals between spikes, NaN without exact times or with fewer than two
+        spikes; ``flag``, text, "" when nothing is wrong; with ``leakage``, ``leaked_fraction`` ()
+        and ``leaked_frames`` (). ``attrs`` hold the settings. The input is not modified.
 
     Raises
     ------
     RetinaCodecError
-        Not a valid recording, a threshold that is no number, spikes of an unknown cell.
+        Not a valid recording, spikes of an unknown cell.
     """
     validate_recording(recording)
-    limits = {
-        "lowest_rate": lowest_rate,
-        "lowest_reliability": lowest_reliability,
-        "refractory_period": refractory_period,
-        "highest_violations": highest_violations,
-    }
-    for name, value in limits.items():
-        if not np.isfinite(value):
-            raise RetinaCodecError(
-                f"{name} must be a finite number; got {value!r}. "
-                "To flag no cell, pass 0 for a lowest and 1 for a highest value."
-            )
     test = recording["test"].to_dataset()
     cells = {name: test[name] for name in ("cell", "type") if name in test.coords}
     quality = _rates(recording).assign_coords(cells)
-    quality = quality.assign(_repeats(recording, splits, seed, progress).data_vars)
-    quality["refractory_violations"] = _violations(recording, refractory_period)
-    quality["flag"] = ("cell", _flags(quality, limits), {"long_name": "what is wrong"})
+    quality = quality.assign(_repeats(recording, settings, progress).data_vars)
+    quality["refractory_violations"] = _violations(recording, settings.refractory_period)
+    quality["flag"] = ("cell", _flags(quality, settings), {"long_name": "what is wrong"})
     if leakage:
         found = find_leakage(recording, progress=progress)
         quality["leaked_fraction"] = found["leaked_fraction"]
         quality["leaked_frames"] = found["leaked_frames"]
-    quality.attrs = {**limits, "splits": splits, "seed": seed}
+    quality.attrs = asdict(settings)
     measured = recording.copy()
     measured["quality"] = xr.DataTree(quality)
     return measured
@@ -159,19 +172,21 @@ def _sum_over_time(rate: xr.DataArray) -> tuple[Floats, npt.NDArray[np.int64]]:
     return total, shown
 
 
-def _repeats(recording: xr.DataTree, splits: int, seed: int, progress: bool | None) -> xr.Dataset:
+def _repeats(
+    recording: xr.DataTree, settings: QualitySettings, progress: bool | None
+) -> xr.Dataset:
     """Reliability, its error, the ceiling and the explainable share; NaN without repeats."""
     count = recording["test"].sizes["cell"]
     if "repeats" in recording["test"].children:
         rates = recording["test/repeats"].to_dataset()["rate"].compute()
-    else:  # the same names and words, nothing measured
+    else:  # the same variables, all NaN
         test = recording["test"].to_dataset()["rate"]
         rates = test.isel(time=slice(0, 0)).expand_dims(repeat=0)
     parts = []
     steps = range(0, count, CELLS_PER_STEP)
     for start in progress_bar(steps, description="reliability", progress=progress):
         some = rates.isel(cell=slice(start, start + CELLS_PER_STEP))
-        part = reliability(some, splits=splits, seed=seed)
+        part = reliability(some, splits=settings.splits, seed=settings.seed)
         part["noise_ceiling"] = noise_ceiling(some)
         part["signal_variance_fraction"] = signal_variance_fraction(some)
         parts.append(part)
@@ -201,8 +216,8 @@ def _violations(recording: xr.DataTree, period: float) -> xr.DataArray:
     return xr.DataArray(share, dims="cell", attrs={"units": "1", "long_name": words})
 
 
-def _flags(quality: xr.Dataset, limits: dict[str, Any]) -> list[str]:
-    """Say in words what is wrong with every cell."""
+def _flags(quality: xr.Dataset, limits: QualitySettings) -> list[str]:
+    """Describe what is wrong with every cell."""
     fastest = quality["mean_rate"].max("split").to_numpy()  # NaN only where nothing was recorded
     flags = []
     for index in range(quality.sizes["cell"]):
@@ -214,13 +229,13 @@ def _flags(quality: xr.Dataset, limits: dict[str, Any]) -> list[str]:
             words.append("not recorded")
         elif bool(here["empty"]):
             words.append("silent")
-        elif fastest[index] < limits["lowest_rate"]:
+        elif fastest[index] < limits.lowest_rate:
             words.append(f"nearly silent, {fastest[index]:.2g} Hz")
-        if trust < limits["lowest_reliability"]:
+        if trust < limits.lowest_reliability:
             words.append(f"unreliable, {trust:.2f}")
         elif np.isnan(trust) and np.isfinite(ceiling):
             words.append("too few spikes for reliability")
-        if violations > limits["highest_violations"]:
+        if violations > limits.highest_violations:
             words.append(f"refractory violations {100 * violations:.1f} %")
         flags.append("; ".join(words))
     return flags

@@ -1,12 +1,7 @@
-"""Test frames that training has seen, and movies shown twice within test.
+"""Test frames that also occur in training, and movies shown twice within the test split.
 
-Why this file exists: a network that was trained on the test movie looks better than it is. A single
-frame that comes back proves little, since grey screens and still images are common; a stretch of
-moving frames that comes back does. Only a hash of every frame is kept, 8 bytes each.
-
-A window is the shortest stretch of frames that starts where the frame changes, has at least ``run``
-frames, and holds at least ``distinct`` different ones. So a screen that stands still for seconds
-makes no window, and a movie that changes only every tenth frame does.
+Notation: a window is the shortest stretch of frames that starts where the frame changes, has at
+least ``run`` frames, and holds at least ``distinct`` different ones.
 """
 
 import hashlib
@@ -96,17 +91,7 @@ def find_leakage(
     rate = float(recording.attrs["frame_rate"])
     start = {name: float(movie["time"][0]) for name, movie in movies.items()}
     counts = {"matched": matched, "leaked": int(leaked.sum()), "repeated": int(again.sum())}
-    words = {
-        "matched": "occur in training, alone or in a run",
-        "leaked": "lie in runs that training shows too",
-        "repeated": "lie in runs that test showed before",
-    }
-    variables: dict[str, tuple[object, ...]] = {}
-    for name, count in counts.items():
-        name_of = f"test frames that {words[name]}"
-        variables[f"{name}_frames"] = ((), count, {"units": "count", "long_name": name_of})
-        attrs = {"units": "1", "long_name": f"share of the {name_of}"}
-        variables[f"{name}_fraction"] = ((), count / test.size, attrs)
+    variables = _counts(counts, test.size)
     variables["leaked"] = ("time", leaked, {"long_name": "frame lies in a run of training"})
     tables = (
         ("segment", ("test_start", "train_start", "duration"), leaks, "train"),
@@ -121,6 +106,22 @@ def find_leakage(
         coords={"time": movies["test"]["time"]},
         attrs={"run": run, "distinct": distinct, "train_frames": train.size},
     )
+
+
+def _counts(counts: dict[str, int], frames: int) -> dict[str, tuple[object, ...]]:
+    """Numbers of test frames of each kind, and their shares."""
+    words = {
+        "matched": "occur in training, alone or in a run",
+        "leaked": "lie in runs that training shows too",
+        "repeated": "lie in runs that test showed before",
+    }
+    variables: dict[str, tuple[object, ...]] = {}
+    for name, count in counts.items():
+        long_name = f"test frames that {words[name]}"
+        variables[f"{name}_frames"] = ((), count, {"units": "count", "long_name": long_name})
+        attrs = {"units": "1", "long_name": f"share of the {long_name}"}
+        variables[f"{name}_fraction"] = ((), count / frames, attrs)
+    return variables
 
 
 def _hash_frames(
@@ -145,7 +146,7 @@ def _hash_frames(
 def _common_runs(
     test: Hashes, train: Hashes, run: int, distinct: int, *, within: bool
 ) -> tuple[npt.NDArray[np.bool_], Places]:
-    """Mark test frames in windows that train has too; list them as (test, train, frames) rows.
+    """Mark test frames in windows that also occur in train; list (test, train, frames) rows.
 
     ``within``: both are the test movie, and only what was shown earlier counts.
     """

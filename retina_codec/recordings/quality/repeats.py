@@ -1,8 +1,4 @@
-"""How much of a response comes back when the same movie is shown again.
-
-What two repeats do not share is noise, and the mean over repeats holds what is left of it; the rest
-of its variance is signal. A bin that a repeat lacks is left out of that repeat only, so that a
-presentation that was cut short counts where it was shown. No threshold stands here; see quality.py.
+"""Reliability, noise ceiling and explainable variance of responses to a repeated movie.
 
 Notation, per cell: y (repeat, time) rates, NaN where missing; R repeats with at least two bins;
 n (time) how many of them a bin has, m (time) their mean over the bins with n > 0;
@@ -99,7 +95,7 @@ def signal_variance_fraction(repeats: xr.DataArray) -> xr.DataArray:
 
 
 def reliability(repeats: xr.DataArray, *, splits: int = 100, seed: int = 0) -> xr.Dataset:
-    """Correlation of the mean over repeats with what another such set of repeats would give.
+    """Correlation of the mean over repeats with the mean over another such set of repeats.
 
     The repeats are split into halves of h = R // 2 repeats, every way there is, or ``splits`` ways
     drawn by ``seed`` where there are more. r is the mean over the splits of the correlation between
@@ -308,7 +304,7 @@ def _per_cell(repeats: xr.DataArray, measure: Callable[[Floats], float], name: s
 
 
 def _labelled(repeats: xr.DataArray, values: Floats, name: str) -> xr.DataArray:
-    """Along cell, with what is known about the cells."""
+    """Return values along cell, with the coordinates of the cells."""
     labels = {key: v for key, v in repeats.coords.items() if v.dims == ("cell",)}
     attrs = {"units": "1", "long_name": name}
     return xr.DataArray(values, dims="cell", coords=labels, attrs=attrs)

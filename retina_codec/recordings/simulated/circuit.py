@@ -1,8 +1,4 @@
-"""The circuit of the simulated retina: photoreceptors to ganglion cells, every weight known.
-
-Why this file exists: no public recording comes with its wiring. Here every connection is
-written down, any interneuron type can be silenced, and the rates follow without noise. It is a
-model of the known cell classes, not a fit to one animal.
+"""Circuit of the simulated retina: photoreceptors to ganglion cells, every weight known.
 
 Stages, per 10 ms bin: photoreceptors (biphasic low-pass of Weber contrast, divisive contrast
 adaptation) → bipolar cells on a 25 × 25 grid (centre minus surround, ON or OFF, fast or slow,
@@ -10,7 +6,7 @@ rectified) → amacrine cells (wide-field transient; crossover sustained) → ga
 (weighted subunits minus inhibition, soft threshold).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +33,7 @@ __all__ = ["Circuit"]
 
 @dataclass(frozen=True)
 class Circuit:
-    """A retina whose wiring is known.
+    """A retina with known connections.
 
     Parameters
     ----------
@@ -77,7 +73,7 @@ class Circuit:
         ganglion_types: Mapping[str, int] | None = None,
         parameters: RetinaParameters | None = None,
     ) -> "Circuit":
-        """Draw a retina: scattered cells of some types and their connections.
+        """Draw a retina: cells of some types at random positions, and their connections.
 
         Parameters
         ----------
@@ -119,41 +115,10 @@ class Circuit:
             ],
             axis=1,
         )
-        grid_y, grid_x = _grid(frame_shape[0]), _grid(frame_shape[1])
-        weight = np.zeros((len(INTERNEURON_TYPES), len(grid_y), len(grid_x), len(kinds)))
-        for cell, (kind, center) in enumerate(zip(kinds, centers, strict=True)):
-            for name, strength in STRENGTHS[kind].items():
-                wide = name == "wide-field amacrine"
-                width = parameters.pooling_width * (2.0 if wide else 1.0)
-                distance = (grid_y[:, None] - center[0]) ** 2 + (grid_x - center[1]) ** 2
-                pool = np.exp(-distance / (2 * width**2))
-                pool *= random.lognormal(0.0, parameters.weight_spread, pool.shape)
-                pool[pool < 0.01 * pool.max()] = 0.0
-                weight[INTERNEURON_TYPES.index(name), :, :, cell] = strength * pool / pool.sum()
-        array = xr.DataArray(
-            weight,
-            dims=("interneuron_type", "y", "x", "cell"),
-            coords={
-                "interneuron_type": list(INTERNEURON_TYPES),
-                "y": grid_y,
-                "x": grid_x,
-                "cell": np.arange(len(kinds)),
-                "type": ("cell", list(kinds)),
-            },
-            name="weight",
-            attrs={"units": "1", "long_name": "signed synaptic strength on the ganglion cell"},
-        )
+        weight = _draw_weights(random, kinds, centers, frame_shape, parameters)
         places = tuple((float(y), float(x)) for y, x in centers)
-        return cls(
-            tuple(range(len(kinds))),
-            kinds,
-            places,
-            array,
-            frame_shape,
-            frame_rate,
-            parameters,
-            seed,
-        )
+        cells = tuple(range(len(kinds)))
+        return cls(cells, kinds, places, weight, frame_shape, frame_rate, parameters, seed)
 
     @property
     def connections(self) -> xr.DataArray:
@@ -229,7 +194,7 @@ class Circuit:
             drive = np.einsum("itp,ipc->tc", release, self._flat_weight(), optimize=True)
             hazards.append(self._spike_hazard(drive))
             potentials.append(voltage[which, :, rows * self.weight.sizes["x"] + columns].T)
-        # what is computed from frame t reaches the response of bin t + 1
+        # frame t acts on the response of bin t + 1
         hazard, potential = _delay(np.concatenate(hazards)), _delay(np.concatenate(potentials))
         grid_y, grid_x = self.weight["y"].values, self.weight["x"].values
         hertz = {"units": "Hz"}
@@ -343,6 +308,40 @@ class Circuit:
         gain = np.array([GAINS[kind] for kind in self.cell_type])
         threshold = np.array([THRESHOLDS[kind] for kind in self.cell_type])
         return np.asarray(gain * softness * np.logaddexp(0.0, (drive - threshold) / softness))
+
+
+def _draw_weights(
+    random: np.random.Generator,
+    kinds: Sequence[str],
+    centers: npt.NDArray[np.float64],
+    frame_shape: tuple[int, int],
+    parameters: RetinaParameters,
+) -> xr.DataArray:
+    """Signed weights of all interneurons on all cells, (interneuron_type, y, x, cell)."""
+    grid_y, grid_x = _grid(frame_shape[0]), _grid(frame_shape[1])
+    weight = np.zeros((len(INTERNEURON_TYPES), len(grid_y), len(grid_x), len(kinds)))
+    for cell, (kind, center) in enumerate(zip(kinds, centers, strict=True)):
+        for name, strength in STRENGTHS[kind].items():
+            wide = name == "wide-field amacrine"
+            width = parameters.pooling_width * (2.0 if wide else 1.0)
+            distance = (grid_y[:, None] - center[0]) ** 2 + (grid_x - center[1]) ** 2
+            pool = np.exp(-distance / (2 * width**2))
+            pool *= random.lognormal(0.0, parameters.weight_spread, pool.shape)
+            pool[pool < 0.01 * pool.max()] = 0.0
+            weight[INTERNEURON_TYPES.index(name), :, :, cell] = strength * pool / pool.sum()
+    return xr.DataArray(
+        weight,
+        dims=("interneuron_type", "y", "x", "cell"),
+        coords={
+            "interneuron_type": list(INTERNEURON_TYPES),
+            "y": grid_y,
+            "x": grid_x,
+            "cell": np.arange(len(kinds)),
+            "type": ("cell", list(kinds)),
+        },
+        name="weight",
+        attrs={"units": "1", "long_name": "signed synaptic strength on the ganglion cell"},
+    )
 
 
 def _grid(size: int) -> npt.NDArray[np.float64]:

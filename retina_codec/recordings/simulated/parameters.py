@@ -1,8 +1,4 @@
-"""The numbers of the simulated retina, with units and where they come from.
-
-Why this file exists: whoever doubts a result on the simulated retina must find every number in
-one place. The circuit that uses them stands in circuit.py.
-"""
+"""Parameters of the simulated retina, with units and sources."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,4 @@
-"""A simulated retina as a recording: the ground truth that every claim is checked against.
-
-Why this file exists: it joins the movie, the circuit and the spikes into the same labelled
-recording that a lab's file gives, together with the wiring that no lab's file has. The circuit
-itself stands in circuit.py, the movie in movies.py.
-"""
+"""Simulate a recording of a retina whose circuit, cell types and noise-free rates are known."""
 
 from collections.abc import Mapping, Sequence
 

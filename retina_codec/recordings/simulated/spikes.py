@@ -64,7 +64,7 @@ def refractory_poisson(
     for train in range(trains):
         integral = np.concatenate([[0.0], np.cumsum(hazard[:, train]) * bin_width])
         total, times, reached = integral[-1], [], 0.0
-        # hazard integral that is skipped in refractory periods is added as it is met
+        # the integral over each refractory period is skipped
         while True:
             reached += random.exponential()
             if reached >= total:

@@ -1,9 +1,4 @@
-"""Natural movies from the photographs that scikit-image and scikit-learn ship.
-
-Why this file exists: the simulated retina needs the stimulus of the published experiments (a
-natural scene, fixational drift, a new scene every second) without any download. It is not a
-reader of stimulus files.
-"""
+"""Natural movies from the photographs that scikit-image and scikit-learn ship; no download."""
 
 from collections.abc import Sequence
 from functools import cache

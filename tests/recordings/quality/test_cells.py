@@ -6,7 +6,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.files import open_recording, save_recording
-from retina_codec.recordings.quality.cells import measure_quality
+from retina_codec.recordings.quality.cells import QualitySettings, measure_quality
 from retina_codec.recordings.quality.leakage import find_leakage
 from retina_codec.recordings.quality.repeats import (
     noise_ceiling,
@@ -76,7 +76,9 @@ def test_more_cells_than_a_step_and_every_parameter_is_recorded_and_used():
         repeats=xr.Dataset({"rate": (("repeat", "time", "cell"), counts * RATE)}),
         **{k: v for k, v in make_parts().items() if k in _ATTRIBUTES},
     )
-    quality = measure_quality(recording, splits=20, seed=6)["quality"].to_dataset()
+    quality = measure_quality(recording, settings=QualitySettings(splits=20, seed=6))[
+        "quality"
+    ].to_dataset()
     expected = reliability(recording["test/repeats/rate"], splits=20, seed=6)
     np.testing.assert_array_equal(quality["reliability"], expected["reliability"])
     assert quality["cell"].values.tolist() == labels["cell"]
@@ -109,11 +111,15 @@ def test_flags_say_what_is_wrong():
     assert flags[0] == ""
     assert flags[1] == "silent"
     assert flags[2].startswith("unreliable, ")  # noise without signal
-    strict = measure_quality(recording, lowest_reliability=1.1, lowest_rate=1e6)["quality"]
+    strict = measure_quality(
+        recording, settings=QualitySettings(lowest_reliability=1.1, lowest_rate=1e6)
+    )["quality"]
     value = float(strict["reliability"][0])
     fastest = float(strict["mean_rate"].max("split")[0])
     assert strict["flag"].values[0] == f"nearly silent, {fastest:.2g} Hz; unreliable, {value:.2f}"
-    lax = measure_quality(recording, lowest_reliability=-2)["quality/flag"].values
+    lax = measure_quality(recording, settings=QualitySettings(lowest_reliability=-2))[
+        "quality/flag"
+    ].values
     assert lax.tolist() == ["", "silent", ""]
 
 
@@ -139,9 +145,13 @@ def test_violations_are_short_intervals_of_the_same_cell(recording):
     np.testing.assert_array_equal(quality["refractory_violations"], [0.5, 0.0, np.nan])
     assert "refractory violations 50.0 %" in quality["flag"].values[0]
     assert "refractory" not in "".join(quality["flag"].values[1:])
-    shorter = measure_quality(recording, refractory_period=0.0012)["quality"]
+    shorter = measure_quality(recording, settings=QualitySettings(refractory_period=0.0012))[
+        "quality"
+    ]
     np.testing.assert_array_equal(shorter["refractory_violations"], [0.25, 0.0, np.nan])
-    allowed = measure_quality(recording, highest_violations=0.5)["quality"]
+    allowed = measure_quality(recording, settings=QualitySettings(highest_violations=0.5))[
+        "quality"
+    ]
     assert "refractory" not in "".join(allowed["flag"].values)
 
 
@@ -211,7 +221,9 @@ def test_quality_survives_a_file(recording, tmp_path, suffix):
     finally:
         opened.close()
     xr.testing.assert_identical(found, measured["quality"].to_dataset())
-    again = measure_quality(measured, lowest_rate=0.2)["quality"]  # replaces what was there
+    again = measure_quality(measured, settings=QualitySettings(lowest_rate=0.2))[
+        "quality"
+    ]  # replaces what was there
     assert again.attrs["lowest_rate"] == 0.2
     assert "leaked_frames" not in again
 
@@ -220,6 +232,6 @@ def test_bad_input_is_named(recording):
     with pytest.raises(RetinaCodecError, match=r"unknown: \[99\]"):
         measure_quality(with_spikes(recording, {99: [0.1, 0.2]}))
     with pytest.raises(RetinaCodecError, match="lowest_rate must be a finite number"):
-        measure_quality(recording, lowest_rate=float("nan"))
+        QualitySettings(lowest_rate=float("nan"))
     with pytest.raises(RetinaCodecError, match="not a valid recording"):
         measure_quality(xr.DataTree())
