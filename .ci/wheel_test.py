@@ -1,6 +1,6 @@
 """Install the wheel alone, in a fresh environment outside the clone, and run the demo.
 
-    python .ci/wheel_test.py dist constraints.txt
+python .ci/wheel_test.py dist constraints.txt
 """
 
 import os
@@ -9,12 +9,21 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from zipfile import ZipFile
+
+HELD = ("py.typed", ".pyi", ".html", ".css", "insilico/weights.safetensors", "insilico/config.json")
 
 
 def main() -> int:
     """Return 0 when the demo wrote its results and its report."""
     folder, constraints = (Path(word).resolve() for word in sys.argv[1:3])
     (wheel,) = folder.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        files = archive.namelist()
+    lacking = [end for end in HELD if not any(name.endswith(end) for name in files)]
+    if lacking:
+        print(f"{wheel.name} must hold {', '.join(lacking)}; see package-data in pyproject.toml")
+        return 1
     with tempfile.TemporaryDirectory(prefix="retina-codec-wheel-") as place:
         home = Path(place).resolve()
         venv.create(home / "env", with_pip=True)

@@ -222,7 +222,7 @@ def mode_shares(
     >>> dictionary = np.zeros((2, 2, 1))
     >>> dictionary[:, 1, 0] = [0.6, 0.2]
     >>> contribution = np.array([[[0.0], [1.0]]])
-    >>> mode_shares(np.ones((1, 2)), dictionary, contribution)[0, :, 1, 0].tolist()
+    >>> mode_shares(np.ones((1, 2)), dictionary, contribution)[0, :, 1, 0].round(6).tolist()
     [0.6, 0.2, 0.2]
     """
     z, d, actual = (np.asarray(v, np.float64) for v in (loading, dictionary, contribution))
