@@ -106,7 +106,7 @@ class Decomposition(ABC):
         return cls(**given)
 
     def has(self, name: str) -> bool:
-        """Say whether there is a setting of this name, and it is not None."""
+        """Return whether there is a setting of this name that is not None."""
         named = is_dataclass(self) and name in {field.name for field in fields(self)}
         return named and getattr(self, name) is not None
 

@@ -157,7 +157,7 @@ def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:
     first = count - last - gap
     if last < 2 or first < 4:
         raise RetinaCodecError(
-            f"the fit needs at least 4 samples and its judgement 2; {count} samples with "
+            f"the fit needs at least 4 samples and its scores 2; {count} samples with "
             f"{held_out=} and {gap=} leave {max(first, 0)} and {last}. Give a longer recording or "
             "a smaller gap."
         )
@@ -172,15 +172,15 @@ def modes_of(
     device: str | torch.device | None,
     progress: bool | None,
 ) -> xr.Dataset:
-    """Find and label the modes of one layer; `decompose` says what they hold."""
+    """Find and label the modes of one layer; their content as in `decompose`."""
     dim = str(contribution.dims[0])
     split = _split_labels(contribution.sizes[dim], held_out, gap)
     values = contribution.values.astype(np.float64)
     scale = float(values[split == "fit"].std())
     if not scale > 0:
         raise RetinaCodecError(
-            "contributions must vary in the fitted part; they are all alike there. Is the network "
-            "silent, or the stimulus constant?"
+            "contributions must vary in the fitted part; they are all alike there. Give a "
+            "recording in which the network is active and the stimulus varies."
         )
     sign = np.where(contribution["sign"].values == "inhibitory", -1.0, 1.0)[:, None]
     if not decomposition.sign_consistent:

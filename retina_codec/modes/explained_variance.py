@@ -9,11 +9,11 @@ __all__ = ["explained_variance", "scorecard"]
 
 
 def explained_variance(values: xr.DataArray, rebuilt: xr.DataArray, dim: str) -> xr.Dataset:
-    """Compute how much of the variance of each feature is rebuilt, and of all together.
+    """Compute R², the explained share of variance, of each feature and of all together.
 
     R²_f = 1 − Σ_t (x − x̂)² / Σ_t (x − x̄_f)², each feature with its own mean x̄_f; together
-    R² = 1 − Σ_f Σ_t (x − x̂)² / Σ_f Σ_t (x − x̄_f)², the same weighted by variance. One grand mean
-    for all features would reward a model that knows nothing but the means of the features.
+    R² = 1 − Σ_f Σ_t (x − x̂)² / Σ_f Σ_t (x − x̄_f)², the same weighted by variance. With one mean for
+    all features, a model that returns the mean of each feature would already have R² > 0.
 
     Parameters
     ----------

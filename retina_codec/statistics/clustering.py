@@ -59,10 +59,10 @@ def cluster_cells(
         adjusted Rand index of all starts with the kept one; with resamples ``ari_bootstrap``, the
         mean, and ``ari_interval`` (k, bound), the middle 95 %. With resamples also ``consensus``
         (cell, other_cell), the share of resamples with both cells in one group, and
-        ``confidence`` (cell), the share in which a cell is nearer to its own group than to any
-        other: together with more of its own group than of every other; and
-        ``resampled_pathway`` (resample, cell), as numbered there. In attrs ``k`` and
-        ``gap_k``, the smallest k, 1 included, whose gap is within one error of the largest.
+        ``confidence`` (cell), the share in which a cell is grouped with a larger share of its own
+        group than of any other; and ``resampled_pathway`` (resample, cell), as numbered there. In
+        attrs ``k`` and ``gap_k``, the smallest k, 1 included, whose gap is within one error of the
+        largest.
 
     Raises
     ------

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.floating]
 def detectability(
     before: npt.ArrayLike, after: npt.ArrayLike, duration: float, variability: npt.ArrayLike = 1.0
 ) -> Floats:
-    """Square of the expected z of one repeat with and one without the change.
+    """Squared expected z-score of one repeat with and one without the change.
 
     ``d² = (λ₁ − λ₀)² T / (F (λ₀ + λ₁))``: the squared difference of the mean counts λT over the
     sum of their variances FλT.
@@ -67,7 +67,7 @@ def repeats_needed(
     squared : array-like
         d², dimensionless.
     power : float
-        Probability to see the change if it is there, in (0, 1).
+        Probability to detect a true change, in (0, 1).
     significance : float
         α, in (0, 1).
 

@@ -208,7 +208,7 @@ class GatedAutoencoder(Decomposition):
         -------
         FittedGates
         """
-        train, judge = split_samples(features, self.validation)
+        train, validation = split_samples(features, self.validation)
         if len(train) < 1:
             raise RetinaCodecError(
                 f"The fit needs at least 1 training sample; got {len(features)} with "
@@ -221,7 +221,7 @@ class GatedAutoencoder(Decomposition):
             epoch = train_network(
                 network,
                 train,
-                judge,
+                validation,
                 scheduler=ReduceLROnPlateau(optimizer, factor=self.decay, patience=self.plateau)
                 if self.plateau
                 else StepLR(optimizer, self.decay_every, self.decay),

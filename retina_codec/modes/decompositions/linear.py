@@ -80,7 +80,7 @@ class PCA(Decomposition):
 
 @dataclass(frozen=True, kw_only=True)
 class RawChannels(Decomposition):
-    """No decomposition: every feature (sign of a channel) is a mode of its own.
+    """No decomposition: every feature (sign of a channel) is a mode.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ def nonnegative_loadings(
     """Solve min ‖x − z D‖² over z >= 0 for every sample, one mode after the other.
 
     z_k ← max(0, z_k + (x − z D)·d_k / ‖d_k‖²), all samples at once, until a sweep over all modes
-    changes little. The error never rises; the minimum is one, so it is approached.
+    changes little. The error never rises and the problem is convex, so the minimum is approached.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class SemiNMF(_Factorisation):
         error, epochs = float("inf"), 0
         for _ in progress_bar(range(self.iterations), description="semi-NMF", progress=progress):
             epochs += 1
-            # a small ridge, so that modes nobody uses stay solvable
+            # a small ridge, so that unused modes stay solvable
             gram = loading.T @ loading
             ridge = 1e-9 * gram.diagonal().mean().clamp(min=1e-12)
             dictionary = torch.linalg.solve(

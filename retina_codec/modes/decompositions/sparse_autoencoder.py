@@ -149,7 +149,7 @@ class SparseAutoencoder(Decomposition):
         -------
         FittedAutoencoder
         """
-        train, judge = split_samples(features, self.validation)
+        train, validation = split_samples(features, self.validation)
         if len(train) < 2:
             raise RetinaCodecError(
                 f"The fit needs at least 2 training samples; got {len(features)} with "
@@ -167,7 +167,7 @@ class SparseAutoencoder(Decomposition):
         with rounds:
             for restart in range(self.restarts):
                 generator = torch.Generator().manual_seed(1000 * self.seed + restart)
-                found = self._search(train, judge, generator, rounds.update)
+                found = self._search(train, validation, generator, rounds.update)
                 rounds.update((restart + 1) * self.epochs - rounds.n)
                 if best is None or found.error < best.error:
                     best = found
@@ -195,7 +195,7 @@ class SparseAutoencoder(Decomposition):
     def _search(
         self,
         train: Tensor,
-        judge: Tensor,
+        validation: Tensor,
         generator: torch.Generator,
         step: Callable[[], object],
     ) -> _Candidate:
@@ -206,27 +206,27 @@ class SparseAutoencoder(Decomposition):
             train, number, generator, non_negative=self.sign_consistent
         )
         rough = min(ROUGH, self.epochs // 2)
-        first = self._alternate(train, judge, weight, dictionary, rough, step)
+        first = self._alternate(train, validation, weight, dictionary, rough, step)
         dictionary = self._prune(train, weight, first.dictionary)
-        last = self._alternate(train, judge, weight, dictionary, self.epochs - rough, step)
+        last = self._alternate(train, validation, weight, dictionary, self.epochs - rough, step)
         return last._replace(epochs=first.epochs + last.epochs)
 
     def _alternate(
         self,
         train: Tensor,
-        judge: Tensor,
+        validation: Tensor,
         weight: Tensor,
         dictionary: Tensor,
         epochs: int,
         step: Callable[[], object],
     ) -> _Candidate:
         """Alternate codes and dictionary until the validation error falls no more."""
-        best = _Candidate(dictionary.clone(), self._error(judge, dictionary), 0)
+        best = _Candidate(dictionary.clone(), self._error(validation, dictionary), 0)
         codes = self._codes(train, dictionary)
         since = 0
         for epoch in range(1, epochs + 1):
             dictionary, amplitude = self._update(train, dictionary, codes, weight)
-            error = self._error(judge, dictionary)
+            error = self._error(validation, dictionary)
             since = 0 if error < 0.999 * best.error else since + 1
             if error < best.error:
                 best = _Candidate(dictionary.clone(), error, epoch)

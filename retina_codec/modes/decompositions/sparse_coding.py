@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 RIDGE = 1e-5  # added to the unit diagonal: two equal modes stay solvable
-FLOOR = 0.1  # samples shorter than this share of the root mean square length weigh no more
+FLOOR = 0.1  # share of the root mean square length below which samples weigh alike
 BLOCK_ELEMENTS = 2**24  # samples × modes handled at once
 
 
@@ -51,7 +51,7 @@ def reconstruct(support: Tensor, amplitude: Tensor, dictionary: Tensor) -> Tenso
 def _amplitudes(
     projection: Tensor, gram: Tensor, support: Tensor, used: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Solve least squares on each support; leave out, one by one, slots that would be negative.
+    """Solve least squares on each support; drop, one by one, slots that would be negative.
 
     ``projection`` (sample, mode) is X Dᵀ, ``gram`` (mode, mode) is D Dᵀ. Returns amplitude
     (sample, slot), used (sample, slot), and the rise of the squared error (sample, slot) if a used
@@ -90,7 +90,7 @@ def _amplitudes(
 def _append_best(
     problem: "_Problem", support: Tensor, amplitude: Tensor, used: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Add to each support the mode that points most along what is left to explain."""
+    """Add to each support the mode that is most aligned with the residual."""
     residual = problem.features - reconstruct(support, amplitude, problem.dictionary)
     match = residual @ problem.dictionary.T  # (sample, mode)
     match.scatter_add_(1, support, torch.where(used, -torch.inf, 0.0).to(match.dtype))
@@ -101,14 +101,14 @@ def _append_best(
 
 
 class _Problem(NamedTuple):
-    """Samples to be coded, and what does not change while their support is searched."""
+    """Samples to be coded, and the fixed quantities of the search for their support."""
 
     features: Tensor
     dictionary: Tensor
     gram: Tensor
     """(mode, mode)"""
     forbidden: Tensor | None
-    """(sample,): a mode that each sample must do without."""
+    """(sample,): a mode that each sample must not use."""
 
 
 def _code_block(
@@ -146,7 +146,7 @@ def _code_block(
         support, amplitude = torch.where(pick, wider, support), torch.where(pick, other, amplitude)
         used, rise = torch.where(pick, allowed, used), torch.where(pick, cost, rise)
         current = torch.where(better, candidate, current)
-    for _ in range(active if minimum_share > 0 else 0):  # shrink: leave out what is not worth it
+    for _ in range(active if minimum_share > 0 else 0):  # shrink: leave out modes of little use
         cost, slot = torch.where(used, rise, torch.inf).min(1)
         idle = cost < minimum_share * energy
         if not idle.any():
@@ -188,7 +188,7 @@ def sparse_codes(
     used : Tensor (sample, slot), bool, optional
         Slots of ``support`` that count; all when left out.
     forbidden : Tensor (sample,), int64, optional
-        A mode that each sample must do without.
+        A mode that each sample must not use.
     exchanges : int
         Largest number of exchanges per sample.
     minimum_share : float
@@ -241,9 +241,9 @@ def update_dictionary(
     *,
     non_negative: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Improve each mode, and its own amplitudes, on the samples that use it.
+    """Improve each mode and its amplitudes on the samples that use it.
 
-    Mode by mode, with E what the other modes leave: d ← E ᵀ(w a) (negative entries to 0 if
+    Mode by mode, with E the residual of the other modes: d ← E ᵀ(w a) (negative entries to 0 if
     ``non_negative``), scaled to unit length; a ← max(0, E d). Each half step minimises
     Σ w ‖E − a d‖², so the weighted error cannot rise.
 
@@ -294,10 +294,10 @@ def removal_costs(
     active: int,
     weight: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Measure what each mode is worth: the rise of the error if the others had to do without it.
+    """Measure by how much the error rises when a mode is removed.
 
-    The samples that use the mode are coded again without it: the best other mode takes its place,
-    then one exchange.
+    The samples that use the mode are coded again without it: the best other mode is added, then one
+    exchange.
 
     Returns
     -------

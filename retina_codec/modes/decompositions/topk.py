@@ -143,7 +143,7 @@ class TopKAutoencoder(Decomposition):
         -------
         FittedTopK
         """
-        train, judge = split_samples(features, self.validation)
+        train, validation = split_samples(features, self.validation)
         generator = torch.Generator().manual_seed(self.seed)
         start = coding.choose_directions(
             train, self.modes, generator, non_negative=self.sign_consistent
@@ -155,14 +155,14 @@ class TopKAutoencoder(Decomposition):
                 "active, or a smaller validation."
             )
         network = TopKNetwork(start, self)
-        epochs = self.train(network, train, judge, generator, progress)
+        epochs = self.train(network, train, validation, generator, progress)
         return self._fitted(network, train, epochs)
 
     def train(
         self,
         network: TopKNetwork,
         train: Tensor,
-        judge: Tensor,
+        validation: Tensor,
         generator: torch.Generator,
         progress: bool | None,
     ) -> int:
@@ -171,7 +171,7 @@ class TopKAutoencoder(Decomposition):
         return train_network(
             network,
             train,
-            judge,
+            validation,
             scheduler=CosineAnnealingLR(optimizer, self.epochs),
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -45,7 +45,7 @@ def split_samples(features: Tensor, validation: float) -> tuple[Tensor, Tensor]:
 def train_network(
     network: TrainedNetwork,
     train: Tensor,
-    judge: Tensor,
+    validation: Tensor,
     *,
     scheduler: LRScheduler | ReduceLROnPlateau,
     epochs: int,
@@ -56,13 +56,13 @@ def train_network(
 ) -> int:
     """Minimise the loss over shuffled batches and keep the state of the best epoch.
 
-    Best is the epoch with the smallest mean squared error of the rebuilt ``judge``.
+    Best is the epoch with the smallest mean squared error of the rebuilt ``validation`` samples.
 
     Parameters
     ----------
     network : TrainedNetwork
         Trained in place; left in evaluation mode, without gradients.
-    train, judge : Tensor (sample, feature)
+    train, validation : Tensor (sample, feature)
         Samples that train, and samples that choose the epoch.
     scheduler : LRScheduler or ReduceLROnPlateau
         Of the learning rate, stepped after each epoch (on a plateau: with the sum of the batch
@@ -101,7 +101,7 @@ def train_network(
         network.end_epoch()
         network.eval()
         with torch.no_grad():
-            error = float((judge - network.rebuild(judge)).square().mean())
+            error = float((validation - network.rebuild(validation)).square().mean())
         if error < best:
             best, kept, kept_epoch = error, copy.deepcopy(network.state_dict()), epoch
     network.load_state_dict(kept)

@@ -121,7 +121,7 @@ def shuffle_features(
     ----------
     values : array (sample, ...)
     parts : array (sample,)
-        Labels; samples change places only with others of the same label.
+        Labels; samples are exchanged only with others of the same label.
     generator : np.random.Generator
 
     Returns
