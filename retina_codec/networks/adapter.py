@@ -1,9 +1,4 @@
-"""Any torch module as a network that can be explained.
-
-Why this file exists: which layers, where they are hooked, which axis holds channels and which part
-of the output counts are facts about a network, told once, here, by its user. It runs nothing and
-knows no contributions.
-"""
+"""Describe a torch module for explanation: its layers, hooks, channel axis and output."""
 
 import difflib
 import fnmatch
@@ -37,7 +32,7 @@ Tokens = Literal["all", "patches"]
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A module with what must be known of it; made by `adapt`."""
+    """A module and its description: layers, hooks, channel axis, output; made by `adapt`."""
 
     module: nn.Module
     layers: tuple[str, ...]
@@ -78,7 +73,7 @@ class Adapter:
 
     @property
     def family(self) -> str:
-        """What kind of blocks the network has."""
+        """Kind of blocks of the network."""
         structure = known_structure(self.module)
         return "no repeated blocks" if structure is None else structure.family
 
@@ -125,7 +120,7 @@ class Adapter:
         return answer.masked_fill((mask == 0)[..., None], torch.nan)
 
     def describe(self) -> dict[str, str | int]:
-        """Return what was declared, for the provenance."""
+        """Return what was declared, for the record of a result."""
         return {
             "network": type(self.module).__name__,
             "kind": self.kind,
@@ -137,7 +132,7 @@ class Adapter:
         }
 
     def _hooks(self) -> str:
-        """Say at which side layers are hooked; by name where it differs."""
+        """Return the side on which layers are hooked; by name where it differs."""
         sides = {layer: self.hook_of(layer) for layer in self.layers}
         if len(set(sides.values())) < 2:
             return next(iter(sides.values()), "output")
@@ -155,7 +150,7 @@ def adapt(
     output: int | str | None = None,
     tokens: Tokens = "all",
 ) -> Adapter:
-    """Say what must be known of a torch module to explain it.
+    """Describe a torch module so that it can be explained.
 
     Parameters
     ----------
@@ -280,7 +275,7 @@ def find_layers(
 
 
 def take(outcome: Any, element: int | str | None, origin: str) -> torch.Tensor:
-    """Return the tensor in what a module gave: itself, a named part, or the first."""
+    """Return the tensor in a module's output: the output itself, a named part, or the first."""
     if isinstance(outcome, torch.Tensor):
         return outcome
     key = element if element is not None else place_of_tensor(outcome)
@@ -298,7 +293,7 @@ def take(outcome: Any, element: int | str | None, origin: str) -> torch.Tensor:
 
 
 def put(outcome: Any, element: int | str | None, values: torch.Tensor) -> Any:
-    """Return what a module gave with other values in the place that `take` reads."""
+    """Return a module's output with other values in the place that `take` reads."""
     if isinstance(outcome, torch.Tensor):
         return values
     key = element if element is not None else place_of_tensor(outcome)
@@ -328,7 +323,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def known_structure(module: nn.Module) -> Structure | None:
-    """Return what repeats in a network; None where nothing does."""
+    """Return the repeated structure of a network; None if there is none."""
     try:
         return find_structure(module)
     except RetinaCodecError:
@@ -376,7 +371,7 @@ def sites_of_words(module: nn.Module, words: Sequence[str]) -> dict[str, Site]:
 
 
 def known_sites(structure: Structure | None, hooks: Mapping[str, Hook]) -> dict[str, Site]:
-    """Return what a structure tells of layers that were named and lie in its blocks."""
+    """Return the sites of named layers that lie in the blocks of a structure."""
     if structure is None:
         return {}
     known = {name: structure.site_of(name, hook) for name, hook in hooks.items()}

@@ -1,11 +1,4 @@
-"""The repeated blocks of a network and the sites within them, read from its modules alone.
-
-Why this file exists: "all blocks", "every attention" mean the same in networks of any library,
-although modules are called differently there. Nothing is looked up by the name of a model: a block
-is what stands in a row with others of its class. How attention and MLP are told apart within a
-block stands in transformer_parts.py. It runs no network, so it cannot know what is called in which
-order; whether a site cuts the network is found in the first pass (contributions/survey.py).
-"""
+"""Find the repeated blocks of a network and the sites within them, from its modules alone."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +31,7 @@ LEADING = re.compile(
 
 @dataclass(frozen=True)
 class Site:
-    """One place of a block: which module, which side of it, and what is known of the values."""
+    """One place in a block: its module, the side of it, and how its values are laid out."""
 
     layer: str  # name of the submodule
     site: str  # one of SITES
@@ -61,7 +54,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Structure:
-    """What repeats in a network."""
+    """The repeated blocks of a network."""
 
     family: str
     blocks: tuple[Block, ...]
@@ -108,7 +101,7 @@ class Structure:
         return tuple(found)
 
     def site_of(self, layer: str, hook: Hook) -> Site | None:
-        """Return what is known of a layer that was named: its block, heads and leading tokens."""
+        """Return the site of a named layer: its block, heads and leading tokens."""
         for number, block in enumerate(self.blocks):
             if layer != block.name and not layer.startswith(f"{block.name}."):
                 continue
@@ -192,7 +185,7 @@ def _site(block: Block, number: int, word: str) -> Site | str:
 
 
 def _rows(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Give modules that stand in a row with others of their class, or alone in a row."""
+    """Yield modules that stand in a row with others of their class, or alone in a row."""
     seen: set[int] = set()
     elements: list[str] = []  # within one of these, neighbours under one parent are parts of it
     for name, parent in module.named_modules():
@@ -215,7 +208,7 @@ def _rows(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _may_be_block(module: nn.Module) -> bool:
-    """Tell whether a module can be an element of a row: not one of torch's, and with weights."""
+    """Return whether a module can be an element of a row: not one of torch's, and with weights."""
     if type(module).__module__.startswith("torch.nn.") and not isinstance(
         module, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer
     ):
@@ -256,7 +249,7 @@ def _convolves(module: nn.Module) -> bool:
 
 
 def _stages(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Give the nonlinearity after each convolution of a `Sequential`; a norm may stand between."""
+    """Yield the nonlinearity after each convolution of a `Sequential`; a norm may stand between."""
     for name, parent in module.named_modules():
         if not isinstance(parent, nn.Sequential):
             continue
@@ -276,7 +269,7 @@ def _is_nonlinearity(module: nn.Module) -> bool:
 
 
 def _speaks(module: nn.Module) -> bool:
-    """Tell whether a network puts out as many numbers as its largest embedding has entries."""
+    """Return whether a network has as many outputs as its largest embedding has entries."""
     words = [m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)]
     linear = [m for m in module.modules() if isinstance(m, nn.Linear)]
     return bool(linear) and bool(words) and linear[-1].out_features == max(words)

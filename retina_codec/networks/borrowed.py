@@ -139,7 +139,7 @@ class _FixedNorm(torch.autograd.Function):
 
 
 def _is_fixed_norm(module: nn.modules.batchnorm._BatchNorm) -> bool:
-    """Tell whether a module is torch's own batch normalisation with running statistics."""
+    """Return whether a module is torch's own batch normalisation with running statistics."""
     return (
         type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
         and module.running_mean is not None

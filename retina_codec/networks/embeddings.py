@@ -1,9 +1,4 @@
-"""Inputs that are words by number, given a place on a scale: the embeddings that stand for them.
-
-Why this file exists: a path from a baseline to the input needs inputs that can be mixed, and token
-numbers cannot. What the network's own embedding makes of them can. Such inputs travel beside the
-numbers under a name that says which embedding they stand for, and are put in its place when the
-network is called; positions and masks stay those of the input.
+"""Put embeddings in place of inputs that are words by number, so that paths between inputs exist.
 
 Notation: b inputs, d dimensions.
 """
@@ -104,7 +99,7 @@ def embedded(module: nn.Module, name: str, inputs: Inputs) -> dict[str, torch.Te
 
 @contextmanager
 def place_embeddings(module: nn.Module, inputs: Inputs) -> Iterator[Inputs]:
-    """Give the inputs without embeddings; these come out of their module within the context.
+    """Yield the inputs without embeddings, which their module returns within the context.
 
     Parameters
     ----------
@@ -168,7 +163,7 @@ def _given(given: Any, named: Mapping[str, Any]) -> Any:
 
 
 def _is_one_of(given: Any, numbers: list[torch.Tensor]) -> bool:
-    """Tell whether an embedding was given one of the inputs, in whatever shape."""
+    """Return whether an embedding was given one of the inputs, in whatever shape."""
     return isinstance(given, torch.Tensor) and any(
         given.numel() == values.numel() and torch.equal(given.reshape(values.shape), values)
         for values in numbers

@@ -1,9 +1,4 @@
-"""Core-readout models of the openretina package, as networks on windows of stimulus.
-
-Why this file exists: openretina models map movies ``(b, color, time, y, x)`` to ``(b, time, n)``
-and name their cells by session. Here one becomes a network from windows ``(b, l, y, x)`` to
-``(b, n)``, which can be explained like any other. Only the structure of the model is used; the
-package is never imported.
+"""Wrap core-readout models of the openretina package as networks on windows of stimulus.
 
 Notation: b windows, l lags (oldest frame first), y x pixels, n cells.
 """
@@ -28,7 +23,7 @@ LONGEST_PROBE = 512
 
 
 class CoreReadoutNetwork(nn.Module):
-    """A core-readout model on windows; made by `from_openretina`.
+    """A core-readout model on windows; made by `load_openretina`.
 
     Attributes
     ----------
@@ -148,25 +143,13 @@ def load_openretina(
         )
     info = getattr(model, "data_info", None) or {}
     name = _session(model, info, session)
-    shape = tuple(int(size) for size in input_shape or info.get("input_shape") or ())
-    if len(shape) != 3 or min(shape) < 1:
-        raise RetinaCodecError(
-            f"input_shape must be (colors, y, x); got {shape}, and model.data_info has none else. "
-            "Give input_shape."
-        )
-    if color is None and shape[0] > 1:
-        raise RetinaCodecError(
-            f"the model takes {shape[0]} colors; say which of 0 to {shape[0] - 1} takes the "
-            "stimulus, with color="
-        )
-    if color is not None and not 0 <= color < shape[0]:
-        raise RetinaCodecError(f"color must be from 0 to {shape[0] - 1}; got {color=}.")
+    colors, *frame = _input_shape(info, input_shape, color)
     network = CoreReadoutNetwork(
         copy.deepcopy(model),
         session=name,
-        colors=shape[0],
+        colors=colors,
         color=color or 0,
-        frame_shape=(shape[1], shape[2]),
+        frame_shape=(frame[0], frame[1]),
         frame_rate=float(frame_rate),
         normalisation=normalisation or _normalisation(info),
     ).eval()
@@ -186,6 +169,24 @@ def load_openretina(
         "session": name,
     }
     return network
+
+
+def _input_shape(info: Any, given: Sequence[int] | None, color: int | None) -> tuple[int, ...]:
+    """Return colours, pixels in y and x; check that ``color`` is one of the colours."""
+    shape = tuple(int(size) for size in given or info.get("input_shape") or ())
+    if len(shape) != 3 or min(shape) < 1:
+        raise RetinaCodecError(
+            f"input_shape must be (colors, y, x); got {shape}, and model.data_info has none else. "
+            "Give input_shape."
+        )
+    if color is None and shape[0] > 1:
+        raise RetinaCodecError(
+            f"the model takes {shape[0]} colors; say which of 0 to {shape[0] - 1} takes the "
+            "stimulus, with color="
+        )
+    if color is not None and not 0 <= color < shape[0]:
+        raise RetinaCodecError(f"color must be from 0 to {shape[0] - 1}; got {color=}.")
+    return shape
 
 
 def _session(model: nn.Module, info: Any, session: str | None) -> str:

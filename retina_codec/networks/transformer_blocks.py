@@ -1,10 +1,4 @@
-"""Attention and MLP within one transformer block, told apart by their modules.
-
-Why this file exists: the sites of a transformer lie at two linear layers, the attention's output
-projection and the MLP's last layer, which every library calls differently. An attention is a
-`MultiheadAttention`, or a module whose class or attribute is called attention (attn) and that holds
-linear layers of which one leads back to the width of the stream. It runs nothing.
-"""
+"""Find attention and MLP within a transformer block from its modules."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +37,7 @@ class Parts:
 
 
 def features(module: nn.Module) -> tuple[int, int] | None:
-    """Return what a convolution or linear layer takes and gives; None for other modules."""
+    """Return input and output features of a convolution or linear layer; None for others."""
     if isinstance(module, nn.modules.conv._ConvNd):
         return module.in_channels, module.out_channels
     taken, given = getattr(module, "in_features", None), getattr(module, "out_features", None)
@@ -65,7 +59,7 @@ def linear_layers(module: nn.Module, prefix: str = "") -> list[tuple[str, tuple[
 
 
 def is_attention(name: str, module: nn.Module) -> bool:
-    """Tell whether a module is an attention, by its kind or by what it is called."""
+    """Return whether a module is an attention, by its kind or by what it is called."""
     if isinstance(module, nn.MultiheadAttention):
         return True
     called = (name + " " + type(module).__name__).lower()
@@ -75,7 +69,7 @@ def is_attention(name: str, module: nn.Module) -> bool:
 
 
 def has_attention(module: nn.Module) -> bool:
-    """Tell whether a module has an attention among the modules within it."""
+    """Return whether a module has an attention among the modules within it."""
     return next(_attentions(module), None) is not None
 
 
@@ -107,7 +101,7 @@ def find_parts(block: nn.Module) -> Parts:
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Give the outermost attentions within a module, in the order in which they were defined."""
+    """Yield the outermost attentions within a module, in the order in which they were defined."""
     found: list[str] = []
     for name, inner in module.named_modules():
         if not name or any(name.startswith(f"{outer}.") for outer in found):
@@ -136,7 +130,7 @@ def _projection(
 
 
 def _ends_with(module: nn.Module, name: str, last: str) -> bool:
-    """Tell whether a module has no weights or norms of its own after its last linear layer."""
+    """Return whether a module has no weights or norms of its own after its last linear layer."""
     after = False
     for inner_name, inner in module.named_modules(prefix=name):
         own = any(True for _ in inner.parameters(recurse=False))
@@ -185,7 +179,7 @@ def _mlp(block: nn.Module, width: int) -> tuple[str | None, str | None, str]:
 
 
 def _beside_attention(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """Give the largest modules within a block that hold no attention."""
+    """Yield the largest modules within a block that hold no attention."""
     for child, inner in module.named_children():
         name = f"{prefix}{child}"
         if is_attention(child, inner):
@@ -197,7 +191,7 @@ def _beside_attention(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.
 
 
 def _is_one_of_many(block: nn.Module, name: str) -> bool:
-    """Tell whether a layer lies in one of several equal modules with two linear layers each."""
+    """Return whether a layer lies in one of several equal modules with two linear layers each."""
     parts = name.split(".")
     for end in range(1, len(parts)):
         parent = block.get_submodule(".".join(parts[:end]))

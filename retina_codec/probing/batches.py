@@ -1,8 +1,4 @@
-"""Batches of inputs: one tensor, or several by name.
-
-Why this file exists: most networks take one tensor, some take several (pixels and a mask, say).
-Everything that moves, mixes or counts inputs treats both alike through these few functions.
-"""
+"""Move, mix and count batches of inputs: one tensor, or several by name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +32,7 @@ def batch_length(batch: Batch) -> int:
 
 
 def lerp(begin: Batch, end: Batch, share: float) -> Batch:
-    """Go a share of the straight way; tensors that are not floating stay as they are at the end.
+    """Interpolate between two batches; tensors that are not floating are those of ``end``.
 
     ``begin`` may hold one input for all.
     """

@@ -1,6 +1,6 @@
 """Run a network again and again from one layer upward; what lies below is computed once.
 
-The calls that are over when the layer is reached are found in one pass and replaced by their
+The calls that have ended when the layer is reached are found in one pass and replaced by their
 outcomes, so that the kind of network need not be known.
 
 Notation: b inputs, s repeats of them; row r of a repeated batch is input r mod b.
@@ -33,14 +33,14 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module that is over when the layer is reached, and nothing around it is."""
+    """An outermost call of a module that has ended when the layer is reached."""
 
     module: nn.Module
     grows: tuple[bool, ...]  # for each tensor it gives: whether its first axis counts inputs
     needed: bool = True  # whether anything but skipped calls uses it
 
     def is_idle(self, place: int, values: Tensor) -> bool:
-        """Tell whether a tensor that it gives need not be kept."""
+        """Return whether one of its output tensors need not be kept."""
         return not self.needed and self.grows[place] and values.is_floating_point()
 
 
@@ -155,7 +155,7 @@ class FromLayer:
         return self._without_idle(one, found)
 
     def _calls_before(self, point: Batch) -> tuple[list[nn.Module], list[list[tuple[int, ...]]]]:
-        """Return the calls that are over when the layer is reached, and the shapes they gave."""
+        """Return the calls that have ended when the layer is reached, and their output shapes."""
         frames: list[list[tuple[nn.Module, list[tuple[int, ...]]]]] = [[]]
         found: list[tuple[nn.Module, list[tuple[int, ...]]]] = []
 
@@ -202,7 +202,7 @@ class FromLayer:
         return tuple(found)
 
     def _record(self, point: Batch, calls: tuple[_Call, ...]) -> Kept:
-        """Run the network as it is and copy what the calls give: it may be overwritten later."""
+        """Run the network and copy the outcomes of the calls, which may be overwritten later."""
         outcomes: dict[int, Any] = {}
 
         def recording(number: int, call: _Call, forward: Forward) -> Forward:
@@ -272,7 +272,7 @@ def _repeated(values: Tensor, repeats: int) -> Tensor:
 
 @contextmanager
 def _forwards(instead: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Give modules other ``forward`` functions, and back what they had, crash or not."""
+    """Replace the ``forward`` of modules for a while; restore it also after an error."""
     before = {module: module.__dict__.get("forward") for module in instead}
     try:
         for module, forward in instead.items():
@@ -289,7 +289,7 @@ def _forwards(instead: Mapping[nn.Module, Forward]) -> Iterator[None]:
 def _replaced(
     calls: tuple[_Call, ...], make: Callable[[int, _Call, Forward], Forward]
 ) -> Iterator[None]:
-    """Put ``make(number, call, forward)`` in place of each call; later calls are as ever.
+    """Put ``make(number, call, forward)`` in place of each call; later calls are not changed.
 
     The same module may also be called inside one of the calls: that is not one of them.
     """
@@ -319,7 +319,7 @@ def _replaced(
 
 
 def _tensors(outcome: Any) -> list[Tensor]:
-    """List the tensors in what a module gave, in a fixed order."""
+    """List the tensors in the output of a module, in a fixed order."""
     found: list[Tensor] = []
 
     def note(place: int, values: Tensor) -> Tensor:

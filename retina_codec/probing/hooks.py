@@ -130,7 +130,7 @@ class HookedFunction:
             return differentiate(output, target, self._ordered(seen))
 
     def _run(self, point: Batch) -> tuple[torch.Tensor, Layers]:
-        """Go forward with a graph from the lowest layers, or from the point if it has one."""
+        """Run with a graph from the lowest layers, or from the point if it has one."""
         seen: Layers = {}
 
         def see(name: str, values: torch.Tensor) -> torch.Tensor:
@@ -222,7 +222,7 @@ class HookedFunction:
         return _watched(self.network, frozenset(self.survey), see)
 
     def _ordered(self, seen: Layers) -> Layers:
-        """Return layers in the order asked for; say which were not called."""
+        """Return layers in the order asked for; raise an error if some were not called."""
         missing = [name for name in self.layers if name not in seen]
         if missing:
             raise RetinaCodecError(
@@ -297,7 +297,7 @@ def checked_layer(values: torch.Tensor, layer: str) -> torch.Tensor:
 
 @contextmanager
 def _module_by_module() -> Iterator[None]:
-    """Keep torch from computing a whole transformer block in one step that calls no module."""
+    """Prevent torch from computing a whole transformer block in one step without its modules."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -308,7 +308,7 @@ def _module_by_module() -> Iterator[None]:
 
 @contextmanager
 def _forward_mode() -> Iterator[None]:
-    """Choose steps that have a forward-mode derivative; say what to do where there is none."""
+    """Use steps that have a forward-mode derivative; raise an error where there is none."""
     try:
         # Fused attention has none; its plain form does, with the same values.
         with _module_by_module(), sdpa_kernel(SDPBackend.MATH):
@@ -324,7 +324,7 @@ def _forward_mode() -> Iterator[None]:
 
 
 def _dual(point: Batch, direction: Batch) -> Batch:
-    """Return a point that carries a direction."""
+    """Return a point with a direction as its tangent."""
 
     def one(values: torch.Tensor, way: torch.Tensor) -> torch.Tensor:
         if not values.is_floating_point():
@@ -372,7 +372,7 @@ class HeadsInView(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Split the fused step where it is one of those wanted."""
+        """Split the fused step if its projection is among the layers."""
         del types
         kwargs = kwargs or {}
         if function is not FUSED:

@@ -1,8 +1,6 @@
-"""The inputs of an analysis, whatever their kind, as batches of tensors with labels.
+"""Turn every accepted kind of inputs into batches of tensors with labels.
 
-Why this file exists: a recording split, labelled windows, tensors by name and a data set differ
-only in how batches are made and what their first dimension is called. Every source can be cut into
-parts, which travel to other processes with no more than their own inputs. It runs no network.
+A source can be cut into parts, which travel to other processes with only their own inputs.
 """
 
 import hashlib
@@ -76,7 +74,7 @@ class Source(ABC):
         return f"{len(self)} along {self.dim}: {digest.hexdigest()[:16]}; {', '.join(labels)}"
 
     def _to_hash(self) -> Iterator[Any]:
-        """Give what tells these inputs from others."""
+        """Yield arrays that identify these inputs."""
         first = tensors_of(next(self.part(0, 1).batches(1)))
         if len(self) * sum(values.nbytes for values in first) <= SMALL and not self.whole:
             for batch in self.batches(64):
@@ -87,7 +85,7 @@ class Source(ABC):
 
 
 def _places(count: int) -> list[tuple[int, int]]:
-    """Return first and last (excluded) of a few runs of one, from begin to end."""
+    """Return (start, stop) of a few single inputs, spread from first to last."""
     places = np.unique(np.linspace(0, count - 1, SAMPLED).astype(int))
     return [(int(place), int(place) + 1) for place in places]
 
@@ -148,7 +146,7 @@ class WindowSource(Source):
         return StimulusWindows(self.stimulus, self.history, mean=mean, std=std, dtype=self.dtype)
 
     def _to_hash(self) -> Iterator[Any]:
-        """Give raw frames, each once, and how windows are made of them."""
+        """Yield raw frames, each once, and how windows are made of them."""
         frames, count = self.stimulus, int(self.stimulus.sizes["time"])
         yield np.array([self.history, *self.scale])
         small = frames.nbytes <= SMALL
@@ -180,7 +178,7 @@ class WindowSource(Source):
 
 @dataclass(frozen=True)
 class DatasetSource(Source):
-    """A data set of torch that can be indexed, read as its loader would."""
+    """A data set of torch that can be indexed, read as a loader reads it."""
 
     dataset: Any
     collate: Callable[[list[Any]], Any]
@@ -215,7 +213,7 @@ class DatasetSource(Source):
 
 
 def open_inputs(network: Adapter, inputs: Any, dtype: torch.dtype = torch.float32) -> Source:
-    """Turn every accepted kind of inputs into one.
+    """Turn every accepted kind of inputs into a source.
 
     Parameters
     ----------
@@ -297,7 +295,7 @@ def _open_named(inputs: dict[str, Any]) -> Source:
 
 
 def _open_dataset(inputs: Any) -> Source:
-    """Open a data set, or the one of a loader that goes through it in order."""
+    """Open a data set, or that of a loader without shuffling."""
     collate, workers, dataset = torch.utils.data.default_collate, 0, inputs
     if isinstance(inputs, DataLoader):
         if not isinstance(inputs.sampler, SequentialSampler):
@@ -346,7 +344,7 @@ def _each(function: Callable[[Any], Any], values: Any) -> Any:
 
 
 def _from_numpy(values: np.ndarray) -> torch.Tensor:
-    """Return a tensor that shares nothing with the caller's array."""
+    """Return a tensor that shares no memory with the array."""
     native = values.astype(values.dtype.newbyteorder("="))
     if native.dtype in (np.uint16, np.uint32, np.uint64):
         native = native.astype(np.int64)

@@ -281,7 +281,7 @@ def open_perturbed(
 
 
 def _apart(values: Tensor, sets: int) -> Tensor:
-    """Give sets an axis of their own, (s·b, ...) to (s, b, ...)."""
+    """Reshape (s·b, ...) to (s, b, ...)."""
     return values.reshape(sets, -1, *values.shape[1:])
 
 

@@ -1,9 +1,4 @@
-"""Labels of inputs, taken from where each kind of inputs keeps them.
-
-Why this file exists: a class, a file or a superclass must travel with an input into every array
-of the results, whether the inputs are a labelled array, a data set of ours or one of torchvision.
-What cannot travel is refused before long work. It reads no input.
-"""
+"""Read the labels of inputs (class, file, superclass) from where each kind of inputs keeps them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -70,7 +65,7 @@ def array_labels(inputs: xr.DataArray, dim: str) -> dict[str, xr.Variable]:
 
 
 def dataset_labels(dataset: Any) -> dict[str, xr.Variable]:
-    """Return what a data set knows of its samples.
+    """Return the labels of the samples of a data set.
 
     Parameters
     ----------
@@ -131,7 +126,7 @@ def _class_names(dataset: Any) -> np.ndarray:
 
 
 def _checked(name: str, values: xr.Variable, dim: str = "sample") -> xr.Variable:
-    """Return a coordinate as both kinds of stores take it."""
+    """Return a coordinate in a form that netCDF and Zarr can hold."""
     if name in TAKEN:
         raise RetinaCodecError(
             f"results use the name {name!r} for something else; rename that coordinate of the "

@@ -1,7 +1,4 @@
-"""What a contribution method sees of a network: target, activations and gradients at a point.
-
-Why this file exists: methods are arithmetic on these, whichever way the network is run (hooked.py
-for any module, retina.py for the retina network in less time). It is not where networks are run.
+"""Protocol of a network with its layers in view: target, activations and gradients at a point.
 
 Notation: b inputs, n outputs.
 """
@@ -57,7 +54,7 @@ class LayeredFunction(Protocol):
         ...
 
     def start(self, inputs: Batch) -> Batch:
-        """Go through the part of the network that is affine, so that paths stay straight."""
+        """Return the output of the first, affine part of the network: paths stay straight there."""
         ...
 
     def outputs(self, point: Batch) -> torch.Tensor:
@@ -69,7 +66,7 @@ class LayeredFunction(Protocol):
         ...
 
     def __call__(self, point: Batch, target: Bound) -> Evaluation:
-        """Evaluate at points given as `start` gives them."""
+        """Evaluate at points that `start` returned."""
         ...
 
     def along(self, point: Batch, direction: Batch, target: Bound) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Find out about layers in one forward pass: calls, shapes, channels, and whether they cut.
+"""Describe layers by one forward pass: calls, shapes, channels, and whether they cut.
 
 A layer cuts the network if every path from input to output crosses it; only there contributions can
 add up to the change of the target.
@@ -28,7 +28,7 @@ PROBES = 16  # units that are traced back where several axes fit
 
 @dataclass(frozen=True)
 class Layer:
-    """What is known of one layer."""
+    """Shape, channel axis and place of one layer in the network."""
 
     shape: tuple[int, ...]  # of one input's units
     channel_axis: int  # counted with the batch axis 0
@@ -60,7 +60,7 @@ class _Maker:
 
 @dataclass(frozen=True)
 class _Seen:
-    """One layer, as it was met."""
+    """One call of a layer during the pass."""
 
     values: torch.Tensor  # a view of its own in the graph
     copy: torch.Tensor  # what went on in its place
@@ -70,7 +70,7 @@ class _Seen:
 
 
 def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]:
-    """Run inputs through a network and find out about its layers.
+    """Run inputs through a network and describe its layers.
 
     A layer cuts the network if the input is not reached from the output in the graph of
     derivatives once the layer is taken away. Token numbers have no derivative; there the outputs
@@ -164,7 +164,7 @@ def _describe(
     leaves: list[torch.Tensor],
     rows: int,
 ) -> Layer:
-    """Say what is known of one call of a layer."""
+    """Describe one call of a layer."""
     shape = tuple(seen.values.shape)
     declared = network.declared_axis(name)
     axis, how = _infer_axis(seen) if declared is None else (declared, "declared")
@@ -208,7 +208,7 @@ def _usual(module: nn.Module) -> tuple[int, int] | None:
 
 
 def _infer_axis(seen: _Seen) -> tuple[int, str]:
-    """Return the channel axis of a layer and how sure that is."""
+    """Return the channel axis of a layer and whether it is inferred or guessed."""
     shape, maker = tuple(seen.values.shape), seen.maker
     if len(shape) == 2:
         return 1, "inferred"
@@ -251,7 +251,7 @@ def _traced(seen: _Seen, maker: _Maker, fitting: list[int]) -> int | None:
 
 
 def _reaches(node: Any, leaves: list[torch.Tensor], blocked: Any) -> bool:
-    """Tell whether a way through the graph leads from the output to a leaf, past a node."""
+    """Return whether a path in the graph leads from the output to a leaf around a node."""
     wanted = {id(leaf) for leaf in leaves}
     seen, waiting = {blocked}, [node]
     while waiting:

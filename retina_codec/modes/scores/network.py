@@ -165,7 +165,7 @@ def _compare(modes: xr.Dataset, noise: xr.Dataset) -> dict[str, Any]:
 
 
 def _check_inputs(tree: xr.DataTree, layers: Sequence[str], source: Source) -> None:
-    """Refuse inputs that are not those of the results."""
+    """Raise an error unless the inputs are those of the results."""
     for name in layers:
         contribution = tree["layers"].children[name].to_dataset()["contribution"]
         dim = str(contribution.dims[0])

@@ -42,7 +42,7 @@ class ImageNetwork:
 
 @dataclass(frozen=True)
 class _Preprocess:
-    """A library's preprocessing, given RGB whatever the picture is."""
+    """A library's preprocessing, applied to the picture in RGB."""
 
     steps: Callable[[Image.Image], Any]
 
@@ -254,7 +254,7 @@ def _folder(folder: Path, name: str, weights: str | None, seed: int) -> ImageNet
 
 
 def _library(module: str, package: str) -> ModuleType:
-    """Import a library that is not required, or say how to get it."""
+    """Import an optional library; the error says how to install it."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -286,7 +286,7 @@ def _source(library: str, weights: str) -> str:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draw from a seed of its own; the caller's numbers go on as if nothing had been drawn."""
+    """Draw random numbers from a seed without changing the caller's generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -294,7 +294,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _only_tensors() -> Iterator[None]:
-    """Keep `torch.load` from running what a weights file may hold beside tensors."""
+    """Allow `torch.load` to read tensors only: nothing in a weights file is run."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"

@@ -86,7 +86,7 @@ class _TransformerBlock(nn.Module):
 
 
 def _positions(side: int, dim: int) -> torch.Tensor:
-    """Return where learning of positions begins: waves along y and x, none for the class token.
+    """Return initial position embeddings: waves along y and x, zeros for the class token.
 
     ``(1, 1 + side², dim)``; the first half of the dimensions tells y, the second x, each by sines
     and cosines of growing wavelength (Vaswani et al. 2017, section 3.5), amplitude 0.5.

@@ -1,9 +1,6 @@
-"""A torch checkpoint of strangers: nothing in it runs, no size in it is believed, one error.
+"""Read an untrusted torch checkpoint without running code from it.
 
-Why this file exists: a .pt file is a pickle with numbers beside it, in a zip archive or, before
-torch 1.6, one after the other. Both are checked whole, by `retina_codec.networks.checkpoint_pickle`
-and against the length of the file, before torch sees them. It knows nothing of what the values
-mean; that is in published.py.
+Both formats of torch (zip archive, and the one before 1.6) are checked whole before torch reads.
 """
 
 import io
@@ -99,7 +96,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _load(content: bytes) -> Any:
-    """Let torch read what was checked; numpy's names are those of the allow list."""
+    """Read checked content with torch; numpy's names are those of the allow list."""
     allowed: list[Any] = [
         *zip(_numpy_functions(), NUMPY_NAMES, strict=True),
         _numpy().ndarray,
@@ -118,7 +115,7 @@ def _numpy() -> Any:
 
 
 def _numpy_functions() -> tuple[Any, ...]:
-    """Return what makes numbers and arrays, under its old and its new name."""
+    """Return numpy's functions that make numbers and arrays, by old and new name."""
     from numpy._core import multiarray
 
     made: Any = multiarray
@@ -167,7 +164,7 @@ def _follow_all(content: bytes) -> Followed:
 
 
 def _checked_legacy(content: bytes) -> bytes:
-    """Return the content after a look at every part: five pickles, then the storages."""
+    """Return the content after a check of every part: five pickles, then the storages."""
     stream = io.BytesIO(content)
     _expect(content[:2] == b"\x80\x02", "it is neither a zip archive nor an older checkpoint")
     _expect(follow(stream).value == MAGIC, "it does not begin as a checkpoint")

@@ -1,8 +1,4 @@
-"""A network made of a list of layers: what the published checkpoints hold besides `RetinaCNN`.
-
-Why this file exists: the published networks are sequences of a dozen kinds of layers in several
-orders. One class builds any of them from a list that JSON can hold, so that they are saved and
-loaded without code. Which list belongs to which checkpoint is in published_layouts.py.
+"""A network built from a list of layers that JSON can hold, as the published checkpoints are.
 
 Notation: b windows, l lags (oldest frame first), y x pixels, c channels, n cells.
 """

@@ -1,8 +1,4 @@
-"""Which layers stand where in the published networks, and where their weights are in the file.
-
-Why this file exists: a checkpoint names a class and its settings; the order of layers follows from
-them, and differs between versions of that class. Every order is written out here as a list of
-layers, to be compared with the names of the stored weights. It opens no file.
+"""Order of the layers in each class of published network, and their weights in the file.
 
 Notation: c channels, n cells; positions in a list are those of the published ``sequential``.
 """
@@ -34,7 +30,7 @@ Layer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the settings of a checkpoint say of the layers; defaults are the published ones."""
+    """Settings of a checkpoint that decide its layers; defaults are the published ones."""
 
     model_type: str
     cells: int
@@ -139,7 +135,7 @@ def read_settings(model_type: str, hyps: Mapping[str, Any], cells: int) -> Setti
 
 
 def brief(value: Any) -> str:
-    """Return a few letters for a value from a file; never walks into what may have no end."""
+    """Return a short text for a value from a file, without following nested values."""
     if value is None or isinstance(value, str | int | float):
         return str(value)[:60]
     if isinstance(value, list | tuple) and all(isinstance(item, int) for item in value[:20]):
@@ -244,7 +240,7 @@ def _last(settings: Settings, locations: Sequence[Sequence[int]], *, flat: bool)
 def fill(
     layout: Sequence[Layer], stored: Mapping[str, torch.Tensor]
 ) -> tuple[list[Layer], dict[str, torch.Tensor]]:
-    """Give every layer its weights under our names, and what only they tell.
+    """Assign the stored weights to layers, with the sizes that only the weights show.
 
     Parameters
     ----------

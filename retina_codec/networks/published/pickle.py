@@ -1,9 +1,6 @@
-"""Read what a torch pickle would do, step by step, without doing any of it.
+"""Follow the steps of a torch pickle with placeholders, without executing any.
 
-Why this file exists: a pickle is a program. Before torch runs the one in a checkpoint, every step
-of it is followed here with stand-ins: only the names below may be called, only with arguments that
-make a tensor, a number or a container, and no size may be larger than what is stored. It builds
-nothing and imports nothing that a file names.
+Only calls that make a tensor, a number or a container are allowed, with sizes that fit the file.
 """
 
 import math
@@ -51,19 +48,19 @@ DTYPE = re.compile(r"[<>|=]?[fiub]([1248])")
 
 
 class Forbidden(RetinaCodecError):
-    """A step that no checkpoint needs."""
+    """A step that is not allowed in a checkpoint."""
 
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """A name of the allow list, not what it stands for."""
+    """A name of the allow list, as a placeholder."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers of a tensor, as the pickle announces them."""
+    """The storage of a tensor, as declared in the pickle."""
 
     key: str
     item_bytes: int
@@ -77,7 +74,7 @@ class Storage:
 
 @dataclass(eq=False)
 class Made:
-    """What a call would make; ``size``: bytes in it, or in one item of it."""
+    """Placeholder of the result of a call; ``size``: its bytes, or those of one item."""
 
     kind: str
     size: int = 0
@@ -86,7 +83,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Followed:
-    """What a pickle amounts to: its value with stand-ins, and the storages it asks for."""
+    """Result of a pickle: its value with placeholders, and the storages it refers to."""
 
     value: Any
     storages: dict[str, Storage]
@@ -115,7 +112,7 @@ def follow(stream: BytesIO) -> Followed:
 
 
 class _Machine:
-    """The stack machine of the pickle protocol 2, with stand-ins on its stack."""
+    """The stack machine of pickle protocol 2, with placeholders on its stack."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []

@@ -1,10 +1,4 @@
-"""The published retina networks (Maheswaranathan et al. 2023), read from their .pt files.
-
-Why this file exists: the networks that the field cites are torch checkpoints of research code.
-Here they become a `RetinaCNN` where their layout is that one, else a `LayeredNetwork`, with cells,
-locations and normalisation, and with a list of what the file does not say for sure. The file
-itself is opened by checkpoint_files.py.
-"""
+"""Read the published retina networks (Maheswaranathan et al. 2023) from their .pt files."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -130,7 +124,7 @@ def grab_locations(
 def _build(
     checkpoint: Mapping[str, Any], normalisation: Normalisation | None
 ) -> tuple[RetinaCNN | LayeredNetwork, list[str]]:
-    """Build the network, and say what is doubtful about it."""
+    """Return the network and the list of what is doubtful about it."""
     hyps = _first(checkpoint, "hyps", "model_hyps")
     stored = _weights(_first(checkpoint, "model_state_dict", "state_dict"))
     model_type = brief(checkpoint.get("model_type", hyps.get("model_type")))
@@ -156,7 +150,7 @@ def _first(checkpoint: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _weights(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the weights as float32 under their newest names; none may be impossible."""
+    """Return the weights as float32 under their newest names; an impossible value is an error."""
     found = {}
     for key, value in state.items():
         if not isinstance(value, torch.Tensor):

@@ -1,8 +1,4 @@
-"""Fit the network to a recording: Poisson loss, validation in time, early stopping, resumable.
-
-Why this file exists: a lab's own recording needs its own network. It is the training loop only;
-the network stands in maheswaranathan.py, the files in checkpoints.py.
-"""
+"""Fit the retina network to a recording: Poisson loss, validation in time, early stopping."""
 
 import copy
 import math
@@ -33,7 +29,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Every number of the training, kept with the network.
+    """Settings of the training, kept with the network.
 
     Parameters
     ----------
@@ -73,7 +69,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the numbers that would stop the training halfway."""
+        """Validate the parameters."""
         least = {"windows_per_epoch": 2, "batch_size": 2, "cycles": 1, "seed": 0}
         for name, limit in least.items():
             value = getattr(self, name)
@@ -164,26 +160,17 @@ def fit_network(
     Maheswaranathan et al. 2023, Neuron 111:2742, methods.
     """
     settings = settings or TrainingSettings()
-    if "train" not in recording.children:
-        raise RetinaCodecError(
-            "fit_network needs a train split; the recording has "
-            f"{sorted(recording.children)}. Add train intervals to the file."
-        )
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    train = recording["train"].to_dataset().load()
+    train = _train_split(recording)
     counts = spike_counts(train)
-    cut = round(len(counts) * (1 - settings.validation))
-    if cut <= history or len(counts) - cut <= history:
-        raise RetinaCodecError(
-            f"train and validation parts must be longer than the history of {history} frames; got "
-            f"{cut} and {len(counts) - cut}. Use a longer recording or another validation share."
-        )
+    cut = _cut(len(counts), history, settings)
     check_cells_fire(train, counts[:cut])
     stimulus = train["stimulus"]
     normalisation = measure(stimulus[:cut])
-    mean, std = normalisation.mean, normalisation.std
-    training = StimulusWindows(stimulus[:cut], history, mean=mean, std=std)
-    validation = StimulusWindows(stimulus[cut:], history, mean=mean, std=std)
+    training, validation = (
+        StimulusWindows(part, history, mean=normalisation.mean, std=normalisation.std)
+        for part in (stimulus[:cut], stimulus[cut:])
+    )
     places, source = centers(train.isel(time=slice(0, cut)), history)
 
     torch.manual_seed(settings.seed)
@@ -201,35 +188,48 @@ def fit_network(
         frame_rate=frame_rate,
         stacked=True,
     )
-    limit = np.array(network.map_shape) - 1
-    places = np.clip(np.rint(places).astype(int) - network.margin, 0, limit)
-    network.readout.locations.copy_(torch.from_numpy(places))
+    _read_at(network, places)
     _start_at_mean_rate(network, counts[:cut] * frame_rate)
     network.to(place)
-    if fourier is None:
-        fourier = place.type == "cpu"
+    fourier = place.type == "cpu" if fourier is None else fourier
     if not fourier:
         _lay_out(network, torch.channels_last)
-
-    spikes = torch.from_numpy(counts.astype(np.float32))
     loop = _Loop(network, settings, frame_rate, place, progress, spectra_bytes if fourier else None)
+    spikes = torch.from_numpy(counts.astype(np.float32))
     loop.run(training, spikes[history:cut], validation, spikes[cut + history :], resume)
     result = _lay_out(network.cpu(), torch.contiguous_format).eval().collapse()
-    result.training_record = {
-        "settings": asdict(settings),
+    result.training_record = loop.record() | {
         "train_windows": len(training),
         "validation_windows": len(validation),
-        "validation_loss": loop.losses,
-        "best_epoch": loop.best_epoch,
         "centers": source,
-        "seconds": round(loop.seconds, 1),
         "session": str(recording.attrs.get("session", "")),
     }
     return result
 
 
+def _train_split(recording: xr.DataTree) -> xr.Dataset:
+    """Return the train split, in memory."""
+    if "train" not in recording.children:
+        raise RetinaCodecError(
+            "fit_network needs a train split; the recording has "
+            f"{sorted(recording.children)}. Add train intervals to the file."
+        )
+    return recording["train"].to_dataset().load()
+
+
+def _cut(bins: int, history: int, settings: TrainingSettings) -> int:
+    """Return the bin at which the validation part begins."""
+    cut = round(bins * (1 - settings.validation))
+    if cut <= history or bins - cut <= history:
+        raise RetinaCodecError(
+            f"train and validation parts must be longer than the history of {history} frames; got "
+            f"{cut} and {bins - cut}. Use a longer recording or another validation share."
+        )
+    return cut
+
+
 class _Loop:
-    """The state of one training run, and how it is saved and taken up again."""
+    """One training run: its state, saved after every epoch and resumed."""
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class _Loop:
         validation_counts: torch.Tensor,
         resume: str | os.PathLike[str] | None,
     ) -> None:
-        """Train until the last epoch or the end of patience; leave the best weights in place."""
+        """Train until the last epoch or the end of patience; the best weights are kept."""
         settings = self.settings
         drawn = min(settings.windows_per_epoch or len(training), len(training))
         if drawn % settings.batch_size == 1:
@@ -311,6 +311,15 @@ class _Loop:
             if resume is not None:
                 self._save(Path(resume), identity)
         self.network.load_state_dict(self.best_state)
+
+    def record(self) -> dict[str, Any]:
+        """Return settings, losses and time, for the network's training record."""
+        return {
+            "settings": asdict(self.settings),
+            "validation_loss": self.losses,
+            "best_epoch": self.best_epoch,
+            "seconds": round(self.seconds, 1),
+        }
 
     def _order(self, count: int, drawn: int, epoch: int) -> Iterator[Integers]:
         """Shuffled window numbers, batch by batch; epochs walk through all windows in turn."""
@@ -387,6 +396,13 @@ def _lay_out(network: RetinaCNN, memory_format: torch.memory_format) -> RetinaCN
     """Store the kernels in this order; channels last trains several times faster on CPUs."""
     network.to(memory_format=memory_format)  # type: ignore[call-overload]  # missing in the stubs
     return network
+
+
+def _read_at(network: RetinaCNN, centers: npt.NDArray[np.float64]) -> None:
+    """Read every cell where the map of the last convolution is nearest to its centre, px."""
+    limit = np.array(network.map_shape) - 1
+    places = np.clip(np.rint(centers).astype(int) - network.margin, 0, limit)
+    network.readout.locations.copy_(torch.from_numpy(places))
 
 
 def _start_at_mean_rate(network: RetinaCNN, rate: npt.NDArray[np.float64]) -> None:

@@ -1,8 +1,4 @@
-"""The retina network in training with less work and the same result: rates, loss and gradients.
-
-Why this file exists: convolutions and the gradients of their kernels are nearly all of the work of
-a training step on a CPU. What it is not: a training loop (training.py), or the evaluation of a
-trained network (contributions/retina.py).
+"""Rates of the retina network in training through Fourier transforms of the frames.
 
 Notation: b windows, l lags, y x pixels, c channels, n cells, f frequencies. Maps lie as
 (y, x, c, b).

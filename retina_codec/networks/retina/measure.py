@@ -1,8 +1,4 @@
-"""What a training run needs to know of a recording: counts, normalisation, centres.
-
-Why this file exists: these are the checks and measurements before the first step; the loop stands
-in training.py.
-"""
+"""Measure what a fit needs of a recording: counts, normalisation, centres of receptive fields."""
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +22,7 @@ def spike_counts(train: xr.Dataset) -> npt.NDArray[np.float64]:
 
 
 def check_cells_fire(train: xr.Dataset, counts: npt.NDArray[np.float64]) -> None:
-    """Refuse cells without a spike."""
+    """Raise an error if a cell has no spike."""
     silent = train["cell"].values[counts.sum(axis=0) == 0].tolist()
     if silent:
         raise RetinaCodecError(
@@ -121,7 +117,7 @@ def estimate_centers(
 
 
 def _peaks(maps: npt.NDArray[np.float64], width: float, cell: xr.DataArray) -> xr.Dataset:
-    """Take the feature whose blurred map stands out most, and the place of its peak, per cell."""
+    """Return, per cell, the peak of the blurred map (of two features) that stands out most."""
     blurred = np.stack([[gaussian_filter(one, width) for one in feature] for feature in maps])
     median = np.median(blurred, axis=(2, 3))
     strength = blurred.max(axis=(2, 3)) / np.maximum(median, 1e-12)

@@ -41,7 +41,7 @@ class Normalisation:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check that the inverse exists."""
+        """Validate the parameters."""
         if not self.std > 0:
             raise RetinaCodecError(
                 f"the normalisation needs std > 0; got {self.std=}. Is the stimulus constant?"
@@ -267,5 +267,5 @@ class RetinaCNN(nn.Module):
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number or text, which JSON can hold, instead of numpy's."""
+    """Return a number or text of Python in place of numpy's, for JSON."""
     return value.item() if isinstance(value, np.generic) else value

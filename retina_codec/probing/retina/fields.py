@@ -205,7 +205,7 @@ class RetinaFields:
         return Products(*(part.reshape(*shape, *part.shape[1:]) for part in whole))
 
     def place(self, values: torch.Tensor, outside: torch.Tensor | None = None) -> torch.Tensor:
-        """Put what cells see ``(e, n, ..., y, x)`` into whole frames, ``outside`` (or 0) around."""
+        """Put fields in sight ``(e, n, ..., y, x)`` into frames of ``outside`` (or 0)."""
         frames = values.new_zeros(*values.shape[:-2], *self.frame_shape)
         if outside is not None:
             frames = frames + outside[..., None, None]
