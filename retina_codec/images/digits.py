@@ -13,32 +13,14 @@ from retina_codec.progress import progress_bar
 __all__ = ["DIGIT_CLASSES", "digit_scenes"]
 
 DIGIT_CLASSES = tuple("0123456789")
-
-
 BACKGROUNDS = ("china", "flower")
-
-
 TRAIN_DIGITS = 1297  # the first digits of the collection; the last 500 are the test part
-
-
 SMALLEST_CROP = 48  # px of the photograph
-
-
 SMALLEST_DIGIT, LARGEST_DIGIT = 0.45, 0.8  # of the side of a scene
-
-
 DARKEST, BRIGHTEST = 0.3, 0.7  # of backgrounds, so that every digit has room above and below
-
-
 LOWEST_CONTRAST, HIGHEST_CONTRAST = 0.2, 0.3  # between digit and background, of full range
-
-
 TINT = 0.15  # how far red, green and blue of a digit lie from its grey
-
-
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-
-
 Part = Literal["train", "test"]
 
 

@@ -21,11 +21,7 @@ __all__ = ["SUFFIXES", "Collection", "find_pictures", "natural", "read_picture"]
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 )
-
-
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
-
-
 DAMAGES = (
     OSError,
     EOFError,
@@ -116,8 +112,6 @@ PARTS = {
     "val": ("val", "validation", "valid"),
     "test": ("test", "testing"),
 }
-
-
 PART_NAMES = {name for names in PARTS.values() for name in names}
 
 

@@ -19,11 +19,7 @@ from retina_codec.progress import progress_bar
 __all__ = ["CenterCrop", "FileSettings", "ImageSet", "open_images"]
 
 NAMES_FILE = "LOC_synset_mapping.txt"
-
-
 Damaged = Literal["on read", "error", "skip"]
-
-
 DAMAGED = ("on read", "error", "skip")
 
 

@@ -14,8 +14,6 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["Labels", "labels_of_files", "parse_json", "read_class_names", "read_text"]
 
 Place = str | os.PathLike[str]
-
-
 Labels = Place | tuple[Place, Place] | Mapping[str, str]
 
 
@@ -23,8 +21,6 @@ Labels = Place | tuple[Place, Place] | Mapping[str, str]
 
 
 NUMBERED = re.compile(r"_(\d{8})\.[A-Za-z]+$")  # ILSVRC2012_val_00000001.JPEG
-
-
 WORDNET = re.compile(r"n\d{8}")
 
 

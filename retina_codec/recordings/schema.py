@@ -15,11 +15,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["make_recording", "validate_recording"]
 
 NORMALISATION = "none: raw intensities"
-
-
 TEXT_ATTRIBUTES = ("session", "species", "source", "source_sha256", "normalisation")
-
-
 UNITS = {
     "time": "s",
     "y": "px",
@@ -32,8 +28,6 @@ UNITS = {
     "center_y": "px",
     "center_x": "px",
 }
-
-
 SPLIT_DIMS = {
     "stimulus": ("time", "y", "x"),
     "rate": ("time", "cell"),
@@ -41,11 +35,7 @@ SPLIT_DIMS = {
     "type_membership": ("cell", "cell_type"),
     "type_rate": ("time", "cell_type"),
 }
-
-
 ALONG_CELL = ("type", "center_y", "center_x")  # coordinates, also when given as variables
-
-
 TIME_TOLERANCE = 0.01  # of a bin: above float rounding over hours, below a dropped frame
 
 

@@ -16,8 +16,6 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["StimulusWindows", "window_view"]
 
 READ_BYTES = 2**24
-
-
 TORCH_TYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.files import convert, open_recording, save_recording
+from retina_codec.recordings.formats import Format, registry, writable_format
 from retina_codec.recordings.windows import StimulusWindows
 from tests.recordings.nwb_files import FRAMES, movie, write
 from tests.recordings.published_files import write_published
@@ -183,3 +184,57 @@ def test_nwb_to_nc_and_back_keeps_all(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(found[f"{split}/{variable}"], expected[variable])
         assert found.attrs["reading"] == first.attrs["reading"]
         np.testing.assert_array_equal(found["spikes/spike_time"], first["spikes/spike_time"])
+
+
+@pytest.fixture
+def formats(monkeypatch):
+    """The registry, as it was after the test."""
+    monkeypatch.setattr(registry, "_items", dict(registry._items))
+    return registry
+
+
+def test_a_format_that_was_added_last_is_asked_first(formats, tmp_path):
+    class Marked(Format):
+        """HDF5 files of a lab, told from others by a mark."""
+
+        name = "marked"
+        suffixes = (".h5",)
+
+        def recognises(self, path: Any) -> bool:
+            return super().recognises(path) and Path(path).read_bytes() == b"mark"
+
+        def read(self, path: Any, **_: Any) -> xr.DataTree:
+            raise RetinaCodecError(f"{path} went to the lab")
+
+    (tmp_path / "a.h5").write_bytes(b"mark")
+    (tmp_path / "b.h5").write_bytes(b"other")
+    with pytest.raises(RetinaCodecError, match="went to the lab"):
+        open_recording(tmp_path / "a.h5")
+    with pytest.raises(RetinaCodecError, match=r"must be a recording of Maheswaranathan"):
+        open_recording(tmp_path / "b.h5")
+    with pytest.raises(RetinaCodecError, match=r"must end in \.nwb, \.nc, \.zarr; got"):
+        writable_format(tmp_path / "a.h5")  # it has no write
+    assert formats.list() == ["maheswaranathan_2023", "xarray", "nwb", "marked"]
+
+
+def test_what_a_format_returns_is_validated(formats, tmp_path):
+    class Empty(Format):
+        """Trees without a recording."""
+
+        name = "empty"
+        suffixes = (".empty",)
+
+        def read(self, _path: Any, **_: Any) -> xr.DataTree:
+            return xr.DataTree()
+
+    (tmp_path / "a.empty").touch()
+    assert "empty" in formats.list()
+    with pytest.raises(RetinaCodecError, match=r"a\.empty: this is not a valid recording"):
+        open_recording(tmp_path / "a.empty")
+
+
+@pytest.mark.parametrize("suffixes", ["csv", (), ("csv",), (".CSV",)])
+def test_a_format_must_name_suffixes(formats, suffixes):
+    with pytest.raises(RetinaCodecError, match=r"suffixes such as \('.csv',\), lower case; 'bad'"):
+        type("Bad", (Format,), {"name": "bad", "suffixes": suffixes})
+    assert "bad" not in formats.list()

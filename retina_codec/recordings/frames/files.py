@@ -15,8 +15,6 @@ from retina_codec.recordings.frames.places import file_state
 __all__ = ["PictureFiles", "VideoFile", "joined_files"]
 
 PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".pgm", ".gif", ".webp")
-
-
 VIDEOS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
 

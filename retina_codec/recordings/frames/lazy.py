@@ -14,20 +14,10 @@ from retina_codec.recordings.frames.places import Place, open_place
 __all__ = ["ArrayFrames", "Frames", "GivenFrames", "IndexedFrames", "Pictures", "lazy_frames"]
 
 FRAMES_PER_BLOCK = 500
-
-
 BLOCK_BYTES = 2**26  # of one block in memory; fewer frames where they are large
-
-
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: Rec. ITU-R BT.601
-
-
 COLORS = {"red": 0, "green": 1, "blue": 2}
-
-
 BLANK = -1  # the number of a frame on which nothing was shown
-
-
 Numbers = npt.NDArray[np.int64]
 
 

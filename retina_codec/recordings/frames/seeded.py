@@ -13,15 +13,9 @@ from retina_codec.recordings.frames.lazy import Frames, Numbers, runs
 __all__ = ["GENERATORS", "SeededFrames", "register_generator"]
 
 MODULUS, MULTIPLIER = 2**31 - 1, 16807  # Park and Miller's minimal standard
-
-
 FRAMES_PER_STATE = 512  # between kept states of a generator that cannot jump
-
-
 # f(numbers, *, seed, height, width, **settings) -> frames (number, y, x), always the same
 Generator = Callable[..., npt.NDArray[Any]]
-
-
 GENERATORS: dict[str, Generator] = {}
 
 

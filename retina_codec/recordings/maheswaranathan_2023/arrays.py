@@ -25,14 +25,8 @@ __all__ = [
 ]
 
 FRAME_RATE = 100.0  # Hz, of every published recording
-
-
 JITTER = 0.1  # of a frame
-
-
 RATE_TOLERANCE = 1e-3  # a stored clock may run this much faster or slower than 100 Hz
-
-
 Numbers = npt.NDArray[Any]
 
 

@@ -14,8 +14,6 @@ PUBLISHED_CELLS: dict[str, tuple[int, ...]] = {
     "16-01-08": (0, 3, 7, 9, 11),
     "16-05-31": (2, 3, 4, 14, 16, 18, 20, 25, 27),
 }
-
-
 # (row, column) of a frame of 50 × 50 px, one for each of the cells above
 PUBLISHED_CENTERS: dict[str, tuple[tuple[int, int], ...]] = {
     "15-10-07": ((21, 18), (24, 20), (22, 18), (27, 18), (31, 20)),
@@ -25,8 +23,6 @@ PUBLISHED_CENTERS: dict[str, tuple[tuple[int, int], ...]] = {
         *((26, 4), (24, 6), (26, 7), (27, 9), (26, 9), (27, 11), (26, 13), (24, 10)),
     ),
 }
-
-
 # the train movie is this many pieces, joined
 NUM_BLOCKS: dict[str, int] = {
     "15-10-07": 6,

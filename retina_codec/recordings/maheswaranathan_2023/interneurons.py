@@ -24,11 +24,7 @@ from retina_codec.storage.hdf5 import hdf5_input, read_array
 __all__ = ["open_interneurons"]
 
 AXES = {"boxes": "tyx", "lines": "tx", "flashes": "t", "movingbar": "tx"}  # of the stimuli
-
-
 TYPES = {"unk": "unknown"}
-
-
 CLOCK = "not stored; {:g} Hz assumed, as in the authors' comparison with their network"
 
 

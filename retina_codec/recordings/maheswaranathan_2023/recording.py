@@ -40,17 +40,9 @@ from retina_codec.storage.hdf5 import hdf5_input, is_address
 __all__ = ["Published", "read_maheswaranathan"]
 
 SUFFIXES = (".h5", ".hdf5")
-
-
 PIXEL_SIZE = 50.0  # µm
-
-
 SPECIES = "Ambystoma tigrinum"
-
-
 FRAME = (50, 50)  # px, for which the centres are given
-
-
 INTERNEURON_STIMULI = {"boxes", "lines", "flashes", "movingbar"}
 
 

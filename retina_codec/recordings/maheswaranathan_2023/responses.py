@@ -22,8 +22,6 @@ from retina_codec.storage.hdf5 import read_array
 __all__ = ["read_counts", "read_repeats", "read_response", "read_spikes"]
 
 EDGE_SLACK = 1e-6  # of a frame
-
-
 MEAN_TOLERANCE = 1e-4  # relative and in Hz: the files may hold single precision
 
 

@@ -14,17 +14,9 @@ from retina_codec.recordings.nwb.session import LATE, Floats
 __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
 
 LATEST = LATE  # of a period: largest deviation of a frame from its expected time
-
-
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
-
-
 SURE = 1e-12  # relative: smallest error of a rate
-
-
 BLANK = -1
-
-
 Numbers = npt.NDArray[np.int64]
 
 

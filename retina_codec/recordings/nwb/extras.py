@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 NO_LONG_NAME = "axes: time, unit"  # description of a series whose variable has no long name
-
-
 REPEATS_RATE = "repeats_rate"  # series in the module misc
 
 

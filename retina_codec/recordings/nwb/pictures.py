@@ -16,11 +16,7 @@ from retina_codec.storage.hdf5 import inside_folder, is_address
 __all__ = ["is_movie", "is_template", "picture_names", "series_frames", "template_frames"]
 
 AXES = ("tyx", "txy", "xyt", "yxt")
-
-
 STANDARD = ("ImageSeries", "OpticalSeries", "IndexSeries", "ImageMaskSeries")
-
-
 NO_PICTURES = ("order_of_images", "description")
 
 

@@ -24,17 +24,9 @@ __all__ = [
 ]
 
 NOTES_KEY = "retina_codec"  # of the notes of a file
-
-
 TOLERANCE = 1e-2  # of a frame, between two presentations that touch
-
-
 LATE = 0.25  # of a frame: latest deviation of the next frame
-
-
 EDGE_SLACK = 1e-6  # of a frame, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
-
-
 Floats = npt.NDArray[np.float64]
 
 

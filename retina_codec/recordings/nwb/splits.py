@@ -20,17 +20,9 @@ from retina_codec.recordings.nwb.tree import Node, Table
 __all__ = ["Run", "Split", "find_splits", "periods_of"]
 
 SPLITS = ("train", "test")
-
-
 OVERHANG = 1.0  # s that an interval may reach beyond its frames, with a doubt: labs round up
-
-
 OVERHANG_SHARE = 0.05  # and of the interval
-
-
 LISTED_VALUES = 6
-
-
 RATES_DIFFER = 1e-4  # relative, between train and test
 
 

@@ -33,20 +33,10 @@ from retina_codec.recordings.nwb.tree import Node, Table
 __all__ = ["Stimulus", "find_stimulus"]
 
 OURS = "stimulus"  # the name that `write_nwb` gives
-
-
 NUMBER_COLUMNS = ("frame", "image_index", "template_index", "stimulus_index", "index")
-
-
 NAME_COLUMNS = ("image_name", "image", "frame_name", "stimulus_name")
-
-
 TEMPLATE_COLUMNS = ("stimulus_name", "template", "template_name", "stimulus", "movie_name")
-
-
 Tables = Mapping[str, Table]
-
-
 Numbers = npt.NDArray[np.int64]
 
 

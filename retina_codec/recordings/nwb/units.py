@@ -29,11 +29,7 @@ __all__ = [
 ]
 
 TYPE_COLUMNS = ("cell_type", "celltype", "cell_class", "cell type")
-
-
 MAYBE_TYPES = ("type", "group", "class", "label", "cluster_type", "functional_type")
-
-
 LATER = 20.0  # times the session: spikes that late are not in s
 
 

@@ -39,29 +39,13 @@ from retina_codec.storage.trees import new_output
 __all__ = ["exact_spikes", "observed_with_spikes", "smallest_difference", "write_nwb"]
 
 STIMULUS = "stimulus"
-
-
 FRAMES_PER_CHUNK = 100
-
-
 CHUNKS_PER_BLOCK = 5
-
-
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)  # NWB requires a date; recordings have none
-
-
 UNIDENTIFIED = "http://purl.obolibrary.org/obo/NCBITaxon_32644"  # NCBI's taxon "unidentified"
-
-
 EVENLY = "placed evenly in their bins"
-
-
 EXACT = "exact times"
-
-
 COARSEST = 0.01  # s: NWB Inspector reports a coarser resolution as an error
-
-
 CELL_COLUMNS = {
     "cell_type": "cell type, 'unknown' where unknown",
     "center_y": "receptive field centre, px from the first row of a frame",

@@ -19,11 +19,7 @@ from retina_codec.recordings.schema import validate_recording
 __all__ = ["QualitySettings", "measure_quality"]
 
 CELLS_PER_STEP = 8
-
-
 BINS_PER_READ = 2**16
-
-
 Floats = npt.NDArray[np.float64]
 
 

@@ -17,14 +17,8 @@ from retina_codec.recordings.schema import validate_recording
 __all__ = ["find_leakage"]
 
 READ_BYTES = 2**24
-
-
 FACTOR = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2⁶⁴
-
-
 Hashes = npt.NDArray[np.uint64]
-
-
 Places = npt.NDArray[np.int64]
 
 

@@ -21,11 +21,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["noise_ceiling", "reliability", "signal_variance_fraction"]
 
 Floats = npt.NDArray[np.float64]
-
-
 DEFINED = 0.5  # share of the splits that must have a correlation
-
-
 ROUNDING = 1e-12  # of the sum of squares: less variance is none
 
 

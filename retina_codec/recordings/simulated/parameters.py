@@ -20,14 +20,8 @@ INTERNEURON_TYPES = (
     "wide-field amacrine",
     "crossover amacrine",
 )
-
-
 GANGLION_TYPES = ("OFF transient", "OFF sustained", "ON sustained", "object motion")
-
-
 EXTRA_GANGLION_TYPES = ("ON transient",)  # only in a retina that asks for them
-
-
 # Signed strength of each interneuron type on each ganglion cell type (dimensionless).
 STRENGTHS = {
     "OFF transient": {"OFF fast bipolar": 1.0, "wide-field amacrine": -0.6},
@@ -40,8 +34,6 @@ STRENGTHS = {
     },
     "ON transient": {"ON fast bipolar": 1.0, "wide-field amacrine": -0.6},
 }
-
-
 # Hz per unit of drive, and drive at half threshold, per ganglion cell type.
 GAINS = {
     "OFF transient": 250.0,
@@ -50,8 +42,6 @@ GAINS = {
     "object motion": 260.0,
     "ON transient": 250.0,
 }
-
-
 THRESHOLDS = {
     "OFF transient": 0.06,
     "OFF sustained": 0.08,

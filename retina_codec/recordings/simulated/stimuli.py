@@ -24,18 +24,10 @@ PHOTOGRAPHS = (
     "china",
     "flower",
 )
-
-
 # A scene is a square of 50 to 150 px of the photograph, shrunk to the frame.
 SMALLEST_ZOOM, LARGEST_ZOOM = 1.0, 3.0
-
-
 DRIFT_STEP = 0.4  # px per frame at 100 Hz, standard deviation in y and in x
-
-
 MARGIN = 12  # px of the scene kept around the frame for the drift
-
-
 LOWEST_CONTRAST = 15.0  # grey levels; flatter squares (sky, paper) are drawn again
 
 
