@@ -1,4 +1,4 @@
-"""Analysis: what modes say about cells and classes."""
+"""Analysis of modes: pathways, receptive fields, hypotheses, concepts, layers, control."""
 
 from retina_codec.lazy import attach
 

@@ -102,7 +102,7 @@ def analyze(
         ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
         ``/pathways``, ``/receptive_fields``; ``/hypotheses`` (hypothesis, cell) and ``/channels``
         (what each channel sees); ``/layers/<name>/score`` if asked for. The attributes of the root
-        say what was done with what; ``no_hypotheses`` says why there are none.
+        record settings and inputs; ``no_hypotheses`` gives the reason where there are none.
 
     Raises
     ------

@@ -30,7 +30,7 @@ def class_aggregates(
     threshold: float = 0.2,
     amplitudes: bool = True,
 ) -> xr.Dataset:
-    """Add up the modes that go with each class.
+    """Add up the modes that are correlated with each class.
 
     ``A_c = Σ_{m in M_c} a_m D_m`` and ``Z_c = Σ_{m in M_c} z_m``, where M_c are the modes with
     r > threshold, or the one with the largest r where there is none. The amplitude a_m is the mean
@@ -54,7 +54,7 @@ def class_aggregates(
     xr.Dataset
         ``aggregate`` (concept, sign, channel), unit of the loadings, signs that were not decomposed
         left out; ``loading`` (sample or time, concept), Z; ``count`` (concept), modes with r >
-        threshold, 0 where the best one stands in. NaN for a concept whose r are all NaN.
+        threshold, 0 where the best one is used. NaN for a concept whose r are all NaN.
 
     Raises
     ------

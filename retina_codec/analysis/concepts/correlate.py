@@ -45,7 +45,7 @@ def activation_tree(tree: xr.DataTree, layers: str | Sequence[str] | None = None
     -------
     xr.DataTree
         ``/layers/<name>``: ``contribution`` (sample, sign, channel), which are activations, and
-        ``activation``; what speaks of contributions (modes, completeness) is left out. Attribute
+        ``activation``; modes and completeness are left out. Attribute
         ``decomposed`` of a layer: "activations".
 
     Raises
@@ -135,7 +135,7 @@ def correlate_concepts(
         ``layer``: ``site``, where the results know it.
 
         ``/layers/<name>/<kind>``: ``correlation``, ``p_value``, ``q_value`` (feature, concept);
-        ``feature_p_value``, ``feature_q_value`` (feature): goes with any concept more than by
+        ``feature_p_value``, ``feature_q_value`` (feature): correlated with any concept more than by
         chance, its smallest p against smallest ones of shuffled labels, q over features;
         ``best_feature``, ``best_correlation``, ``best_interval`` (concept): the feature with the
         largest r, and its interval over resampled samples, the pair held fixed. Features that do

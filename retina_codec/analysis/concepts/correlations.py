@@ -176,14 +176,9 @@ class _Moments:
 
 
 def tail(correlation: Floats, moments: _Moments) -> Floats:
-    """Return the upper tail of r under the Pearson III law with mean 0 and variance 1/(n − 1).
+    """Return the upper tail of r (F, C) under the Pearson III law with mean 0, variance 1/(n − 1).
 
     With negative skewness the law has an upper end; the normal tail, which is heavier, is used.
-
-    Parameters
-    ----------
-    correlation : array (F, C)
-    moments : _Moments
     """
     from scipy.special import gammaincc, ndtr
 
@@ -224,23 +219,11 @@ def resample_pairs(
     draws: int,
     seed: int,
 ) -> Floats:
-    """Correlate one feature per concept over resampled samples.
+    """Correlate one feature (C,) per concept over resampled samples: (draws, C).
 
     Every sample counts w times, w Poisson with mean 1, which is a bootstrap that needs no list of
-    all samples (Hanley and MacGibbon 2006, Comput. Methods Programs Biomed. 83:57).
-
-    Parameters
-    ----------
-    chunks, table
-        As for `correlate`.
-    features : array of int (C,)
-        The feature of every concept.
-    draws, seed : int
-
-    Returns
-    -------
-    array (draws, C)
-        NaN where feature or concept do not vary over what was drawn.
+    all samples (Hanley and MacGibbon 2006, Comput. Methods Programs Biomed. 83:57). NaN where
+    feature or concept do not vary over what was drawn.
     """
     random = np.random.default_rng(seed)
     shape = (draws, len(features))

@@ -180,21 +180,17 @@ class Choice:
 def best_modes(
     loading: Floats, member: npt.NDArray[np.bool_], count: int
 ) -> tuple[Integers, Floats]:
-    """Find the modes whose loadings correlate most with each concept.
-
-    Pearson r of every loading with the binary mask of the concept, over samples.
+    """Find the ``count`` modes whose loadings correlate most with each concept.
 
     Parameters
     ----------
     loading : array (sample, mode)
     member : array of bool (sample, concept)
-    count : int
-        How many modes of each concept.
 
     Returns
     -------
     mode : array of int (concept, rank)
-        Largest r first. A loading that does not vary comes last.
+        Largest Pearson r first. A loading that does not vary comes last.
     correlation : array (concept, rank)
         r; NaN for such a loading.
     """
@@ -209,18 +205,9 @@ def best_modes(
 
 
 def channel_weights(dictionary: xr.DataArray, mode: Integers, sign: str) -> Floats:
-    """Sum the weights of some modes for every channel, of one sign or of both (net).
+    """Sum the weights of modes (concept, rank) for every channel: (concept, channel).
 
-    Parameters
-    ----------
-    dictionary : xr.DataArray (mode, sign, channel)
-    mode : array of int (concept, rank)
-    sign : {"excitatory", "inhibitory", "net"}
-
-    Returns
-    -------
-    array (concept, channel)
-        Inhibitory weights are <= 0: of "inhibitory", the size.
+    ``sign`` is "excitatory", "inhibitory" (its size) or "net", the sum of both.
     """
     ordered = dictionary.transpose("mode", "sign", "channel")
     if sign == "net":
@@ -232,42 +219,24 @@ def channel_weights(dictionary: xr.DataArray, mode: Integers, sign: str) -> Floa
 
 
 def draw_orders(weight: Floats, random: np.random.Generator) -> Integers:
-    """Order channels by weight, the largest first, equal ones (those without) by chance.
-
-    Parameters
-    ----------
-    weight : array (row, channel)
-        All equal: a random order.
-    """
+    """Order channels by weight (row, channel), the largest first, equal ones by chance."""
     ties = random.permuted(np.tile(np.arange(weight.shape[1]), (len(weight), 1)), axis=1)
     found: Integers = np.lexsort((ties, -weight), axis=1)
     return found
 
 
 def channel_counts(percentages: npt.ArrayLike, channels: int) -> Integers:
-    """Return how many channels stand for each percentage: the nearest, at least 1, never all."""
+    """Return the number of channels of each percentage: the nearest, at least 1, never all."""
     share = np.asarray(percentages, np.float64) / 100
     found: Integers = np.clip(np.floor(share * channels + 0.5), 1, max(1, channels - 1)).astype(int)
     return found
 
 
 def keep_sets(order: Integers, counts: Integers, style: str, channels: int) -> Masks:
-    """Return masks of the channels that are kept when the first of an order are ablated, or kept.
+    """Return masks (row, percentage, channel), 1: kept; the first groups are ablated, or kept.
 
-    Parameters
-    ----------
-    order : array of int (row, group)
-        Groups are equal runs of neighbouring channels (attention heads), or single channels.
-    counts : array of int (percentage,)
-        Of groups.
-    style : {"ablate", "preserve"}
-    channels : int
-        Of the layer.
-
-    Returns
-    -------
-    array (row, percentage, channel)
-        1: kept, 0: held back.
+    Groups in ``order`` (row, group) are equal runs of neighbouring channels (attention heads), or
+    single channels.
 
     Raises
     ------

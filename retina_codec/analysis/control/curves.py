@@ -110,16 +110,16 @@ def control_curves(
 
     Notes
     -----
-    Trials share their images, so ``trial_sem`` shrinks with the number of trials and says nothing
-    about other images; the interval does. It holds network, modes and concepts fixed.
+    Trials share their images, so ``trial_sem`` shrinks with the number of trials and does not
+    generalise to other images; the interval does. It holds network, modes and concepts fixed.
     Resamples draw one image less than a class has (`draw_images`). In simulations with ten classes
     of ten images, in which an image loses nearly all answers or none, the interval of ``estimate``
     held the truth 94 to 95 times in 100. That of a single concept does so about 90 times where
-    many answers change and far less often where few do (no width if none did): ask more images.
+    many answers change and far less often where few do (no width if none did): use more images.
     Random channels know no concept: over all classes, with all others off target, their
     ``estimate`` is 0 by symmetry, and what counts is the width of its interval.
     Departs from the paper in the ends of the area (0 and 1, not 1 and 99 %), in counting channels
-    that are there (k / c), and in taking all off-target classes unless told.
+    that are there (k / c), and in taking all off-target classes by default.
 
     References
     ----------

@@ -40,18 +40,6 @@ def run_layer(
 ) -> "LayerAnswers":
     """Run the network once for each different channel set of a layer.
 
-    Parameters
-    ----------
-    opened : Perturbed
-        Network and images.
-    name : str
-        The layer.
-    chosen : dict of str to Choice
-        Orders of channels by selection.
-    concepts : Concepts
-    settings : ControlSettings
-    progress : bool, optional
-
     Raises
     ------
     RetinaCodecError

@@ -91,18 +91,9 @@ def draw_trials(
 ) -> Draws:
     """Draw the images, off-target classes and random channels of trials.
 
-    Parameters
-    ----------
-    code : array of int (N,)
-    member : array of bool (concept, class)
-    trials : int
-    per_class : int
-        Images of each class, without replacement; all of them where there are no more.
-    off_classes : int, optional
-        How many classes outside a concept; all when None.
-    draws : int
-        Random draws of channels; concept k of trial t uses number (t + k) mod ``draws``.
-    random : numpy.random.Generator
+    Of each class (``code`` (N,)) ``per_class`` images without replacement, or all of them; of the
+    classes outside a concept (``member`` (concept, class)) ``off_classes``, or all; concept k of
+    trial t uses number (t + k) mod ``draws`` of the random orders of channels.
     """
     classes = member.shape[1]
     image = np.zeros((trials, len(code)))
@@ -152,14 +143,7 @@ def draw_images(
 
 
 def areas(share: Floats, ratio: Floats) -> Floats:
-    """Area under a curve by the trapezoid rule, (..., P) to (...).
-
-    Parameters
-    ----------
-    share : array (P,)
-        Share of channels, from 0 to 1, not falling.
-    ratio : array (..., P)
-    """
+    """Return areas (...) under curves (..., P) by the trapezoid rule; shares (P,) must not fall."""
     if (np.diff(share) < 0).any():
         raise RetinaCodecError(f"shares of channels must not fall; got {share}. Sort percentages.")
     return np.asarray(np.trapezoid(ratio, share, axis=-1))

@@ -196,7 +196,7 @@ def _longest(time: Floats, longest_shift: float | None) -> int:
 
 
 def _directions(images: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Center each image and scale it to unit length; say which have a direction."""
+    """Center each image and scale it to unit length; return which have a direction."""
     centered = images - images.mean(1, keepdims=True)
     size = np.linalg.norm(centered, axis=1)
     fine = np.isfinite(size) & (size > 1e-12 * np.nanmax(np.append(size, 1e-300)))

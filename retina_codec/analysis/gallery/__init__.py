@@ -1,1 +1,1 @@
-"""What a mode looks at in images."""
+"""Maps of modes in images, and galleries of top images."""

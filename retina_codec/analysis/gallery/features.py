@@ -116,17 +116,9 @@ def features_under(features: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
 
 
 def likeness(one: Floats, other: Floats) -> Floats:
-    """Correlate every row of one table with every row of another, over features.
+    """Correlate rows (n, feature) with rows (m, feature) over the features that both have: (n, m).
 
-    Parameters
-    ----------
-    one, other : array (n, feature), (m, feature)
-
-    Returns
-    -------
-    array (n, m)
-        Over the features that both rows have; NaN with fewer than three, or a row that does not
-        vary.
+    NaN with fewer than three common features, or a row that does not vary.
     """
     a, b = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
     both = np.isfinite(a) & np.isfinite(b)
@@ -179,7 +171,7 @@ def digit_squares(scenes: xr.DataArray | xr.Dataset) -> npt.NDArray[np.bool_]:
     Raises
     ------
     RetinaCodecError
-        If the images do not say where their digits are.
+        If the images lack the coordinates of their digits.
     """
     missing = {"digit_size", "digit_y", "digit_x"} - set(scenes.coords)
     if missing:

@@ -35,8 +35,8 @@ class Candidate:
     weight: Floats  # (channel,), sums to 1
     modes: list[int] = field(default_factory=list)
     pathways: list[int] = field(default_factory=list)
-    loading: xr.DataArray | None = None  # (time,), where a mode or pathway stands alone
-    support: str = ""  # all modes and pathways that ask for the same experiment
+    loading: xr.DataArray | None = None  # (time,), of a single mode or pathway
+    support: str = ""  # all modes and pathways with the same experiment
 
     @property
     def labels(self) -> list[str]:
@@ -51,22 +51,10 @@ class Candidate:
 
 
 def strong_channels(dictionary: Floats, share: float) -> tuple[tuple[int, ...], Floats]:
-    """Return the strong channels of a mode and the weight of each.
+    """Return the strong channels of a mode (sign, channel), in rising order, and their weights.
 
     ``n_c = √(Σ_sign D[sign, c]²)``; strong are the channels with ``n_c ≥ share · max n``; their
-    weight is n over the sum of n of the strong ones.
-
-    Parameters
-    ----------
-    dictionary : array (sign, channel)
-    share : float
-        In (0, 1].
-
-    Returns
-    -------
-    tuple of int
-        In rising order; empty for a mode of zeros.
-    array (strong channel,)
+    weight is n over the sum of n of the strong ones. None for a mode of zeros.
     """
     norm = np.sqrt((np.asarray(dictionary, dtype=np.float64) ** 2).sum(axis=0))
     if not norm.max() > 0:
@@ -137,19 +125,8 @@ def whole_interneuron(
 ) -> Silencing:
     """Return all channels that resemble the interneuron of a candidate, in the best layer.
 
-    Parameters
-    ----------
-    candidate : Candidate
-    matches : xr.Dataset
-        From `match_interneurons`.
-    kinds : mapping of str to str
-        From `name_channels`.
-
-    Returns
-    -------
-    Silencing
-        In the layer of the channel with the largest r among those of the same kind; that of the
-        candidate itself if its channels resemble no interneuron.
+    That is the layer of the channel with the largest r (`match_interneurons`) among those of the
+    same kind (`name_channels`). The candidate's own channels if these resemble no interneuron.
     """
     kind = kinds.get(candidate.labels[0], "")
     if not kind:
@@ -162,17 +139,9 @@ def whole_interneuron(
 
 
 def join_candidates(group: Sequence[Candidate]) -> Candidate:
-    """Join candidates that ask for the same experiment.
+    """Join candidates for the same experiment; channels, weights and loading of the first stay.
 
-    Parameters
-    ----------
-    group : sequence of Candidate
-        The leading one first: its channels, weights and loading stay.
-
-    Returns
-    -------
-    Candidate
-        ``modes`` and ``pathways`` are those of its layer, ``support`` lists those of all layers.
+    ``modes`` and ``pathways`` are those of its layer, ``support`` lists those of all layers.
     """
     lead = group[0]
     words, own = [], {"modes": lead.modes, "pathways": lead.pathways}

@@ -1,4 +1,4 @@
-"""Decide which predicted changes a hypothesis claims, how much it tells, and rank hypotheses.
+"""Decide which predicted changes a hypothesis claims, and rank hypotheses by information.
 
 All arrays are (row, cell) unless stated otherwise.
 """
@@ -41,27 +41,13 @@ class ClaimedCells:
 def claim_cells(
     effects: EventEffects, rate: Floats, match: Floats, threshold: float
 ) -> ClaimedCells:
-    """Find affected, undecided and timed cells.
+    """Find affected, undecided and timed cells; ``match`` (row,) is r of channels and interneuron.
 
     With Δ the change in the events, Δ' that elsewhere, C = Δ − Δ', λ̄ the larger of the cell's rate
-    in the events and over the split, and ``m = (1 − r²) · max over cells |Δ|``: affected is
-    ``|Δ| > max(threshold λ̄, m)`` with an interval without 0; undecided is ``|Δ| > threshold λ̄``
-    without being affected; timed is affected, ``|C| > threshold λ̄`` with an interval without 0,
-    and ``|Δ| > |Δ'|``.
-
-    Parameters
-    ----------
-    effects : EventEffects
-        An unknown interval (NaN) excludes nothing.
-    rate : array (cell,), Hz
-        Over the split.
-    match : array (row,)
-        r, of silenced channels and interneuron.
-    threshold : float
-
-    Returns
-    -------
-    ClaimedCells
+    in the events and over the split (``rate``, Hz), and ``m = (1 − r²) · max over cells |Δ|``:
+    affected is ``|Δ| > max(threshold λ̄, m)`` with an interval without 0; undecided is
+    ``|Δ| > threshold λ̄`` without being affected; timed is affected, ``|C| > threshold λ̄`` with an
+    interval without 0, and ``|Δ| > |Δ'|``. An unknown interval (NaN) excludes nothing.
     """
     error = (1 - match**2) * np.abs(effects.change).max(axis=1)
     least = threshold * np.fmax(effects.rate, rate)
@@ -77,24 +63,11 @@ def claim_cells(
 def information_of_cells(
     effects: EventEffects, claimed: ClaimedCells, variability: Floats, *, active: bool
 ) -> Floats:
-    """Compute what one presentation with and one without silencing tell of each cell, in nats.
+    """Compute the information of one presentation with and one without silencing, in nats.
 
-    ``½ ln(1 + C² / (s² + m² + v))`` for timed cells, else 0; C and its standard error s,
-    ``v = F (λ + λ₁) / T`` in the events and elsewhere. Without events Δ takes the place of C, and
-    all cells count.
-
-    Parameters
-    ----------
-    effects : EventEffects
-    claimed : ClaimedCells
-    variability : array (cell,)
-        F.
-    active : bool
-        Whether there are events.
-
-    Returns
-    -------
-    array (row, cell)
+    ``½ ln(1 + C² / (s² + m² + v))`` for timed cells, else 0; C and its standard error s, ``v = F (λ
+    + λ₁) / T`` in the events and elsewhere, F the ``variability`` (cell,). Without events (not
+    ``active``) Δ takes the place of C, and all cells count.
     """
     noise = _noise(effects.rate, effects.change, effects.seconds, variability)
     value, error = effects.change, effects.error
@@ -113,20 +86,16 @@ def detectabilities(
 ) -> tuple[Floats, Floats, Floats]:
     """Compute d² of every cell in the events, and Σ d² per second over affected cells.
 
-    Parameters
-    ----------
-    effects : EventEffects
-    affected : array of bool (row, cell)
-        In a row without any, all cells count.
-    variability : array (cell,)
+    In a row without an affected cell all cells count.
 
     Returns
     -------
     array (row, cell)
         For one presentation of the split; see `detectability`.
     array (row,), 1/s
+        In the events.
     array (row,), 1/s
-        NaN without other times.
+        At other times, NaN without any.
     """
     counted = np.where(affected.any(axis=1, keepdims=True), affected, True)
     parts = []
@@ -154,23 +123,12 @@ def order_and_join(
     *,
     alike: float = 0.5,
 ) -> list[list[int]]:
-    """Rank rows and join those that ask for the same experiment.
+    """Rank rows and join those about the same experiment.
 
     Repeatedly, the row with the largest ``I / (1 + n)`` is taken next, n the number of rows taken
-    before about the same silencing. It joins the first earlier row of the same silencing whose
-    events share at least ``alike`` of their times, else it opens an experiment of its own. Of equal
-    rows the earlier comes first.
-
-    Parameters
-    ----------
-    information : array (row,), nats
-        At least 0.
-    experiment : sequence (row,)
-        What is silenced; compared by ==.
-    masks : array of bool (row, time)
-        Events.
-    alike : float
-        Part of the times of two rows, see `overlap`.
+    before about the same silencing (``experiment``, compared by ==). It joins the first earlier row
+    of the same silencing whose events (``masks``, (row, time)) `overlap` by at least ``alike``,
+    else it opens an experiment of its own. Of equal rows the earlier comes first.
 
     Returns
     -------

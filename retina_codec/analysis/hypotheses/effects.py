@@ -64,26 +64,15 @@ def event_mask(loading: npt.ArrayLike, share: float) -> Mask:
 def events_of(
     loadings: Sequence[xr.DataArray | None], time: Floats, step: float, share: float
 ) -> npt.NDArray[np.bool_]:
-    """Find the events of modes on the clock of a split.
+    """Find the events of modes (mode, time) on the clock of a split, see `event_mask`.
 
-    Parameters
-    ----------
-    loadings : sequence of xr.DataArray, dims (time)
-    time : array (time,), s
-        Bins of the split that have a whole history.
-    step : float
-        s, of one bin.
-    share : float
-        See `event_mask`.
-
-    Returns
-    -------
-    array of bool (mode, time)
+    Loadings (time,) must lie on ``time`` (s), the bins of the split that have a whole history, to a
+    quarter of a bin of length ``step``.
 
     Raises
     ------
     RetinaCodecError
-        If a loading has other times, by more than a quarter of a bin.
+        If a loading has other times.
     """
     found = []
     for loading in loadings:
@@ -102,20 +91,8 @@ def events_of(
 def event_runs(mask: Mask, time: Floats, step: float) -> tuple[Floats, Floats]:
     """Return start and stop (s) of every run of bins in a mask.
 
-    Parameters
-    ----------
-    mask : array of bool (time,)
-    time : array (time,), s
-        Left edges of the bins, evenly spaced.
-    step : float
-        s, of one bin.
-
-    Returns
-    -------
-    array (event,), s
-        Left edge of the first bin of each run.
-    array (event,), s
-        Right edge of its last.
+    ``time`` (s) are the left edges of bins of length ``step``; a run starts at the left edge of its
+    first bin and stops at the right edge of its last.
     """
     edges = np.diff(np.concatenate([[0], mask.astype(np.int8), [0]]))
     first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
@@ -206,20 +183,15 @@ def event_effects(
 
     Parameters
     ----------
-    before : array (time, cell), Hz
-    after : array (silencing, time, cell), Hz
+    before, after : arrays (time, cell) and (silencing, time, cell), Hz
     which : array of int (row,)
         Silencing of each row.
     masks : array of bool (row, time)
         E.
     per_block : int
         Bins; bins after the last whole block are left out.
-    frame_rate : float
-        Hz.
-    resamples : int
     significance : float
         Intervals cover 1 − significance.
-    seed : int
 
     Returns
     -------

@@ -183,7 +183,7 @@ def hypothesize(
 
     ``I = r² Σ_timed cells q · ½ ln(1 + C² / (s² + m² + v))``,
 
-    what one presentation of the split with and one without silencing tell about C if it came from a
+    the information of one presentation of the split with and one without silencing about a C from a
     Gaussian of width C: ``v`` is the variance of the measured contrast, the sum of
     ``F (λ + λ₁) / T`` inside and outside, and ``q = min(1, (r_model / ceiling)²)`` the explainable
     part that the network explains of this cell (1 without repeats). r² is 1 where no interneurons
@@ -223,7 +223,7 @@ def hypothesize(
     -------
     xr.Dataset, dims (hypothesis), (hypothesis, cell), (hypothesis, event), (hypothesis, stimulus)
         ``statement`` in words; ``layer``, ``channels``, ``silenced``, ``modes``, ``pathways`` as
-        text, ``support`` all that ask for this experiment, ``event_source`` the one whose
+        text, ``support`` all with this experiment, ``event_source`` the one whose
         events these are; ``polarity``, ``peak_lag`` (s),
         ``biphasic_index``, ``width`` (px) of the leading channel; ``interneuron`` ("" if none
         matches), ``match``, ``match_p_value``, ``second_interneuron``, ``second_match``,
@@ -332,7 +332,7 @@ def _predict(
     when: str,
     seed: int,
 ) -> _Rows:
-    """Predict changes in the events of every candidate, and what they tell about the cells."""
+    """Predict the changes in the events of every candidate, and their information."""
     different = list(dict.fromkeys(silencings))
     time, per_block = answer["time"].values, round(settings.block * frame_rate)
     masks = np.ones((len(candidates), len(time)), dtype=bool)

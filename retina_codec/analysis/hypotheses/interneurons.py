@@ -139,19 +139,9 @@ def match_interneurons(
 
 
 def name_channels(matches: xr.Dataset, significance: float = 0.05) -> dict[str, str]:
-    """Name the type of interneuron that each channel resembles most.
+    """Name the type of interneuron that each channel resembles most, by channel.
 
-    Parameters
-    ----------
-    matches : xr.Dataset
-        From `match_interneurons`.
-    significance : float
-        Largest p of a match.
-
-    Returns
-    -------
-    dict of str to str
-        Type by channel; "" where the best type has r ≤ 0, a larger p, or there is no r.
+    "" where the best type has r ≤ 0, a p above ``significance``, or there is no r.
     """
     kinds = matches["interneuron_type"].values
     named = {}
@@ -368,23 +358,10 @@ def match_of_rows(
     *,
     whole: bool,
 ) -> Floats:
-    """Return r of what each row silences with the interneuron that it names.
+    """Return r of what each row silences with the interneuron that it names, (row,).
 
-    Parameters
-    ----------
-    silencings : sequence of Silencing
-    named : sequence of dict
-        From `name_interneuron`.
-    matches : xr.Dataset, optional
-        From `match_interneurons`.
-    whole : bool
-        Whether silencings cut every channel of the interneuron: then the largest r of those cut,
-        else the match of the candidate.
-
-    Returns
-    -------
-    array (row,)
-        r; 1 without matches, 0 where no interneuron is named.
+    ``whole``: silencings cut every channel of the interneuron; then it is the largest r of those
+    cut, else the match of the candidate. 1 without matches, 0 where no interneuron is named.
     """
     found = []
     for cut, row in zip(silencings, named, strict=True):

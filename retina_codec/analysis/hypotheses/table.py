@@ -63,23 +63,10 @@ def make_table(
     rate: xr.DataArray,
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Label the variables of all hypotheses.
+    """Label the variables of hypotheses: rows (hypothesis,) and cells (hypothesis, cell).
 
-    Parameters
-    ----------
-    rows : mapping of str to sequence (hypothesis,)
-    cells : mapping of str to array (hypothesis, cell)
-    events : two arrays (hypothesis, event), s
-        Start and stop.
-    shown : xr.DataArray, dims (hypothesis, stimulus)
-        d² of simple stimuli.
-    rate : xr.DataArray, dims (cell), Hz
-        Predicted mean over the split.
-    attrs : mapping
-
-    Returns
-    -------
-    xr.Dataset
+    ``events`` are start and stop (hypothesis, event) in s, ``shown`` d² (hypothesis, stimulus) of
+    simple stimuli, ``rate`` (cell) the predicted mean over the split in Hz.
     """
     start, stop = events
     return xr.Dataset(
@@ -106,17 +93,7 @@ def _attrs(name: str) -> dict[str, str]:
 
 
 def describe(hypotheses: xr.Dataset) -> list[str]:
-    """Describe every hypothesis in one or two sentences.
-
-    Parameters
-    ----------
-    hypotheses : xr.Dataset
-        From `hypothesize`.
-
-    Returns
-    -------
-    list of str
-    """
+    """Describe every row of `hypothesize` in one or two sentences."""
     return [_sentence(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
 
 
@@ -152,7 +129,7 @@ def _sentence(row: xr.Dataset) -> str:
 
 
 def _when(row: xr.Dataset) -> str:
-    """Name the events of a row, nothing where it speaks of all times."""
+    """Name the events of a row; "" for rows about all times."""
     if row.attrs.get("when") != "active":
         return ""
     return f" in the events of {row['event_source'].item()} ({row['event_time'].item():.1f} s)"

@@ -86,7 +86,7 @@ def head_sparsity(
     """Compare the sparsity of attention heads with that of random groups of dimensions.
 
     Hoyer sparsity of ``(Σ_{j in head 1} v_j, ..., Σ_{j in head H} v_j)`` for every input; the null
-    deals the dimensions out to H groups of the same size at random, P times, the same groups for
+    assigns the dimensions to H groups of the same size at random, P times, the same groups for
     all inputs.
 
     Parameters
@@ -96,7 +96,7 @@ def head_sparsity(
         heads, one head after the other. An array is (sample, channel) or (sample, sign, channel);
         signs and any further dim (tokens) are summed over first.
     heads : int or dict, optional
-        H; by layer where layers differ. When left out, as the results say of attention sites.
+        H; by layer where layers differ. When left out, as recorded for attention sites.
     layers : str or sequence of str, optional
         Layers of a tree; all when left out, or all whose heads are known.
     draws : int

@@ -111,7 +111,7 @@ def measure_contributions(
     Notes
     -----
     Components can be at most classes − 1, and averages of few inputs differ by chance, which
-    raises the count. The interval speaks of other classes, not of other images. The published
+    raises the count. The interval is for other classes, not for other images. The published
     figure shows standard deviations over inputs where it names them SEM.
 
     A vector that is the same for every input, as in the residual stream of transformers, can make

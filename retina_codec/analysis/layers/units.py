@@ -147,13 +147,7 @@ def _maps(values: xr.DataArray) -> Floats:
 
 
 def map_sparsity(one: Floats, other: Floats) -> tuple[Floats, Floats]:
-    """Average Hoyer sparsity of maps (n, d, P) over channels that are not zero in either array.
-
-    Returns
-    -------
-    two arrays (n,)
-        NaN for an input without such a channel.
-    """
+    """Average Hoyer sparsity of maps (n, d, P) over channels that both arrays have, (n,) each."""
     each = np.stack([hoyer(one), hoyer(other)])  # (2, n, d)
     fine = np.isfinite(each).all(axis=0)
     count = fine.sum(axis=1)

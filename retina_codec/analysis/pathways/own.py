@@ -147,22 +147,10 @@ def _windows_at(
 
 
 def choose_windows(rate: Floats, count: int, *, seed: int = 0) -> Integers:
-    """Choose times so that each stands for the same amount of activity.
+    """Choose up to ``count`` times, in order, so that each represents the same amount of activity.
 
-    Activity a_t = mean over cells of rate / mean rate. Times in order of a are cut into ``count``
-    strata of equal Σ a; from each one time is drawn, with a chance ∝ a.
-
-    Parameters
-    ----------
-    rate : array (time, cell), >= 0
-    count : int
-        More than there are times means all.
-    seed : int
-
-    Returns
-    -------
-    array of int
-        In order of time; fewer than ``count`` where a time fills more than one stratum.
+    Activity a_t = mean over cells of rate (time, cell) / mean rate. Times in order of a are cut
+    into ``count`` strata of equal Σ a; from each one time is drawn, with a chance ∝ a.
     """
     if count >= len(rate):
         return np.arange(len(rate))

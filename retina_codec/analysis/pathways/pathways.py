@@ -47,7 +47,7 @@ def find_pathways(
     seed: int = 0,
     progress: bool | None = None,
 ) -> xr.DataTree:
-    """Correlate modes with cells and group cells that go with the same modes.
+    """Correlate modes with cells and group cells with the same modes.
 
     r[cell, mode] = Pearson correlation over time of the cell's rate with the mode's loading, with
     p and q from a null that keeps autocorrelation and an interval from blocks of time. Cells are
@@ -217,7 +217,7 @@ def _numbered(found: xr.Dataset, types: npt.NDArray[np.str_] | None) -> xr.Datas
 def _standard(correlation: Floats) -> Floats:
     """Give every mode mean 0 and standard deviation 1 over cells, (..., cell, mode)."""
     deviation = correlation.std(axis=-2, keepdims=True)
-    # a mode that treats all cells alike tells none apart
+    # a mode with the same r for all cells does not separate them
     scale = np.where(deviation > 0, deviation, 1.0)
     standard: Floats = (correlation - correlation.mean(axis=-2, keepdims=True)) / scale
     return standard

@@ -29,7 +29,7 @@ def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
     xr.Dataset, dims (cell)
         ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
         bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
-        ``pearson_noise_free``: r with the expected rate, which only a simulation knows.
+        ``pearson_noise_free``: r with the expected rate, known in simulations only.
 
     Raises
     ------
