@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -372,11 +373,14 @@ def test_every_dependency_is_pinned_within_its_range():
         assert requirement.specifier.contains(pins[name]), f"{name}: {pins[name]} is out of range"
 
 
-def test_version_stands_in_one_number():
-    version = tomllib.loads(_read("pyproject.toml"))["project"]["version"]
-    assert rc.__version__ == version
-    assert f"\nversion: {version}\n" in _read("CITATION.cff")
-    assert f"\n## {version}" in _read("CHANGELOG.md")
+def test_the_version_comes_from_the_tag_and_pages_name_the_coming_one():
+    project = tomllib.loads(_read("pyproject.toml"))
+    assert project["project"]["dynamic"] == ["version"]
+    coming = project["tool"]["setuptools_scm"]["fallback_version"].split(".dev")[0]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", coming)
+    assert f"\nversion: {coming}\n" in _read("CITATION.cff")
+    assert re.search(r"^## (\S+?),? ", _read("CHANGELOG.md"), re.M).group(1) == coming
+    assert rc.__version__ == version("retina-codec")
 
 
 def _read(name: str) -> str:
