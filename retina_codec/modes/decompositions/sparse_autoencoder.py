@@ -1,7 +1,6 @@
 """The sparse autoencoder: few modes per sample, with free amplitudes.
 
-The dictionary is found by alternating exact steps, since gradient training alone left most modes
-unused; the encoder is trained by gradient to give the same codes, polished by least squares.
+Exact steps find the dictionary (gradient training left most modes unused); the encoder is trained.
 """
 
 from collections.abc import Callable

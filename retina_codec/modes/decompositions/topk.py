@@ -3,7 +3,7 @@
 A second loss trains modes that no sample uses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -155,20 +155,8 @@ class TopKAutoencoder(Decomposition):
                 "active, or a smaller validation."
             )
         network = TopKNetwork(start, self)
-        epochs = self.train(network, train, validation, generator, progress)
-        return self._fitted(network, train, epochs)
-
-    def train(
-        self,
-        network: TopKNetwork,
-        train: Tensor,
-        validation: Tensor,
-        generator: torch.Generator,
-        progress: bool | None,
-    ) -> int:
-        """Train the network in place; return the epoch whose state was kept."""
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        return train_network(
+        epoch = train_network(
             network,
             train,
             validation,
@@ -179,19 +167,12 @@ class TopKAutoencoder(Decomposition):
             description="top-k modes",
             progress=progress,
         )
+        unit = network.dictionary.detach()
+        return FittedTopK(dictionary=unit, epochs=epoch, network=network, active=self.active)
 
     def choose(self, loading: Tensor) -> Tensor:
         """Keep the loadings of a batch (sample, mode) that take part in training; others are 0."""
         return keep_largest(loading, self.active)
-
-    def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
-        del train
-        return FittedTopK(
-            dictionary=network.dictionary.detach(),
-            epochs=epochs,
-            network=network,
-            active=self.active,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,13 +197,10 @@ class BatchTopKAutoencoder(TopKAutoencoder):
         kept = min(self.active * len(loading), loading.numel())
         return float(loading.detach().flatten().topk(kept).values[-1])
 
-    def _fitted(self, network: TopKNetwork, train: Tensor, epochs: int) -> FittedTopK:
+    def fit(self, features: Tensor, *, progress: bool | None = None) -> FittedTopK:
+        """Train as `TopKAutoencoder`, then find the smallest loading that is kept."""
+        fitted = super().fit(features, progress=progress)
+        train, _ = split_samples(features, self.validation)
         with torch.no_grad():
-            threshold = self._lowest(network(train))
-        return FittedTopK(
-            dictionary=network.dictionary.detach(),
-            epochs=epochs,
-            network=network,
-            active=None,
-            threshold=threshold,
-        )
+            threshold = self._lowest(fitted.network(train))
+        return replace(fitted, active=None, threshold=threshold)

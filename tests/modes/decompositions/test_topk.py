@@ -9,6 +9,7 @@ from retina_codec.modes.decompositions.topk import (
     TopKAutoencoder,
     TopKNetwork,
 )
+from retina_codec.modes.decompositions.training import train_network
 from tests.reference.modes import batch_top_k, planted_modes, top_k_loading
 
 METHODS = [TopKAutoencoder, BatchTopKAutoencoder]
@@ -79,13 +80,23 @@ def test_revival_calls_a_dead_mode_back(features):
 
     def column(revival):
         """Encoder weights of a mode that is never among the largest."""
-        method = TopKAutoencoder(modes=5, active=2, revival=revival, epochs=5, learning_rate=1e-3)
-        network = TopKNetwork(start, method)
+        network = TopKNetwork(start, TopKAutoencoder(modes=5, active=2, revival=revival))
         with torch.no_grad():
             network.weight[:, 0] *= 1e-3
             network.bias[1:] = 0.5
-        generator = torch.Generator().manual_seed(0)
-        assert method.train(network, features[:640], features[640:], generator, False) > 1
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        epoch = train_network(
+            network,
+            features[:640],
+            features[640:],
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 5),
+            epochs=5,
+            batch_size=128,
+            generator=torch.Generator().manual_seed(0),
+            description="top-k modes",
+            progress=False,
+        )
+        assert epoch > 1
         return network.weight[:, 0]
 
     assert torch.equal(column(0.0), start[0] * 1e-3)  # no gradient reaches it
