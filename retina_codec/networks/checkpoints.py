@@ -1,7 +1,6 @@
 """Save networks to folders and load them: config.json, weights.safetensors and card.md.
 
-Weights are safetensors and the config is JSON with their hash: loading runs nothing from a file and
-notices altered ones. A new kind of network is one row of `KINDS`.
+Loading runs nothing from a file. A new kind of network is one row of `KINDS`.
 """
 
 import json

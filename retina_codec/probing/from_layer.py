@@ -1,7 +1,6 @@
 """Run a network again and again from one layer upward; what lies below is computed once.
 
-The calls that have ended when the layer is reached are found in one pass and replaced by their
-outcomes, so that the kind of network need not be known.
+Calls that have ended when the layer is reached are found in one pass and not made again.
 
 Notation: b inputs, s repeats of them; row r of a repeated batch is input r mod b.
 """

@@ -1,7 +1,6 @@
 """Run any module with its layers in view, by hooks that live only during a call.
 
-One forward and one backward pass give activations and gradients of several layers; they go no
-deeper than the lowest layer and never to weights.
+One forward and one backward pass, no deeper than the lowest layer, give activations and gradients.
 """
 
 import inspect

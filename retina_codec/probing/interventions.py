@@ -1,7 +1,6 @@
 """Hold channels of a layer back and run the network: many sets of channels at once.
 
-Sets stand in the batch beside inputs, equal sets are run once, and what lies below the layer is
-computed once (`FromLayer`).
+Equal sets are run once; what lies below the layer is computed once (`FromLayer`).
 
 Notation: b inputs, s sets, c channels, y x places, n cells.
 """

@@ -1,7 +1,6 @@
 """Describe layers by one forward pass: calls, shapes, channels, and whether they cut.
 
-A layer cuts the network if every path from input to output crosses it; only there contributions can
-add up to the change of the target.
+A layer cuts the network if every path from input to output crosses it.
 """
 
 from collections.abc import Callable

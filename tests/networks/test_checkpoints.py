@@ -1,12 +1,15 @@
 """Networks on disk: exact round trip; missing, altered and foreign files are refused."""
 
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import retina_codec as rc
+from retina_codec.networks.checkpoints import KINDS
 
 
 @pytest.fixture
@@ -95,3 +98,38 @@ def test_cells_and_types_from_arrays_can_be_saved(tmp_path):
     )
     again = rc.load_network(tmp_path / "n")
     assert (again.cells, again.cell_types) == ((4, 8), ("ON", "OFF"))
+
+
+class Line(nn.Linear):
+    """A kind of network that the package does not know."""
+
+    kind: ClassVar[str] = "Line"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, 1)
+        self.size, self.training_record = size, {}
+
+    def config(self) -> dict:
+        return {"kind": self.kind, "size": self.size}
+
+    @classmethod
+    def from_config(cls, config: dict, state: dict) -> "Line":
+        network = cls(config["size"])
+        network.load_state_dict(state)
+        return network
+
+
+def test_a_new_kind_is_one_row_of_the_table(tmp_path):
+    network = Line(3)
+    rc.save_network(network, tmp_path / "line")
+    with pytest.raises(rc.RetinaCodecError, match="no kind of network 'Line'"):
+        rc.load_network(tmp_path / "line")
+    KINDS.register("Line", Line)
+    again = rc.load_network(tmp_path / "line")
+    assert isinstance(again, Line)
+    assert torch.equal(again.weight, network.weight)
+
+
+def test_what_cannot_be_saved_is_named(tmp_path):
+    with pytest.raises(rc.RetinaCodecError, match=r"can be saved \(RetinaCNN, .*got Linear"):
+        rc.save_network(nn.Linear(2, 2), tmp_path / "linear")

@@ -708,3 +708,20 @@ def test_the_retina_through_hooks_agrees_with_its_parts() -> None:
     assert float((up - down)[1] / 2e-6) == pytest.approx(
         float(found.gradient["conv1"][1, 0, 2, 3]), rel=1e-5
     )
+
+
+def test_layers_are_known_when_a_function_is_opened() -> None:
+    words = nn.Sequential(nn.Embedding(4, 2), nn.Flatten(), nn.Linear(6, 2), nn.ReLU()).eval()
+    numbers, relu = torch.tensor([[0, 1, 2], [3, 3, 3]]), nn.ReLU()
+    function = HookedFunction.open(words, numbers, ["2", "3"])
+    assert function.layers == ("2", "3")
+    assert function.complete == {"2": True, "3": True}
+    assert function.embedding == "0"
+    assert function.survey["2"].shape == (2,)
+    entered = function.enter(numbers)
+    torch.testing.assert_close(entered["embedding of 0"], words[0](numbers).detach())
+    torch.testing.assert_close(function.outputs(entered), words(numbers).detach())
+    twice = HookedFunction.open(nn.Sequential(nn.Linear(3, 3), relu, relu), torch.ones(2, 3), ["1"])
+    assert twice.layers == ("1@1", "1@2")
+    assert twice.embedding == ""
+    assert twice.enter(numbers) is numbers

@@ -1,7 +1,6 @@
 """Building blocks of the retina networks that torch lacks.
 
-A stacked linear convolution, a normalisation with a positive scale, noise in training, and a
-readout at one place per cell.
+Stacked linear convolution, normalisation with a positive scale, noise, readout at one place.
 
 Notation: b windows, n cells.
 """

@@ -1,7 +1,6 @@
 """Receptive fields of the retina network: gradients of all cells at once.
 
-The gradient goes down in the sight of each cell only, and through the first kernels in the Fourier
-domain, which costs a fraction of one backward pass per cell.
+The gradient goes down in the sight of each cell only, and through the first kernels by Fourier.
 
 Notation: e events, n cells, p parts, l lags, c d channels of the first and second layer, s side of
 a cell's sight in the first layer, f frequencies; h output of a convolution, z after its norm.

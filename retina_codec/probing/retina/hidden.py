@@ -1,7 +1,6 @@
 """Evaluate the two hidden layers of a retina network over a whole recording with less work.
 
-Successive windows share the transforms of their frames, and the large kernels of the second layer
-act in the Fourier domain. No gradients pass.
+Successive windows share transforms of frames, and large kernels act in the Fourier domain.
 
 Notation: b windows, c channels, y x places, n cells.
 """

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import correlate
+from torch.nn.functional import conv2d, conv_transpose2d
 
-from retina_codec.networks.retina.fourier import FourierGrid, KernelSpectrum
+from retina_codec.networks.retina.fourier import FourierConvolution, FourierGrid, KernelSpectrum
 
 SHAPES = [(12, 12), (11, 13), (10, 7)]
 
@@ -63,3 +64,19 @@ def test_gradients_of_kernel_and_maps_are_those_of_torchs_convolution():
     theirs = torch.autograd.grad(plain, (weight, maps), pull)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(9, 8), (8, 9), (5, 5), (3, 7), (36, 36)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_products_with_waves_are_the_convolution(shape: tuple[int, int], size: int) -> None:
+    random = torch.Generator().manual_seed(size)
+    weight = torch.randn(3, 2, size, size, generator=random, dtype=torch.float64)
+    maps = torch.randn(4, 2, *shape, generator=random, dtype=torch.float64)
+    convolution = FourierConvolution(weight, shape)
+    expected = conv2d(maps, weight)
+    found = convolution(maps.permute(2, 3, 1, 0).contiguous())
+    torch.testing.assert_close(found.permute(3, 2, 0, 1), expected, atol=1e-12, rtol=1e-9)
+    back = convolution.transposed(expected.permute(2, 3, 1, 0).contiguous())
+    torch.testing.assert_close(
+        back.permute(3, 2, 0, 1), conv_transpose2d(expected, weight), atol=1e-11, rtol=1e-9
+    )
