@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 
 import retina_codec as rc
+from tests.figures.synthetic import synthetic_results
 
 SCRIPT = Path(__file__).parents[2] / "analyses" / "figure_8_retina.py"
+
+
+@pytest.fixture(scope="module")
+def results():
+    return synthetic_results()
 
 
 @pytest.fixture
@@ -37,7 +43,8 @@ def test_script_saves_first_and_then_draws_what_was_saved(results, script, tmp_p
     assert calls["simulate"]["stimulus_seed"] == 1
     recording, network, settings = calls["analyze"]
     assert (recording, network) == ("recording", "net")
-    expected = {"split": "test", "steps": 20, "seed": 3, "device": "cpu"}
+    steps = rc.analysis.AnalysisSettings(steps=20)
+    expected = {"split": "test", "settings": steps, "seed": 3, "device": "cpu"}
     assert settings == {**expected, "hypotheses": False}
 
     saved = rc.open_tree(tmp_path / "out" / "figure_8_retina.nc", lazy=False)
