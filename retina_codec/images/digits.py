@@ -227,7 +227,7 @@ def _colour(
     opacity: npt.NDArray[np.float32],
     generator: np.random.Generator,
 ) -> tuple[npt.NDArray[np.float32], float]:
-    """Draw a colour (red, green, blue) that stands out from the patch (color, y, x) it covers."""
+    """Draw a colour (red, green, blue) that contrasts with the patch (color, y, x) it covers."""
     covered = (patch * opacity).sum((1, 2)) / opacity.sum()
     ground = float(LUMINANCE @ covered)
     step = generator.uniform(LOWEST_CONTRAST, HIGHEST_CONTRAST)

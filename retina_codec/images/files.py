@@ -156,7 +156,7 @@ def find_pictures(
     -------
     Collection
         Classes are sorted as Python sorts text, which is how torchvision numbers them; pictures
-        stand in natural order of their class and then of their name.
+        are in natural order of their class and then of their name.
 
     Raises
     ------

@@ -266,7 +266,10 @@ def open_images(
     if limit_per_class is not None:
         keep = _limit(keep, label, limit_per_class, seed)
     if not len(keep):
-        raise RetinaCodecError(f"no picture of {found.folder} is left; ask for less.")
+        raise RetinaCodecError(
+            f"at least one picture must be left; all of {found.folder} are left out. Change "
+            "classes= or files=."
+        )
     coords = {"file": file[keep]}
     if label is not None:
         coords |= _label_coords(label[keep], known, ordered)

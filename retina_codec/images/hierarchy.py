@@ -79,7 +79,7 @@ def open_hierarchy(path: str | os.PathLike[str]) -> Hierarchy:
     Raises
     ------
     RetinaCodecError
-        If the file is missing or not such a table, a class has two rows, one superclass stands
+        If the file is missing or not such a table, a class has two rows, one superclass is
         at two levels, or links go in a circle.
 
     References
@@ -101,8 +101,8 @@ def open_hierarchy(path: str | os.PathLike[str]) -> Hierarchy:
 def membership(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
     """Return which samples belong to which classes and superclasses.
 
-    ``member[sample, concept]`` is true where the concept is the sample's label, or stands above
-    it.
+    ``member[sample, concept]`` is true where the concept is the sample's label or one of its
+    superclasses.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def _climb(
         if missing:
             if missing[0] in entered:
                 raise RetinaCodecError(
-                    f"{file} must lead upwards; {missing[0]} stands above itself. Remove one link."
+                    f"{file} must have no cycles; {missing[0]} is its own ancestor. Remove a link."
                 )
             path.append(missing[0])
             entered.add(missing[0])
@@ -254,7 +254,7 @@ def _hierarchy(rows: list[Row], levels: list[str], file: Path) -> Hierarchy:
         for rank, parent in pairs:
             if level.setdefault(parent, rank) != rank:
                 raise RetinaCodecError(
-                    f"{file} must have a superclass at one level; {parent!r} stands at "
+                    f"{file} must have a superclass at one level; {parent!r} is at "
                     f"{level[parent]!r} and {rank!r}."
                 )
     return Hierarchy(above, level, tuple(levels))

@@ -117,9 +117,9 @@ def _numbered(files: Sequence[str], numbers: Path, order: Path) -> list[str]:
             f"{numbers} must number the {len(classes)} classes of {order.name} from 1; it has "
             f"{min(chosen)} to {max(chosen)}."
         )
-    told = [NUMBERED.search(name) for name in files]
-    if files and all(told):
-        places = [int(match[1]) - 1 for match in told if match]
+    found = [NUMBERED.search(name) for name in files]
+    if files and all(found):
+        places = [int(match[1]) - 1 for match in found if match]
     else:
         places = list(range(len(files)))
         if len(files) != len(chosen):

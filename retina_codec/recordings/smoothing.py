@@ -15,16 +15,14 @@ import xarray as xr
 from scipy.special import ndtr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import EDGE_SLACK, LATE, Floats
 from retina_codec.recordings.schema import make_recording, validate_recording
 
 __all__ = ["Kernel", "smooth_rates"]
 
 Kernel = Literal["gaussian", "boxcar", "exponential"]
-Floats = npt.NDArray[np.float64]
 WHOLE = 1e-2  # of a spike: tolerance for rates in 32 bits
 CROSSED = 0.02  # share of the spikes that a jittering clock may put into a neighbouring bin
-LATE = 0.25  # of a bin: a longer step is a pause
-EDGE_SLACK = 1e-6  # of a bin, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ class StimulusWindows:
         return self._normalise(gathered.reshape(*rows.shape, *self.frame_shape), device)
 
     def _read(self, start: int, stop: int) -> npt.NDArray[np.generic]:
-        """Raw frames, checked, in a type torch knows; a fresh array."""
+        """Raw frames, checked, as a new array of a type that torch accepts."""
         values = self._stimulus[start:stop].to_numpy()  # (time, y, x)
         self._check_finite(values, np.arange(start, stop))
         return _torch_ready(values.copy() if self._in_memory else values)

@@ -1,1 +1,1 @@
-"""Frames of a stimulus, read when asked for."""
+"""Frames of a stimulus, read when they are used."""

@@ -194,8 +194,8 @@ class IndexedFrames(Frames):
         self.blank = blank
         if blank is None and (self.index == BLANK).any():
             raise RetinaCodecError(
-                "at some times no picture was shown, and what the screen showed then must be "
-                "known. Pass blank=INTENSITY."
+                "the intensity of the screen must be known at all times; at some no picture was "
+                "shown. Pass blank=INTENSITY."
             )
         self.shape = (self.index.size, *base.shape[1:])
         kept = blank is None or np.dtype(base.dtype).kind == "f" or _holds(base.dtype, blank)

@@ -214,7 +214,7 @@ def bits_of_file(
 ) -> npt.NDArray[Any]:
     """Take bits of a file, the most significant of each byte first; ``seed`` is the first bit."""
     if not Path(file).is_file():
-        raise RetinaCodecError(f"the bits must stand in a file, file=PATH; got {str(file)!r}")
+        raise RetinaCodecError(f"the bits must be in a file; pass file=PATH; got {str(file)!r}")
     pixels = height * width
     stored = np.memmap(file, dtype=np.uint8, mode="r")
     last = seed + (int(numbers.max()) + 1) * pixels

@@ -52,8 +52,8 @@ def open_interneurons(
         A node /<file>/<stimulus> with ``stimulus`` (time, y, x), raw and lazy, of length 1 along
         dims that are not stored; ``potential`` (time, interneuron), in the unit of the file, which
         does not state it; coordinates ``time`` (s, left edges, from 0), ``interneuron`` (file and
-        row: unique across files) and ``type`` along it, from the name of the file. Where all
-        stimuli are asked for, one that does not fit its potentials is left out, and the attribute
+        row: unique across files) and ``type`` along it, from the name of the file. Where
+        ``stimuli`` is left out, one that does not fit its potentials is left out, and the attribute
         ``left_out`` of the file's node says why.
 
     Raises

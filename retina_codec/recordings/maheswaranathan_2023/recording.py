@@ -94,7 +94,7 @@ def read_maheswaranathan(
         ``block`` along time where the movie is several pieces of one length, joined. The node
         /spikes holds ``spike_time`` (spike) in s and ``spike_cell`` (spike), where spikes are
         stored. ``center_y`` and ``center_x`` (px) are NaN for cells without a published centre,
-        and absent where there is none. Attributes say what was checked and found.
+        and absent where there is none. Attributes report what was checked and found.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def _choose_file(path: Path, stimulus: str | None) -> Path:
 
 
 def _rows(cells: str | Sequence[int] | None, count: int, experiment: str) -> list[int]:
-    """Rows of the response arrays, in the order asked for."""
+    """Rows of the response arrays, in the order of ``cells``."""
     if cells is None:
         return list(range(count))
     if isinstance(cells, str):

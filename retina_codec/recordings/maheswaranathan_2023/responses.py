@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import bin_spikes
 from retina_codec.recordings.maheswaranathan_2023.arrays import (
     FRAME_RATE,
     Numbers,
@@ -21,7 +22,6 @@ from retina_codec.storage.hdf5 import read_array
 
 __all__ = ["read_counts", "read_repeats", "read_response", "read_spikes"]
 
-EDGE_SLACK = 1e-6  # of a frame
 MEAN_TOLERANCE = 1e-4  # relative and in Hz: the files may hold single precision
 
 
@@ -257,12 +257,6 @@ def read_spikes(
 
 
 def _same_counts(times: list[Numbers], rows: list[int], train: xr.Dataset) -> bool:
-    start = float(train["time"][0])
-    bins = train.sizes["time"]
-    for values, row in zip(times, rows, strict=True):
-        place = np.floor((values - start) * FRAME_RATE + EDGE_SLACK)
-        inside = place[(place >= 0) & (place < bins)].astype(np.int64)
-        counts = np.bincount(inside, minlength=bins)
-        if not np.array_equal(counts, train["spike_count"].sel(cell=row).to_numpy()):
-            return False
-    return True
+    edges = float(train["time"][0]) + np.arange(train.sizes["time"] + 1) / FRAME_RATE
+    counts = bin_spikes(times, None, edges)
+    return np.array_equal(counts, train["spike_count"].sel(cell=rows).to_numpy())

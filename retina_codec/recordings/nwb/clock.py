@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.recordings.nwb.session import LATE, Floats
+from retina_codec.recordings.binning import LATE, Floats
 
 __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
 

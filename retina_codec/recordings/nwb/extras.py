@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.session import NOTES_KEY, Floats, Presentation, join_session
+from retina_codec.recordings.nwb.session import NOTES_KEY, Presentation, join_session
 from retina_codec.recordings.nwb.splits import Split
 from retina_codec.recordings.nwb.tree import Node
 from retina_codec.recordings.nwb.units import Cells

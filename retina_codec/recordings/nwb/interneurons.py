@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.session import Floats
 from retina_codec.recordings.nwb.tree import Node, Table
 from retina_codec.recordings.nwb.units import types_from
 

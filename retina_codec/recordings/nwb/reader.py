@@ -14,6 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import EDGE_SLACK, Floats
 from retina_codec.recordings.frames.lazy import lazy_frames
 from retina_codec.recordings.nwb.extras import (
     read_notes,
@@ -24,7 +25,6 @@ from retina_codec.recordings.nwb.extras import (
 from retina_codec.recordings.nwb.interneurons import read_interneurons
 from retina_codec.recordings.nwb.open import open_nwb
 from retina_codec.recordings.nwb.options import NwbOptions, Reading
-from retina_codec.recordings.nwb.session import EDGE_SLACK, Floats
 from retina_codec.recordings.nwb.splits import Split, find_splits
 from retina_codec.recordings.nwb.tree import Node
 from retina_codec.recordings.nwb.units import (

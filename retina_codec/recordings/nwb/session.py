@@ -6,17 +6,15 @@ Shared by the NWB reader and writer.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import EDGE_SLACK, LATE, Floats, bin_spikes
 
 __all__ = [
     "Presentation",
-    "bin_spikes",
     "join_session",
     "observed_intervals",
     "place_spikes",
@@ -25,9 +23,6 @@ __all__ = [
 
 NOTES_KEY = "retina_codec"  # of the notes of a file
 TOLERANCE = 1e-2  # of a frame, between two presentations that touch
-LATE = 0.25  # of a frame: latest deviation of the next frame
-EDGE_SLACK = 1e-6  # of a frame, so that a spike at 0.29 s falls in the bin that starts at 29 · 0.01
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ def presentations_of(
             counts = _binned(spikes, entry.edges, counts, rate, entry.split)
         elif counts is None:
             raise RetinaCodecError(
-                "rates must be whole numbers of spikes per bin, or stand beside real counts, to be "
+                "rates must be whole numbers of spikes per bin, or come with spike counts, to be "
                 f"written as spikes; those of the {entry.split} split are smoothed. Add "
                 "spike_count (of repeats: the node /spikes), or save the recording as .nc or .zarr."
             )
@@ -256,43 +251,6 @@ def observed_intervals(shown: Sequence[Presentation], cell: int) -> Floats:
             else:
                 intervals.append([float(start), float(stop)])
     return np.array(intervals, dtype=np.float64).reshape(-1, 2)
-
-
-def bin_spikes(
-    spikes: Sequence[Floats],
-    observed: Sequence[Floats] | None,
-    edges: Floats,
-) -> npt.NDArray[Any]:
-    """Count spikes in the bins of frames: bin t is [edge_t, edge_t+1).
-
-    Parameters
-    ----------
-    spikes : sequence of numpy.ndarray
-        s, one array per cell.
-    observed : sequence of (interval, 2) arrays, optional
-        s; a bin whose middle lies in none of a cell's intervals is missing.
-    edges : numpy.ndarray, (time + 1,)
-        s, onsets and the end of the last bin.
-
-    Returns
-    -------
-    numpy.ndarray, (time, cell)
-        Count per bin; float32, NaN where missing, where there are observation intervals.
-    """
-    middle = (edges[1:] + edges[:-1]) / 2
-    edges = edges - EDGE_SLACK * (edges[-1] - edges[0]) / middle.size
-    counts = np.empty((middle.size, len(spikes)), np.int32 if observed is None else np.float32)
-    for cell, train in enumerate(spikes):
-        counts[:, cell] = np.histogram(train[(train >= edges[0]) & (train < edges[-1])], edges)[0]
-        if observed is None:
-            continue
-        intervals = np.asarray(observed[cell], dtype=np.float64).reshape(-1, 2)
-        intervals = intervals[np.argsort(intervals[:, 0])]
-        latest = np.searchsorted(intervals[:, 0], middle, side="right") - 1
-        inside = latest >= 0
-        inside[inside] = middle[inside] <= intervals[latest[inside], 1]
-        counts[~inside, cell] = np.nan
-    return counts
 
 
 def _whole_counts(counted: xr.DataArray, rate: xr.DataArray, frame_rate: float) -> Floats | None:

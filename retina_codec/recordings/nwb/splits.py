@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import EDGE_SLACK, Floats
 from retina_codec.recordings.nwb.clock import LATEST, FrameClock
 from retina_codec.recordings.nwb.options import NwbOptions, Reading
-from retina_codec.recordings.nwb.session import EDGE_SLACK, Floats
 from retina_codec.recordings.nwb.stimulus import Stimulus, find_stimulus
 from retina_codec.recordings.nwb.tree import Node, Table
 

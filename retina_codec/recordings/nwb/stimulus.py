@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.frames.lazy import BLANK, Frames, IndexedFrames
 from retina_codec.recordings.nwb.clock import (
     FrameClock,
@@ -27,7 +28,6 @@ from retina_codec.recordings.nwb.pictures import (
     series_frames,
     template_frames,
 )
-from retina_codec.recordings.nwb.session import Floats
 from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = ["Stimulus", "find_stimulus"]

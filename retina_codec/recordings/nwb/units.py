@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import Floats, bin_spikes
 from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.session import Floats, bin_spikes
 from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = [

@@ -16,16 +16,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import EDGE_SLACK, Floats
 from retina_codec.recordings.nwb.extras import (
     add_further_values,
     add_interneurons,
     dataset_to_notes,
 )
 from retina_codec.recordings.nwb.session import (
-    EDGE_SLACK,
     NOTES_KEY,
     TOLERANCE,
-    Floats,
     Presentation,
     join_session,
     observed_intervals,

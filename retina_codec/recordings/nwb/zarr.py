@@ -1,6 +1,6 @@
 """NWB files in Zarr folders, as hdmf-zarr writes them (Zarr format 2).
 
-Pickled references are read by an unpickler that knows four names and runs no code.
+Pickled references are read by an unpickler that accepts four names and never runs code.
 """
 
 import io
@@ -99,8 +99,8 @@ class ZarrNode(Node):
         source, path = str(link.get("source", ".")), str(link.get("path", ""))
         if source not in (".", "", self.source):
             raise RetinaCodecError(
-                f"{self.source}: {self.path} points to {source!r}. A Zarr folder must stand "
-                "alone: export it with its links resolved."
+                f"{self.source}: {self.path} points to {source!r}. A Zarr folder must "
+                "have no links to other folders: export it with its links resolved."
             )
         return path
 

@@ -54,7 +54,7 @@ def find_leakage(
     Raises
     ------
     RetinaCodecError
-        Not a valid recording, fewer than 3 different frames asked for, or more than ``run``.
+        Not a valid recording, ``distinct`` below 3 or above ``run``.
 
     Notes
     -----

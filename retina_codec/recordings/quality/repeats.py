@@ -22,7 +22,7 @@ __all__ = ["noise_ceiling", "reliability", "signal_variance_fraction"]
 
 Floats = npt.NDArray[np.float64]
 DEFINED = 0.5  # share of the splits that must have a correlation
-ROUNDING = 1e-12  # of the sum of squares: less variance is none
+ROUNDING = 1e-12  # of the sum of squares: smaller variances count as 0
 
 
 def noise_ceiling(repeats: xr.DataArray) -> xr.DataArray:
@@ -118,7 +118,7 @@ def reliability(repeats: xr.DataArray, *, splits: int = 100, seed: int = 0) -> x
     Raises
     ------
     RetinaCodecError
-        Wrong dims, or no split asked for.
+        Wrong dims, or fewer than one split.
 
     Notes
     -----

@@ -21,7 +21,7 @@ INTERNEURON_TYPES = (
     "crossover amacrine",
 )
 GANGLION_TYPES = ("OFF transient", "OFF sustained", "ON sustained", "object motion")
-EXTRA_GANGLION_TYPES = ("ON transient",)  # only in a retina that asks for them
+EXTRA_GANGLION_TYPES = ("ON transient",)  # only by ``ganglion_types``
 # Signed strength of each interneuron type on each ganglion cell type (dimensionless).
 STRENGTHS = {
     "OFF transient": {"OFF fast bipolar": 1.0, "wide-field amacrine": -0.6},

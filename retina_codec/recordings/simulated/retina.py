@@ -78,8 +78,8 @@ def simulate_retina(
 
     References
     ----------
-    Maheswaranathan et al. 2023, Neuron 111:2742 (stimulus); sources of the circuit's numbers
-    stand at `RetinaParameters`.
+    Maheswaranathan et al. 2023, Neuron 111:2742 (stimulus); sources of the circuit's numbers:
+    `RetinaParameters`.
     """
     if repeats < 1:
         raise RetinaCodecError(f"the test movie must be shown at least once; got {repeats=}.")

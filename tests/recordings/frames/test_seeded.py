@@ -78,7 +78,7 @@ def test_bits_of_a_file_most_significant_first(tmp_path):
     far = SeededFrames("bits", seed=3, shape=(900, 3, 5), file=tmp_path / "ran1.bin")
     with pytest.raises(RetinaCodecError, match="must hold 13503 bits for frame 899; it holds 3200"):
         far.read(np.array([899]))
-    with pytest.raises(RetinaCodecError, match="the bits must stand in a file"):
+    with pytest.raises(RetinaCodecError, match="the bits must be in a file"):
         SeededFrames("bits", seed=0, shape=(2, 3, 5))
 
 

@@ -6,9 +6,9 @@ from nwbinspector import Importance, inspect_nwbfile
 from pynwb import NWBHDF5IO
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import bin_spikes
 from retina_codec.recordings.nwb.session import (
     Presentation,
-    bin_spikes,
     observed_intervals,
     presentations_of,
 )

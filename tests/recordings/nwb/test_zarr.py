@@ -119,6 +119,6 @@ def test_a_link_to_another_folder(session):
     attributes["zarr_link"][0]["source"] = "../elsewhere.zarr"
     file.write_text(json.dumps(attributes))
     with pytest.raises(
-        RetinaCodecError, match=r"points to '\.\./elsewhere\.zarr'.*must stand alone"
+        RetinaCodecError, match=r"points to '\.\./elsewhere\.zarr'.*must have no links"
     ):
         read_nwb(session, stimulus="idx")
