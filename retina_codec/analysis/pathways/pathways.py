@@ -51,11 +51,11 @@ def find_pathways(
 
     r[cell, mode] = Pearson correlation over time of the cell's rate with the mode's loading, with
     p and q from a null that keeps autocorrelation and an interval from blocks of time. Cells are
-    described by √share of the modes in their own drive (`own_contributions`), or by r standardised
-    over cells per mode (mean 0, standard deviation 1); k-means, k as in `cluster_cells`. Groupings
-    are compared by the adjusted Rand index (1 the same, 0 as by chance). Pathways are numbered from
-    0, by the type that most of their cells have in alphabetical order, then by their first cells;
-    figures, report, tables and files all show these numbers.
+    described by the square root of each mode's share of their drive (`own_contributions`), or by r
+    standardised over cells per mode (mean 0, standard deviation 1); k-means, k as in
+    `cluster_cells`. Groupings are compared by the adjusted Rand index (1 the same, 0 as by chance).
+    Pathways are numbered from 0, by the type that most of their cells have in alphabetical order,
+    then by their first cells; figures, report, tables and files all show these numbers.
 
     Parameters
     ----------
@@ -188,10 +188,10 @@ def _layer_pathways(
             f"{list(layer.children)}. Run own_contributions() first, or use 'correlation'."
         )
     if own is None or description == "correlation":
-        words = "standardised mode correlations"
+        words = "its standardised correlations with the modes"
         features, again = _standard(correlation.values), None if again is None else _standard(again)
     else:
-        words = "√share of modes in the cell's own drive"
+        words = "the square root of each mode's share of its drive"
         features, again = _own_features(own, correlation, blocks)
     groups = cluster_cells(features, clusters, resampled=again, seed=seed)
     if "other_cell" in groups.dims:

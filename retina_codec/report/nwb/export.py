@@ -6,6 +6,7 @@ from pathlib import Path
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb.extras import plain_attributes
 from retina_codec.report.nwb.layout import lay_out
 from retina_codec.report.nwb.parts import notes_of, read_node
 from retina_codec.report.nwb.session import (
@@ -15,7 +16,6 @@ from retina_codec.report.nwb.session import (
     refuse_neighbours,
     source_hash,
 )
-from retina_codec.report.nwb.tables import plain
 from retina_codec.storage.hdf5 import child, hdf5_input, hdf5_output
 from retina_codec.storage.results import layers_of
 from retina_codec.storage.trees import new_output
@@ -97,7 +97,7 @@ def save_results_to_nwb(
         for name in node.data_vars
         if name not in builder.nodes.get(node.path, {"variables": {}})["variables"]
     )
-    notes = {"provenance": plain(results.attrs), "left_out": left_out}
+    notes = {"provenance": plain_attributes(results.attrs), "left_out": left_out}
     module = builder.module(MODULE, ABOUT, notes)
     with new_output(path, overwrite=overwrite, inputs=[session]) as partial:
         try:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb.extras import plain_attributes, plain_value
 
-__all__ = ["ModuleBuilder", "column", "plain"]
+__all__ = ["ModuleBuilder", "column"]
 
 MOST_WORDS = 10_000  # values kept as words in the notes; more belong into a table
 
@@ -41,7 +42,7 @@ class ModuleBuilder:
 
     def start(self, path: str, dataset: xr.Dataset) -> None:
         """Begin a node: note its attributes."""
-        self.nodes[path] = {"attrs": plain(dataset.attrs), "variables": {}}
+        self.nodes[path] = {"attrs": plain_attributes(dataset.attrs), "variables": {}}
 
     def note(self, path: str, name: str, variable: xr.DataArray, **where: Any) -> None:
         """Note where a variable stands, with its dims, type and attributes."""
@@ -49,7 +50,7 @@ class ModuleBuilder:
             "dims": [str(dim) for dim in variable.dims],
             "shape": list(variable.shape),
             "dtype": "str" if variable.dtype.kind in "OTU" else str(variable.dtype),
-            "attrs": plain(variable.attrs),
+            "attrs": plain_attributes(variable.attrs),
         }
         self.nodes[path]["variables"][name] = about | where
 
@@ -199,7 +200,7 @@ class ModuleBuilder:
         """Make the processing module; its description ends in the notes, as JSON."""
         from pynwb import ProcessingModule
 
-        words = json.dumps(notes | {"nodes": self.nodes}, ensure_ascii=False, default=_number)
+        words = json.dumps(notes | {"nodes": self.nodes}, ensure_ascii=False, default=plain_value)
         module = ProcessingModule(name=name, description=f"{sentence}\n{words}")
         for entry in self.objects:
             module.add(entry)
@@ -255,18 +256,6 @@ def _clock_rate(time: npt.NDArray[np.float64], rate: float | None) -> float:
             f"{time[first]:.6g} s is off by {late[first]:.3g} bins. Explain one stretch at a time."
         )
     return float(rate)
-
-
-def plain(attributes: dict[Any, Any]) -> dict[str, Any]:
-    """Attributes as text, numbers and lists."""
-    found: dict[str, Any] = json.loads(
-        json.dumps({str(name): value for name, value in attributes.items()}, default=_number)
-    )
-    return found
-
-
-def _number(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def _all_nan(variable: xr.DataArray) -> bool:

@@ -207,7 +207,7 @@ def pathway_statistics(results: xr.DataTree, name: str) -> dict[str, Any]:
         "layer": name,
         "significant": float((q < 0.05).mean()) if np.isfinite(q).all() else float("nan"),
         "null": str(node["q_value"].attrs.get("null", node.attrs.get("null", "a null"))),
-        "description": str(node.attrs.get("description", "its correlations")),
+        "description": str(node.attrs.get("description", "its correlations with the modes")),
     }
 
 

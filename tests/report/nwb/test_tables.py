@@ -5,9 +5,10 @@ import xarray as xr
 from pynwb import NWBHDF5IO
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.nwb.extras import plain_attributes
 from retina_codec.report.nwb.parts import notes_of, read_node
 from retina_codec.report.nwb.session import read_units
-from retina_codec.report.nwb.tables import ModuleBuilder, column, plain
+from retina_codec.report.nwb.tables import ModuleBuilder, column
 from tests.report.small_session import inspected, write_session
 
 
@@ -175,5 +176,5 @@ def test_large_labels_are_not_kept_in_words():
 
 
 def test_attributes_become_plain():
-    found = plain({"a": np.float32(0.5), "b": np.arange(2), "c": "x", "d": (1, 2)})
+    found = plain_attributes({"a": np.float32(0.5), "b": np.arange(2), "c": "x", "d": (1, 2)})
     assert found == {"a": 0.5, "b": [0, 1], "c": "x", "d": [1, 2]}

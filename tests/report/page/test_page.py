@@ -118,7 +118,7 @@ def test_sentences_are_spaced_and_nothing_is_left_unfilled(page):
 
 
 def test_page_says_what_is_not_known(page):
-    assert "No null model and no p-value stands behind any of these numbers" in page.text
+    assert "No number here was tested against a null model" in page.text
     assert "No nulls, no p-values." in page.text
     assert "This explains the network." in page.text
     assert "whether the difference exceeds chance was not tested" in page.text
@@ -338,6 +338,6 @@ def test_limits_say_which_numbers_have_a_null(results):
     q.attrs["null"] = "LinearShift"
     tree["layers/conv1/pathways"] = xr.DataTree(node.assign(q_value=q))
     text = Page(render(tree)).text
-    assert "Correlations of modes with cells were held against a null" in text
+    assert "Correlations of modes with cells were tested against a null" in text
     assert "No nulls, no p-values." not in text
     assert "Nulls for some numbers only." in text
