@@ -25,6 +25,7 @@ __all__ = [
     "dataset_from_notes",
     "dataset_to_notes",
     "plain_attributes",
+    "plain_value",
     "read_notes",
     "read_repeats_rate",
     "with_further_values",
@@ -218,12 +219,13 @@ def dataset_from_notes(notes: dict[str, Any]) -> xr.Dataset:
 def plain_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """Return attributes as text, numbers and lists, without numpy types."""
     plain: dict[str, Any] = json.loads(
-        json.dumps({str(name): value for name, value in attributes.items()}, default=_number)
+        json.dumps({str(name): value for name, value in attributes.items()}, default=plain_value)
     )
     return plain
 
 
-def _number(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return what `json` cannot write as a number, a list or text."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
