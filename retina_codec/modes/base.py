@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 FOLDER = "retina_codec.modes.decompositions"
+RESERVED = {"method", "kept_epoch", "held_out", "gap", "signs", "seeds", "first_seed"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +63,7 @@ class Decomposition(ABC):
 
     A subclass is registered under its class name, so that results made with it find it again
     (`decomposition_of`); with the class keyword ``register=False`` it is not. Packages name theirs
-    in the entry-point group ``retina_codec.decompositions``.
+    in the entry-point group ``retina_codec.decompositions``, by class name.
     """
 
     def __init_subclass__(cls, *, register: bool = True, **keywords: Any) -> None:
@@ -84,6 +85,11 @@ class Decomposition(ABC):
         """Return name and settings as attributes that every file format can hold.
 
         Truth values become 0 and 1; settings that are None are left out.
+
+        Raises
+        ------
+        RetinaCodecError
+            If a setting has the name of another attribute of the results.
         """
         found: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
         plain = {
@@ -91,6 +97,11 @@ class Decomposition(ABC):
             for name, value in found.items()
             if value is not None
         }
+        if taken := RESERVED & plain.keys():
+            raise RetinaCodecError(
+                f"settings of {type(self).__name__} must not be called {', '.join(sorted(taken))}: "
+                "results use these names. Rename the field."
+            )
         return {"method": type(self).__name__} | plain
 
     @classmethod

@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -115,3 +116,12 @@ def test_settings_vary_only_where_there_are_some():
     assert NMF(active=1).vary(seed=3, active=2) == NMF(seed=3, active=2)
     assert KMeans().vary(active=2) == KMeans()
     assert [NMF(active=1).has(name) for name in ("active", "epochs")] == [True, False]
+
+
+def test_settings_must_not_hide_what_results_say():
+    @dataclass(frozen=True, kw_only=True)
+    class Gap(KMeans, register=False):
+        gap: int = 3
+
+    with pytest.raises(RetinaCodecError, match="must not be called gap: results use"):
+        Gap().settings()
