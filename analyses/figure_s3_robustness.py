@@ -10,7 +10,7 @@
 # # Figure S3: are the modes robust?
 #
 # After section 10.3 and Figures S3 and S4 of Melander et al. (ICLR 2026). Modes are fitted again
-# with one setting changed at a time and compared with a baseline, in two layers of an image
+# with one setting changed at a time and compared with a reference fit, in two layers of an image
 # network, or in any layer of saved results:
 #
 #     python analyses/figure_s3_robustness.py --out out
@@ -18,10 +18,10 @@
 #     python analyses/figure_s3_robustness.py --out out_r --results demo/results.nc --layers conv1
 #
 # One picture, `figure_s3_robustness.png`: a row per fit, a colour per layer. What is compared:
-# R² of held-out samples, modes alive and active, and how well **single modes** of the baseline are
+# R² of held-out samples, modes alive and active, and how well **single modes** of the reference are
 # found again (cosine, one to one; beside modes whose entries were dealt out anew). Where samples
 # have labels also the paper's measure: modes whose loadings go with a class (r > 0.2) are **summed
-# per class**, and this sum is correlated with the baseline's, beside the baseline's sums of other
+# per class**, and this sum is correlated with the reference's, beside the reference's sums of other
 # classes. Without labels (a retina) these parts are left out.
 #
 # Two methods: the published, gated autoencoder, and the default of this package. Its settings and
@@ -40,7 +40,7 @@
 # set, and one linear encoder whose size follows from modes; k-means, NMF and PCA have fewer still.
 # They are not fitted here.
 #
-# The baseline of the gated autoencoder has θ = 0.8, as the published training script of ResNet-50;
+# The reference of the gated autoencoder has θ = 0.8, as the published training script of ResNet-50;
 # with 0.9, as the text says, nearly all modes of some layers die on 1000 images. Its learning rate
 # is 3e-3 (published 5e-5), for there are 50 times fewer images. An encoder's width is a share of
 # the number of features; the paper's 128 to 4096 are 1/16 to 2 of its last layer.
@@ -51,7 +51,7 @@
 # in middle blocks also with one of 1/4 and with one mode per feature, where the default does not.
 #
 # Limits of digits: ten classes, which share modes; intervals over classes are of these classes and
-# this baseline. The two further seeds show what a fit changes without any setting changed.
+# this reference. The two further seeds show what a fit changes without any setting changed.
 
 # %%
 """Fit with one setting changed at a time, and draw what that does to the modes."""
@@ -104,7 +104,7 @@ GATED: dict[str, list[Any]] = {
 DEFAULT: dict[str, list[Any]] = {
     "active": [2, 10],
     "minimum_share": [0.0, 2e-2],
-    "modes": [1 / 2, 2],  # of the baseline's
+    "modes": [1 / 2, 2],  # of the reference's
     "encoder_steps": [1, 12],
     "sign_consistent": [False],
     "seed": [1, 2],
@@ -121,7 +121,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--steps", type=int, default=10, help="of the path integral")
     parser.add_argument("--epochs", type=int, help="gated: 100 for images, 30 for recordings")
-    parser.add_argument("--threshold", type=float, default=0.8, help="gated: the baseline's")
+    parser.add_argument("--threshold", type=float, default=0.8, help="gated: the reference's")
     parser.add_argument("--rate", type=float, default=3e-3, help="gated: learning rate")
     parser.add_argument("--sparse-epochs", type=int, default=60, help="of the default")
     parser.add_argument("--permutations", type=int, default=100, help="shuffles of labels")
@@ -156,7 +156,7 @@ def opened(options: argparse.Namespace) -> tuple[xr.DataTree, list[str]]:
 def fits_of(
     kind: str, features: int, images: bool, options: argparse.Namespace
 ) -> list[tuple[str, float, Any]]:
-    """Name every fit: the setting that is changed, its value, the method; the baseline first."""
+    """Name every fit: the setting that is changed, its value, the method; the reference first."""
     base: Any
     if kind == "gated":
         base = rc.modes.GatedAutoencoder(
@@ -205,7 +205,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
                 raise
             if setting == "baseline":
                 raise rc.RetinaCodecError(
-                    f"the baseline of {METHODS[kind]} needs modes that are alive; in {layer} none "
+                    f"the reference of {METHODS[kind]} needs modes that are alive; in {layer} none "
                     "is. Choose a lower --threshold, more --epochs, or --methods default."
                 ) from error
             row = xr.full_like(rows[layer, kind][0], np.nan).assign(live_modes=0.0)
@@ -254,7 +254,7 @@ def parts_of(fitted: xr.DataTree, layer: str, options: argparse.Namespace) -> di
 def measured(
     here: dict[str, Any], first: dict[str, Any], options: argparse.Namespace
 ) -> xr.Dataset:
-    """Score one fit and compare it with the baseline's; every number with its interval."""
+    """Score one fit and compare it with the reference's; every number with its interval."""
     modes, wanted = here["modes"], first["dictionary"][first["leading"]]
     active = modes["active"].values[modes["split"].values == "held_out"].sum(axis=1)
     block = 1 if input_dim(modes["loading"]) == "sample" else BLOCK
@@ -304,11 +304,11 @@ def measured(
 # ## Step 2: compare with what the paper says
 #
 # Numbers are means over classes, intervals Student's over classes: s is the similarity of the sums
-# of a class (without labels: of single modes, over the baseline's leading ones). What a setting
+# of a class (without labels: of single modes, over the reference's leading ones). What a setting
 # costs is s less the mean s of the two other seeds, class by class. "Near-identical" is s > 0.9,
 # "minimal" a cost below 0.1, "moderate" one of 0.1 to 0.5. A fit whose modes are all dead has
-# nothing in common with the baseline and rebuilds nothing: s and R² count as 0 in this table. R² is
-# resampled over held-out images, the same ones for both fits that are compared.
+# nothing in common with the reference and rebuilds nothing: s and R² count as 0 in this table. R²
+# is resampled over held-out images, the same ones for both fits that are compared.
 
 
 # %%

@@ -1,7 +1,8 @@
 """Claims of the paper about the robustness of modes, judged from fits with one setting changed.
 
-Notation: s similarity of a fit's sums of modes by class to the baseline's (without labels: of
-single modes, over the baseline's leading ones); a unit is a class or such a mode.
+Notation: the reference is the fit with no setting changed; s similarity of a fit's sums of modes by
+class to the reference's (without labels: of single modes, over the reference's leading ones); a
+unit is a class or such a mode.
 """
 
 from typing import Any
@@ -45,6 +46,7 @@ WORDS = {
     "modes": "modes ×",
     "encoder_steps": "encoder steps",
     "sign_consistent": "free signs",
+    "baseline": "reference",  # no setting changed
 }
 
 
@@ -195,14 +197,14 @@ class _Judged:
         ):
             found = [(one.layer, one.r2(one.at(setting)[end], 0)) for one in self.fits]
             fit = fit_words(self.last.found, self.last.at(setting)[end])
-            self.add(name, says, f"R² less the baseline's, {fit}", found, low=low, high=high)
+            self.add(name, says, f"R² less the reference's, {fit}", found, low=low, high=high)
 
     def signs(self) -> None:
         """Compare non-negative modes with modes of free sign."""
         found = self.costs("sign_consistent")
         self.add("signs", "non-negative modes or free ones, a moderate effect.",
                  f"cost of free signs, {self.unit}", found, low=0.1, high=0.5)  # fmt: skip
-        self.add("signs, depth", "positive modes are more like the baseline in deeper layers.",
+        self.add("signs, depth", "positive modes are more like the reference in deeper layers.",
                  f"cost of free signs, {self.last.layer}, {self.unit}",
                  found[-1][1] if self.last.labelled else None, low=0)  # fmt: skip
 

@@ -74,7 +74,7 @@ def test_claims_about_depth_compare_layers(script):
     assert claims["gated: penalty"].measure.endswith("3 of 6 comply")
 
 
-def test_a_dead_fit_has_nothing_in_common_with_the_baseline(script):
+def test_a_dead_fit_has_nothing_in_common_with_the_reference(script):
     found = table(script, True)
     dead = int(np.flatnonzero(found["setting"].values == "dictionary_penalty")[-1])
     found["live_modes"][dead] = 0
@@ -111,7 +111,7 @@ def test_all_layers_and_methods_of_a_tree_are_judged(script):
 def test_fits_are_named_in_few_words(script):
     found = table(script, True)
     words = [fit_words(found, fit) for fit in range(found.sizes["fit"])]
-    assert words[0] == "baseline"
+    assert words[0] == "reference"
     assert "penalty of modes 0.01" in words
     assert "free signs" in words
     assert len(set(words)) == len(words)

@@ -26,7 +26,7 @@ COLUMNS = {
     "mode_match": "single modes\nfound again",
     "correlated": "modes with\na class (r > 0.2)",
     "coverage": "share of classes\nwith a mode",
-    "similarity_mean": "sums by class,\nr with baseline's",
+    "similarity_mean": "sums by class,\nr with reference",
 }
 
 
@@ -37,7 +37,7 @@ def plot_robustness(tree: xr.DataTree) -> Figure:
     Parameters
     ----------
     tree : xr.DataTree
-        ``/<layer>/<method>``: measures along ``fit``, the baseline first; attributes ``layers``
+        ``/<layer>/<method>``: measures along ``fit``, the reference first; attributes ``layers``
         and ``model``.
 
     Returns
@@ -113,13 +113,13 @@ def _legend(figure: Figure, layers: list[str], *, labelled: bool) -> None:
                         for layer, color in zip(layers, LAYERS, strict=False)]  # fmt: skip
     figure.legend(handles=marks, loc="upper right", ncols=len(marks), handletextpad=0.2)
     chance = "pale boxes: chance (entries of modes dealt out anew" + (
-        "; shuffled labels; baseline's classes exchanged), middle 95 %"
+        "; shuffled labels; classes of the reference exchanged), middle 95 %"
         if labelled
         else "), middle 95 %"
     )
     small = "; small dots: classes" if labelled else "; no labels here: no sums by class"
-    figure.text(0.01, 0.012, f"bars: 95 %; dotted: baseline; cross: no mode alive; {chance}{small}",
-                size=7.5, color=MUTED)  # fmt: skip
+    note = f"bars: 95 %; dotted: reference; cross: no mode alive; {chance}{small}"
+    figure.text(0.01, 0.012, note, size=7.5, color=MUTED)
 
 
 def _column(axes: Axes, found: xr.Dataset, key: str, place: Floats, color: str) -> None:

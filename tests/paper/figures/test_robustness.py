@@ -48,7 +48,7 @@ def test_columns_about_classes_need_classes(labelled):
     text = " ".join(one.get_text() for one in figure.texts)
     assert ("no labels here" in text) is not labelled
     rows = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
-    assert rows == ["baseline", "threshold 0.5", "seed 1", "seed 2"]
+    assert rows == ["reference", "threshold 0.5", "seed 1", "seed 2"]
 
 
 def test_points_stand_at_their_numbers_and_dead_fits_get_a_cross():
