@@ -14,12 +14,8 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["Labels", "labels_of_files", "parse_json", "read_class_names", "read_text"]
 
 Place = str | os.PathLike[str]
+# a table of files and labels; (numbers, order of their classes); or a mapping
 Labels = Place | tuple[Place, Place] | Mapping[str, str]
-
-
-"""A table of files and labels; numbers in order with the order of their classes; or a mapping."""
-
-
 NUMBERED = re.compile(r"_(\d{8})\.[A-Za-z]+$")  # ILSVRC2012_val_00000001.JPEG
 WORDNET = re.compile(r"n\d{8}")
 

@@ -1,10 +1,4 @@
-"""Circuit of the simulated retina: photoreceptors to ganglion cells, every weight known.
-
-Stages, per 10 ms bin: photoreceptors (biphasic low-pass of Weber contrast, divisive contrast
-adaptation) → bipolar cells on a 25 × 25 grid (centre minus surround, ON or OFF, fast or slow,
-rectified) → amacrine cells (wide-field transient; crossover sustained) → ganglion cells
-(weighted subunits minus inhibition, soft threshold).
-"""
+"""Circuit of the simulated retina: photoreceptors to ganglion cells, every weight known."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +28,11 @@ __all__ = ["Circuit"]
 @dataclass(frozen=True)
 class Circuit:
     """A retina with known connections.
+
+    Stages, per 10 ms bin: photoreceptors (biphasic low-pass of Weber contrast, divisive contrast
+    adaptation) → bipolar cells on a 25 × 25 grid (centre minus surround, ON or OFF, fast or slow,
+    rectified) → amacrine cells (wide-field transient; crossover sustained) → ganglion cells
+    (weighted subunits minus inhibition, soft threshold).
 
     Parameters
     ----------
