@@ -1,7 +1,6 @@
 """Run batches through a network and reduce their contributions, the same in every process.
 
-A `Plan` holds all that decides the numbers but the inputs; a `Runner` is a plan with its network
-ready.
+A `Plan` decides the numbers, apart from the inputs; a `Runner` is a plan with its network ready.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """Shards: successive inputs that are computed and written together.
 
-A run in memory, into a store or on a cluster goes through the same shards, so that its results are
-the same and a crash loses one shard. A shard is a whole number of batches and a chunk of a store.
+A shard is a whole number of batches and a chunk of a store; in memory the shards are the same.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,6 @@
 """Read untrusted HDF5 files, and write HDF5 so that a full disk is reported.
 
-No link leads out of the folder of a file, no array is larger than the data it stores, and all that
-is wrong with a file is one error.
+No link leads out of the folder, no array is larger than its data, and all damage is one error.
 """
 
 import io

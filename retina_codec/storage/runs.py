@@ -1,7 +1,6 @@
 """Resumable runs: arrays of a Zarr store that are filled piece by piece.
 
-Until it is whole, a run stands in ``<name>.partial``: its arrays, a description of the run, and one
-mark for each finished piece, made when the piece is on the disk.
+A run stands in ``<name>.partial`` until it is whole; each finished piece has a mark there.
 """
 
 import json

@@ -1,7 +1,6 @@
 """Save and open whole trees of labelled arrays; write outputs so that none is left half written.
 
-All outputs of the package go through `new_output`: after a crash or on a full disk the folder is as
-it was.
+All outputs of the package go through `new_output`: a failure leaves the folder as it was.
 """
 
 import hashlib
