@@ -1,6 +1,6 @@
 """Run shards on the workers of a dask.distributed cluster.
 
-The network goes to each worker once; a task writes its own chunks, so a lost worker costs one shard.
+The network goes to each worker once; tasks write their own chunks: a lost worker costs one shard.
 """
 
 import copy
