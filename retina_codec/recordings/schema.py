@@ -1,7 +1,6 @@
-"""Make recordings from their parts, and validate them.
+"""Make recordings from their parts, and validate them without reading the stimulus.
 
-A recording is a tree with the node /test and, where they exist, /train, /test/repeats and
-/interneurons. The values of the stimulus are never read here.
+A recording is a tree: /test and, where they exist, /train, /test/repeats and /interneurons.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,6 @@
 """Stimulus history of each response bin, as views into short chunks of frames.
 
-The window of bin t holds the ``history`` frames that end at bin t − 1, oldest first. A chunk is
-shared by its windows, since an hour at 100 Hz has 3.6 GB of frames and 144 GB of windows.
+The window of bin t holds the ``history`` frames that end at bin t − 1, oldest first.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,6 @@
 """Cells, receptive field centres and blocks of the experiments of Maheswaranathan et al. 2023.
 
-From the authors' code, not their files. Cells are rows of the response arrays, from 0; how the
-centres, in the same order, were obtained is not stated there.
+From the authors' code. Cells are rows of the response arrays, from 0; centres are in their order.
 """
 
 __all__ = ["NUM_BLOCKS", "PUBLISHED_CELLS", "PUBLISHED_CENTERS"]

@@ -1,7 +1,6 @@
 """Read the recordings of Maheswaranathan et al. 2023 as published: one HDF5 file per movie.
 
-An experiment is a folder (15-10-07) with naturalscene.h5 and whitenoise.h5. What the files do not
-say about their numbers is inferred from the values, and reported in the attributes.
+What the files do not say about their numbers is inferred, and reported in the attributes.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Values of a recording for which NWB has no place, as notes and processing modules, out and in.
 
-Further values per bin and cell are series ``<split>_<variable>`` and ``repeats_rate`` in the
-module ``misc``.
+The module ``misc`` holds values per bin and cell: ``<split>_<variable>`` and ``repeats_rate``.
 """
 
 import json

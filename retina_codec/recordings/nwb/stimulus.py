@@ -1,7 +1,6 @@
 """The stimulus of an NWB file: which one was shown, its frames, and the onset of each frame.
 
-NWB stores a stimulus as an image series, a series of indices into pictures, a table of
-presentations that names a template, or a seed; all become frames by number and a clock.
+Image series, indices into pictures, presentations of a template and seeds become one type.
 """
 
 from collections.abc import Iterator, Mapping
