@@ -30,7 +30,6 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
-
 ROUNDING = 1e-9  # a drawn |r| this little below the observed one counts as reaching it
 TOGETHER = 256  # permutations that are drawn at a time
 

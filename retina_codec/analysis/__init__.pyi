@@ -32,3 +32,5 @@ from .layers.trends import depth_trends as depth_trends
 from .layers.units import spatial_sparsity as spatial_sparsity
 from .layers.units import unit_maps as unit_maps
 from .pathways.own import own_contributions as own_contributions
+from .pathways.prediction import network_card as network_card
+from .pathways.prediction import prediction_quality as prediction_quality

@@ -14,7 +14,6 @@ __all__ = ["SITES", "Block", "Site", "Structure", "find_structure"]
 
 Hook = Literal["output", "input"]
 
-
 SITES = ("blocks", "mlp", "attention", "post_attention", "post_mlp")
 
 
@@ -22,7 +21,6 @@ SITES = ("blocks", "mlp", "attention", "post_attention", "post_mlp")
 
 
 ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
 
 LEADING = re.compile(
     r"(^|_)(cls|class|dist|distillation|reg|register|storage)_(token|tokens|embedding)$"

@@ -19,17 +19,9 @@ from retina_codec.storage.trees import new_output, sha256_of
 __all__ = ["KINDS", "SavedNetwork", "load_network", "network_folder", "save_network"]
 
 FORMAT = "retina-codec network 1"
-
-
 LARGEST_CONFIG = 10_000_000  # bytes
-
-
 PUBLISHED = (".pt", ".pth")
-
-
 MISFITS = (RuntimeError, LookupError, TypeError, ValueError, AttributeError)
-
-
 SHIPPED = ("digits_cnn", "digits_vit", "insilico")
 
 

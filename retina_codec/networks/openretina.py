@@ -17,8 +17,6 @@ from retina_codec.networks.retina.model import Normalisation
 __all__ = ["CoreReadoutNetwork", "load_openretina"]
 
 FIRST_PROBE = 64  # frames
-
-
 LONGEST_PROBE = 512
 
 

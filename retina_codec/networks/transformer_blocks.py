@@ -9,7 +9,6 @@ __all__ = ["Parts", "features", "find_parts", "has_attention", "is_attention"]
 
 HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads", "nhead", "heads")
 
-
 HEAD_SIZES = (
     "head_dim",
     "attention_head_size",
@@ -18,7 +17,6 @@ HEAD_SIZES = (
     "d_kv",
     "key_value_proj_dim",
 )
-
 
 MLP_WORDS = ("mlp", "ff", "feed")
 

@@ -23,8 +23,6 @@ from retina_codec.networks.pictures.small_resnet import SmallNetwork
 __all__ = ["ImageNetwork", "load_image_network"]
 
 LIBRARIES = ("torchvision", "timm", "transformers")
-
-
 SMALL = 32  # px, pictures of the networks of this toolkit
 
 

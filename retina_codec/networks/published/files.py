@@ -20,16 +20,9 @@ from retina_codec.networks.published.pickle import NUMPY_NAMES, Followed, follow
 __all__ = ["read_checkpoint"]
 
 LARGEST = 2**26  # bytes of a file; the published ones have less than 10 MB
-
-
 MOST_MEMBERS = 10_000
-
-
 MAGIC = 0x1950A86A20F9469CFC6C  # first value of the format before torch 1.6
-
-
 VERSION = 1001  # second value of it
-
 
 DAMAGES = (
     OSError,

@@ -14,17 +14,9 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["MODEL_TYPES", "Settings", "brief", "fill", "layouts", "read_settings"]
 
 MODEL_TYPES = ("VaryModel", "LinearStackedBNCNN", "BNCNN", "RetinotopicModel")
-
-
 ACTIVATIONS = ("ReLU", "Tanh", "Sigmoid", "ELU")
-
-
 NEVER_READ = {"groups": 1, "one2one": False, "self_attn": False, "paddings": 0}
-
-
 EPS = 1e-3  # of every normalisation
-
-
 Layer = dict[str, Any]
 
 

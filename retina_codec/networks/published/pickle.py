@@ -16,10 +16,7 @@ from retina_codec.errors import RetinaCodecError
 __all__ = ["NUMPY_NAMES", "Followed", "Storage", "follow"]
 
 MOST_STEPS = 400_000  # a published checkpoint takes about 3,000
-
-
 MOST_AXES = 8
-
 
 ITEM_BYTES = {
     "FloatStorage": 4,
@@ -33,16 +30,13 @@ ITEM_BYTES = {
     "BoolStorage": 1,
 }
 
-
 STORAGES = {f"torch {name}": size for name, size in ITEM_BYTES.items()}
-
 
 NUMPY_NAMES = tuple(
     f"{module}.multiarray.{name}"
     for module in ("numpy.core", "numpy._core")
     for name in ("scalar", "_reconstruct")
 )
-
 
 DTYPE = re.compile(r"[<>|=]?[fiub]([1248])")
 
@@ -212,7 +206,6 @@ class _Machine:
 
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 
-
 _MAKERS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -221,7 +214,6 @@ _MAKERS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": lambda: Made("dict"),
 }
-
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": _Machine.protocol,
@@ -244,10 +236,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPERSID": _Machine.storage,
 }
 
-
 _CODES = {step.code: step for step in pickletools.opcodes}
-
-
 _KNOWN = {*_LITERALS, *_MAKERS, *_STEPS, "STOP"}
 
 

@@ -21,13 +21,8 @@ from retina_codec.storage.trees import sha256_of
 __all__ = ["grab_locations", "read_published"]
 
 FRAME_RATE = 100.0  # Hz, of every published recording
-
-
 LARGEST_WEIGHT = 1e9
-
-
 RECORDED = ("exp_name", "exp_num", "seed", "epoch", "lossfxn", "test_pearson")
-
 
 RETINA_CNN = {  # layer of the file: module of RetinaCNN
     0: ("conv1", "convolution", "stack"),

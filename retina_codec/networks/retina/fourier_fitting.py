@@ -19,14 +19,9 @@ from retina_codec.recordings.windows import StimulusWindows
 __all__ = ["FourierNetwork", "FrameSpectra", "Rates", "rates_of_windows"]
 
 Integers = npt.NDArray[np.int64]
-
-
 Rates = Callable[[Integers], torch.Tensor]
 
-
 CHUNK = 1000  # frames transformed at a time
-
-
 BLOCK = 130  # frequencies copied at a time: more rows in turn are more pages than a CPU knows
 
 
