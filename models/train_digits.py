@@ -17,12 +17,11 @@ from scipy.stats import binomtest
 from torch import nn
 
 import retina_codec as rc
-from retina_codec.images.digits import DIGIT_CLASSES, digit_scenes
-from retina_codec.networks.checkpoints import save_network
-from retina_codec.networks.pictures.small_resnet import SmallResNet
-from retina_codec.networks.pictures.small_vit import SmallViT
-from retina_codec.progress import progress_bar
+from retina_codec.images import digit_scenes
+from retina_codec.networks import SmallResNet, SmallViT
+from retina_codec.paper import progress_bar
 
+CLASSES = tuple("0123456789")
 TEST_SEED = 1
 RISE = 0.1  # share of the steps in which the rate rises
 SETTINGS = {  # scenes per epoch, epochs, batch, highest rate, weight decay
@@ -85,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     test = digit_scenes("test", count=chosen.test_scenes, seed=TEST_SEED)
     correct = is_correct(network, torch.from_numpy(test["image"].values), test["digit"].values)
     text = card(network, chosen.kind, correct, test["digit"].values, test["digit_index"].values)
-    save_network(network, chosen.out, card=text, overwrite=chosen.overwrite)
+    rc.save_network(network, chosen.out, card=text, overwrite=chosen.overwrite)
     print(f"accuracy on the test part: {correct.mean():.4f}")
     return 0
 
@@ -98,7 +97,7 @@ def make(kind: str, scenes: int, seed: int) -> SmallResNet | SmallViT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = SmallResNet if kind == "cnn" else SmallViT
-        network: SmallResNet | SmallViT = made(DIGIT_CLASSES, mean=mean, std=std)
+        network: SmallResNet | SmallViT = made(CLASSES, mean=mean, std=std)
     return network
 
 

@@ -15,7 +15,7 @@ import sys
 import torch
 
 import retina_codec as rc
-from retina_codec.analysis.pathways.prediction import network_card, prediction_quality
+from retina_codec.analysis import network_card, prediction_quality
 
 DOUBTS = """
 ## Doubts
