@@ -5,8 +5,6 @@ import inspect
 import re
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -310,78 +308,3 @@ def test_public_names_do_not_hide_modules():
                 inside = stub.parent / alias.name
                 is_module = inside.with_suffix(".py").exists() or inside.is_dir()
                 assert is_module == (node.module is None), f"{stub}: {alias.name}"
-
-
-def test_readme_examples_run(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    retina, images = re.findall(r"```python\n(.*?)```", _read("README.md"), flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(compile(retina, "README.md", "exec"), names)
-    printed = capsys.readouterr().out
-    cells = names["network"].cells
-    assert len(cells) == 16
-    assert all(re.search(rf"^{re.escape(str(cell))}\s+\d+$", printed, re.M) for cell in cells)
-    assert float(printed.splitlines()[-1]) <= 1
-    exec(compile(images, "README.md", "exec"), names)
-    printed = capsys.readouterr().out
-    layers = names["adapter"].layers
-    assert len(layers) == 8
-    assert all(len(re.findall(rf"\b{re.escape(layer)}\b", printed)) >= 2 for layer in layers)
-
-
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
-def test_pages_name_only_what_exists(page):
-    text = _read(page)
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
-    assert not missing, f"{page} points to {missing}"
-    verbs = set(re.findall(r"^([a-z-]+):.*##", _read("Makefile"), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE))
-    assert named
-    assert named <= verbs
-
-
-@pytest.mark.parametrize(
-    "command", ["demo", "analyze", "fit", "convert", "report", "look", "export"]
-)
-def test_commands_in_the_readme_parse(command):
-    from retina_codec.cli.main import commands
-
-    options = {name for option in commands.commands[command].params for name in option.opts}
-    for page in ("README.md", "CHANGELOG.md", "Makefile"):
-        for line in re.findall(rf"retina-codec {command} .*--.*", _read(page)):
-            used = set(re.findall(r"--[a-z-]+", line)) - {"--help"}
-            assert used <= options, f"{page}: {line}"
-
-
-def test_every_dependency_is_pinned_within_its_range():
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    project = tomllib.loads(_read("pyproject.toml"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["test"], *extras["check"]]
-    pins = dict(
-        line.split("==")
-        for line in _read("constraints.txt").splitlines()
-        if line and not line.startswith("#")
-    )
-    pins = {canonicalize_name(name): version for name, version in pins.items()}
-    for requirement in map(Requirement, wanted):
-        name = canonicalize_name(requirement.name)
-        assert name in pins, f"{name} has no pin in constraints.txt"
-        assert requirement.specifier.contains(pins[name]), f"{name}: {pins[name]} is out of range"
-
-
-def test_the_version_comes_from_the_tag_and_pages_name_the_coming_one():
-    project = tomllib.loads(_read("pyproject.toml"))
-    assert project["project"]["dynamic"] == ["version"]
-    coming = project["tool"]["setuptools_scm"]["fallback_version"].split(".dev")[0]
-    assert re.fullmatch(r"\d+\.\d+\.\d+", coming)
-    assert f"\nversion: {coming}\n" in _read("CITATION.cff")
-    assert re.search(r"^## (\S+?),? ", _read("CHANGELOG.md"), re.M).group(1) == coming
-    assert rc.__version__ == version("retina-codec")
-
-
-def _read(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
