@@ -1,4 +1,4 @@
-"""Which interneurons, acting together, make a ganglion cell fire.
+"""Find groups of hidden units that act together in models of the retina and other networks.
 
 The verbs from a recording to a report; everything else stands in the submodules.
 """

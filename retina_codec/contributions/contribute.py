@@ -48,7 +48,7 @@ def contribute(
     progress: bool | None = None,
     dtype: torch.dtype | None = None,
 ) -> xr.DataTree:
-    """Compute how much every channel acted to make the target what it is, for every input.
+    """Compute how much every channel contributed to the target, for every input.
 
     Contributions of hidden units, ``C_j``, are split by sign and then summed over space:
     ``C⁺ = Σ_space max(C_j, 0)``, ``C⁻ = Σ_space min(C_j, 0)``. All layers come from one pass.

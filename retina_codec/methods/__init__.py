@@ -1,4 +1,4 @@
-"""Contribution methods: how much each hidden unit acted to make the target what it is."""
+"""Contribution methods: how much each hidden unit contributed to the target."""
 
 from retina_codec.lazy import attach
 

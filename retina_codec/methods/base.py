@@ -1,4 +1,4 @@
-"""Contribution methods: how much each hidden unit acted to make the target what it is.
+"""Contribution methods: how much each hidden unit contributed to the target.
 
 Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/∂h, F target, J = ∂h/∂x.
 """

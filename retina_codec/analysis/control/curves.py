@@ -49,7 +49,7 @@ def control_curves(
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Ablate or preserve the leading channels of a concept's modes; measure who loses accuracy.
+    """Ablate or preserve the channels of a concept's modes; measure which classes lose accuracy.
 
     For every concept (class or superclass) its mode is the one whose loading has the largest
     Pearson r with the mask "the image belongs to it". The first k of the channels in order of the
