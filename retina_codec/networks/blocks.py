@@ -14,12 +14,8 @@ __all__ = ["SITES", "Block", "Site", "Structure", "find_structure"]
 
 Hook = Literal["output", "input"]
 
+# words that name the same site in every block
 SITES = ("blocks", "mlp", "attention", "post_attention", "post_mlp")
-
-
-"""Words that name the same site in every block."""
-
-
 ROWS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 LEADING = re.compile(
@@ -61,23 +57,14 @@ class Structure:
     def sites(self, word: str) -> tuple[Site, ...]:
         """Return the sites that one of `SITES` names, in the order of the blocks.
 
-        Parameters
-        ----------
-        word : str
-            - ``"blocks"``: what a block puts out, after the merge into the residual stream.
-            - ``"mlp"``: MLP hidden units after the nonlinearity (and the gate, where there is
-              one): the *input* of the MLP's last linear layer.
-            - ``"attention"``: heads side by side, before the output projection: its *input*.
-            - ``"post_attention"``: what the attention adds to the residual stream: the *output* of
-              the module that ends with the output projection, before the norm, scale or sum that
-              the block applies to it (a module that adds the stream itself, as BLOOM's, gives
-              the sum).
-            - ``"post_mlp"``: the same for the MLP and its last linear layer.
-
-        Raises
-        ------
-        RetinaCodecError
-            If no block has such a site.
+        - ``"blocks"``: what a block puts out, after the merge into the residual stream.
+        - ``"mlp"``: MLP hidden units after the nonlinearity (and the gate, where there is one): the
+          *input* of the MLP's last linear layer.
+        - ``"attention"``: heads side by side, before the output projection: its *input*.
+        - ``"post_attention"``: what the attention adds to the residual stream: the *output* of the
+          module that ends with the output projection, before the norm, scale or sum that the block
+          applies to it (a module that adds the stream itself, as BLOOM's, gives the sum).
+        - ``"post_mlp"``: the same for the MLP and its last linear layer.
         """
         if word not in SITES:
             raise RetinaCodecError(f"a site is one of {', '.join(SITES)}; got {word!r}.")
@@ -112,7 +99,7 @@ class Structure:
 
 
 def find_structure(module: nn.Module) -> Structure:
-    """Find the blocks of a network.
+    """Find the blocks of a network, which is neither run nor changed.
 
     Looked for, in this order: (1) modules that stand in a row (`Sequential`, `ModuleList`,
     `ModuleDict`, or as neighbours under one parent) with others of their class and hold an
@@ -120,20 +107,6 @@ def find_structure(module: nn.Module) -> Structure:
     least two convolutions or linear layers: the blocks of a residual or convolutional network;
     (2) modules in a row with one convolution each; (3) a convolution and the nonlinearity after it
     in a `Sequential` (VGG).
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Not run and not changed.
-
-    Returns
-    -------
-    Structure
-
-    Raises
-    ------
-    RetinaCodecError
-        If none of this is found; the names of the modules are listed.
     """
     rows = list(_rows(module))
     blocks = _repeated(rows)

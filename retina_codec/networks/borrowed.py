@@ -4,20 +4,26 @@ Notation: b inputs, c channels.
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.kept import KeptState
 
-__all__ = ["borrow", "open_device", "reference_parameter"]
+__all__ = ["borrow", "check_network", "open_device", "reference_parameter", "settled", "when_free"]
 
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+Value = TypeVar("Value")
 
 
 @contextmanager
@@ -28,9 +34,9 @@ def borrow(
 ) -> Iterator[Module]:
     """Lend a network in evaluation mode, without gradients of its weights.
 
-    Afterwards the mode of every submodule and ``requires_grad`` of every parameter are as before,
-    also if the work fails. Gradients that the network holds are not touched.
-    `torch.inference_mode` is switched off meanwhile.
+    Afterwards it is as before, also if the work fails: modes, ``requires_grad``, gradients,
+    weights, buffers and attributes of every submodule, see `KeptState`. A second thread waits until
+    the network, or what it shares with another, is free. Meanwhile the contexts of `settled` hold.
 
     Parameters
     ----------
@@ -40,7 +46,8 @@ def borrow(
     device : str or torch.device, optional
         Where to compute; where the network lies when left out.
     dtype : torch.dtype, optional
-        Of floating weights; the network's own when left out.
+        Of floating weights; the network's own when left out. Complex weights get the complex type
+        of the same precision.
 
     Yields
     ------
@@ -49,35 +56,83 @@ def borrow(
     Raises
     ------
     RetinaCodecError
-        If this machine has no such device.
+        If this machine has no such device; if the network is scripted, has no weights yet, or must
+        be copied and cannot.
     """
+    check_network(network)
     place = None if device is None else open_device(device)
     tensors = [*network.parameters(), *network.buffers()]
     moves = place is not None and any(p.device != place for p in tensors)
-    casts = dtype is not None and any(p.is_floating_point() and p.dtype != dtype for p in tensors)
-    with torch.inference_mode(False):
+    casts = any(p.dtype != _dtype_like(p, dtype) for p in tensors)
+    with settled({p.device.type for p in tensors}), ExitStack() as stack:
+        outer = stack.enter_context(_alone(network))
         working = network
         if moves or casts or any(p.is_inference() for p in tensors):
             working = _copied(network, place, dtype)
-        training = [(module, module.training) for module in working.modules()]
-        trainable = [(parameter, parameter.requires_grad) for parameter in working.parameters()]
-        norms = [
-            module
-            for module in working.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fixed_norm(module)
-        ]
-        try:
-            working.eval().requires_grad_(False)
-            for norm in norms:
-                norm.__dict__["forward"] = partial(_normalise, norm)
-            yield working
-        finally:
-            for norm in norms:
-                norm.__dict__.pop("forward", None)
-            for module, flag in training:
-                module.training = flag
-            for parameter, flag in trainable:
-                parameter.requires_grad_(flag)
+            stack.enter_context(_alone(working))
+        else:
+            stack.callback(KeptState(network, values=outer).restore)
+        _evaluation_mode(working)
+        for parameter in working.parameters():
+            if parameter.is_leaf:
+                parameter.requires_grad_(False)
+        for module in working.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fixed_norm(module):
+                module.__dict__["forward"] = partial(_normalise, module)
+        yield working
+
+
+def check_network(network: nn.Module) -> None:
+    """Refuse a network that cannot be run module by module, or has no weights yet.
+
+    Raises
+    ------
+    RetinaCodecError
+    """
+    if isinstance(network, torch.jit.ScriptModule):
+        raise RetinaCodecError(
+            "network must be a module of Python, whose submodules can be watched; got a scripted or "
+            f"traced one ({type(network).__name__}). Give the module that it was made from."
+        )
+    for name, values in [*network.named_parameters(), *network.named_buffers()]:
+        if nn.parameter.is_lazy(values):
+            raise RetinaCodecError(
+                f"the network must have all its weights; {name!r} is lazy and has none yet. Run "
+                "the network once on one input first: network(inputs[:1])."
+            )
+        if values.is_meta:
+            raise RetinaCodecError(
+                f"the network must have all its weights; {name!r} is on the device 'meta', without "
+                "numbers. Load the weights first: network.to_empty(device='cpu'), then "
+                "network.load_state_dict(...)."
+            )
+
+
+@contextmanager
+def settled(devices: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
+    """Switch off what the caller's thread may have on, and what it would change in the work.
+
+    That is: inference mode, autocast (results have the dtype that is recorded), and activation
+    checkpointing of `torch.utils.checkpoint`, which would run blocks again without their hooks.
+
+    Parameters
+    ----------
+    devices : set of str
+        Types of the devices in use, such as "cuda".
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in sorted({"cpu", *devices} - {"meta"}):
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(_without_checkpoints())
+        yield
+
+
+def when_free(network: nn.Module, function: Callable[[nn.Module], Value]) -> Value:
+    """Return ``function(network)``, called while no other thread has borrowed the network."""
+    with _alone(network):
+        return function(network)
 
 
 def reference_parameter(network: nn.Module) -> torch.Tensor:
@@ -88,18 +143,130 @@ def reference_parameter(network: nn.Module) -> torch.Tensor:
     return torch.empty(0)
 
 
+_FREED = threading.Condition()
+
+
+_OWNERS: dict[int, int] = {}  # threads that have borrowed, by the id of every module and tensor
+
+
+@contextmanager
+def _alone(network: nn.Module) -> Iterator[bool]:
+    """Wait until no other thread has the network; yield whether this one did not have it either.
+
+    Networks may share submodules or weights, so that each of these has its owner.
+    """
+    whole = [*network.modules(), *network.parameters(), *network.buffers()]
+    parts, here = {id(part) for part in whole}, threading.get_ident()
+    with _FREED:
+        _FREED.wait_for(lambda: all(_OWNERS.get(part, here) == here for part in parts))
+        taken = parts - _OWNERS.keys()
+        _OWNERS.update(dict.fromkeys(taken, here))
+    try:
+        yield bool(taken)
+    finally:
+        with _FREED:
+            for part in taken:
+                del _OWNERS[part]
+            _FREED.notify_all()
+
+
+class _Settled(threading.local):
+    """How many `settled` contexts a thread is in."""
+
+    depth = 0
+
+
+_SETTLED = _Settled()
+
+
+@contextmanager
+def _without_checkpoints() -> Iterator[None]:
+    """Let checkpointed blocks run as plain ones in this thread."""
+    _SETTLED.depth += 1
+    try:
+        yield
+    finally:
+        _SETTLED.depth -= 1
+
+
+def _plain_when_settled() -> None:
+    """Make the two forms of torch's checkpointing heed `settled`; other threads keep theirs."""
+    module: Any = torch.utils.checkpoint
+    reentrant = module.CheckpointFunction
+    saving = reentrant.apply
+
+    @wraps(saving)
+    def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:
+        return function(*inputs) if _SETTLED.depth else saving(function, preserve, *inputs)
+
+    reentrant.apply = staticmethod(apply)
+    again = getattr(module, "_checkpoint_without_reentrant_generator", None)
+    if again is None:
+        return
+
+    @wraps(again)
+    def generator(*inputs: Any, **named: Any) -> Generator[Any, Any, Any]:
+        if _SETTLED.depth:
+            yield
+            return None
+        return (yield from again(*inputs, **named))
+
+    module._checkpoint_without_reentrant_generator = generator
+
+
+_plain_when_settled()
+
+
+def _evaluation_mode(network: nn.Module) -> None:
+    """Switch a network to evaluation mode."""
+    try:
+        network.eval()
+    except NotImplementedError as error:
+        raise RetinaCodecError(
+            f"the network must have an evaluation mode; {type(network).__name__} has none "
+            f"({str(error).splitlines()[0]}). Give the module that it was exported from."
+        ) from error
+
+
+def _dtype_like(values: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype that a tensor gets where floating ones get ``dtype``."""
+    if dtype is not None and values.is_complex():
+        return dtype.to_complex()
+    return dtype if dtype is not None and values.is_floating_point() else values.dtype
+
+
 def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | None) -> Module:
     """Copy a network to a device and dtype, without its gradients, which would cost memory."""
+
+    def moved(values: torch.Tensor) -> torch.Tensor:
+        return values.to(device=device, dtype=_dtype_like(values, dtype))
+
     kept = [(parameter, parameter.grad) for parameter in network.parameters()]
+    made: dict[int, Any] = {}  # weights that are computed from others: torch does not copy them
+    for module in network.modules():
+        for values in module.__dict__.values():
+            if isinstance(values, torch.Tensor) and not values.is_leaf:
+                made[id(values)] = values.detach().clone()
     try:
         for parameter, gradient in kept:
             if gradient is not None:
                 parameter.grad = None
-        return copy.deepcopy(network).to(device=device, dtype=dtype)
+        working = copy.deepcopy(network, made)._apply(moved)
+    except Exception as error:
+        raise RetinaCodecError(
+            "the network must be copied for this device or dtype, and cannot be "
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Convert it yourself "
+            "with network.to(...), and leave out dtype and device."
+        ) from error
     finally:
         for parameter, gradient in kept:
             if gradient is not None:
                 parameter.grad = gradient
+    for module in working.modules():
+        for name, values in module.__dict__.items():
+            if isinstance(values, torch.Tensor):
+                module.__dict__[name] = moved(values)
+    return working
 
 
 class _FixedNorm(torch.autograd.Function):
@@ -108,6 +275,8 @@ class _FixedNorm(torch.autograd.Function):
     Torch keeps the input for gradients of the weights. They are not needed here, and the derivative
     needs only the scale, which halves the memory of the graph of a convolutional network.
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(

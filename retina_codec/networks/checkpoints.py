@@ -161,17 +161,9 @@ def load_network(path: str | os.PathLike[str]) -> Any:
 def network_folder(name: str | os.PathLike[str]) -> Path:
     """Return the path of a network: the path itself, or that of a network known by its name.
 
-    Parameters
-    ----------
-    name : str or path
-        A path, or a name: of a folder in the environment variable RETINA_CODEC_MODELS, or
-        ``insilico`` (of the simulated retina), ``digits_cnn`` or ``digits_vit`` (of digits on
-        photographs), which come with the package.
-
-    Returns
-    -------
-    Path
-        As given where it exists or is no such name.
+    Known are folders in the environment variable RETINA_CODEC_MODELS, and ``insilico`` (of the
+    simulated retina), ``digits_cnn`` and ``digits_vit`` (of digits on photographs), which come with
+    the package. As given where it exists or is no such name.
     """
     given = Path(name)
     if given.exists() or len(given.parts) != 1:

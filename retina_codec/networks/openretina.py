@@ -23,12 +23,7 @@ LONGEST_PROBE = 512
 class CoreReadoutNetwork(nn.Module):
     """A core-readout model on windows; made by `load_openretina`.
 
-    Attributes
-    ----------
-    layers : tuple of str
-        The convolutions of the core.
-    cells, cell_types, history, frame_shape, frame_rate, normalisation
-        As in `RetinaCNN`.
+    ``layers`` are the convolutions of the core, all else is as in `RetinaCNN`.
     """
 
     def __init__(
@@ -64,10 +59,7 @@ class CoreReadoutNetwork(nn.Module):
         return found
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the last bin of the movie, ``(b, l, y, x)`` to ``(b, n)``.
-
-        Rates have the unit of the responses that the model was trained on.
-        """
+        """Return the last bin, ``(b, l, y, x)`` to ``(b, n)``, in the unit of the responses."""
         return self.movie(windows)[:, -1]
 
 

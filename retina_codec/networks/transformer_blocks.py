@@ -72,18 +72,7 @@ def has_attention(module: nn.Module) -> bool:
 
 
 def find_parts(block: nn.Module) -> Parts:
-    """Find attention and MLP within a block.
-
-    Parameters
-    ----------
-    block : torch.nn.Module
-        With an attention in it; the first is taken where there are several (a decoder that also
-        attends to an encoder).
-
-    Returns
-    -------
-    Parts
-    """
+    """Find attention and MLP within a block; of several attentions the first is taken."""
     name, attention = next(_attentions(block))
     if isinstance(attention, nn.MultiheadAttention):
         width, ends_with, projection = attention.embed_dim, name, f"{name}.out_proj"

@@ -40,16 +40,9 @@ def cluster_cells(
     Of these the k with the largest mean silhouette is taken; of silhouettes within 0.01 of it the
     k with the largest gap, of equal ones the smallest. Without resamples every k counts as stable.
 
-    Parameters
-    ----------
-    features : array (cell, feature)
-    clusters : iterable of int
-        Numbers of groups to try, at least 2; those above cells − 1 are left out.
-    resampled : array (resample, cell, feature), optional
-        The same description from resampled time.
-    starts : int
-        Starts of k-means; of the sum of squares the smallest is kept.
-    seed : int
+    ``features`` (cell, feature), ``resampled`` (resample, cell, feature) the same description from
+    resampled time; of ``clusters`` those from 2 to cells − 1 are tried; of the ``starts`` the one
+    with the smallest sum of squares is kept.
 
     Returns
     -------
@@ -63,11 +56,6 @@ def cluster_cells(
         group than of any other; and ``resampled_pathway`` (resample, cell), as numbered there. In
         attrs ``k`` and ``gap_k``, the smallest k, 1 included, whose gap is within one error of the
         largest.
-
-    Raises
-    ------
-    RetinaCodecError
-        If no number can be tried.
 
     References
     ----------
@@ -137,26 +125,11 @@ def _stability(ari: Floats, groups: Integers, kept: Integers) -> xr.Dataset:
 
 
 def gap_statistic(features: Floats, numbers: list[int], *, seed: int = 0) -> tuple[Floats, Floats]:
-    """Compare the spread within groups with that of uniform data of the same extent.
+    """Gap and its error (k,) of features (cell, feature): the spread compared with uniform data.
 
     gap_k = mean_r ln W_k^r − ln W_k, W the sum of squares within groups, r 50 data sets uniform in
-    the box along the principal axes; error_k = sd_r(ln W_k^r) √(1 + 1/50).
-
-    Parameters
-    ----------
-    features : array (cell, feature)
-    numbers : list of int
-        Numbers of groups, at least 1 and below the number of different rows.
-    seed : int
-
-    Returns
-    -------
-    gap, error : array (k,)
-        Infinite gap where groups have no spread at all.
-
-    References
-    ----------
-    Tibshirani, Walther, Hastie 2001, J. R. Stat. Soc. B 63:411, eq. 3 and section 3.
+    the box along the principal axes; error_k = sd_r(ln W_k^r) √(1 + 1/50). Infinite where groups
+    have no spread. Tibshirani, Walther, Hastie 2001, J. R. Stat. Soc. B 63:411, eq. 3, section 3.
     """
     centered = features - features.mean(axis=0)
     axes = np.linalg.svd(centered, full_matrices=False)[2]

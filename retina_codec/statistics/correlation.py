@@ -18,24 +18,8 @@ CONSTANT = 1e-12  # a range this small relative to the largest value is rounding
 def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.DataArray:
     """Pearson correlation along one dim, separately for everything else.
 
-    ``r = mean((a - mean a) (b - mean b)) / (std a std b)``
-
-    Parameters
-    ----------
-    one, other : xr.DataArray
-        Same labels along every shared dim; units do not matter.
-    dim : str
-        The dim that is summed over.
-
-    Returns
-    -------
-    xr.DataArray
-        In [-1, 1]; NaN where one of the two is constant or holds a NaN.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the labels differ.
+    ``r = mean((a - mean a) (b - mean b)) / (std a std b)``, in [-1, 1]; NaN where one of the two is
+    constant or holds a NaN. Labels along shared dims must be the same.
     """
     try:
         one, other = xr.align(one, other, join="exact")
@@ -57,33 +41,12 @@ def pearson(one: xr.DataArray, other: xr.DataArray, dim: str = "time") -> xr.Dat
 
 
 def paired_correlations(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
-    """Pearson r along the last axis of two arrays, element by element of the other axes.
-
-    Parameters
-    ----------
-    one, other : array (..., n)
-
-    Returns
-    -------
-    array (...)
-        NaN where one of the two is constant or holds a NaN.
-    """
+    """Pearson r (...) along the last axis of two (..., n); NaN where one is constant or has NaN."""
     return np.asarray((_standardised(one) * _standardised(other)).sum(-1))
 
 
 def column_correlations(one: npt.ArrayLike, other: npt.ArrayLike) -> Floats:
-    """Pearson r of every column of one table with every column of another.
-
-    Parameters
-    ----------
-    one : array (n, p)
-    other : array (n, q)
-
-    Returns
-    -------
-    array (p, q)
-        NaN where a column is constant or holds a NaN.
-    """
+    """Pearson r (p, q) of columns of (n, p) and (n, q); NaN where one is constant or has NaN."""
     first, second = (_standardised(np.asarray(values).T) for values in (one, other))
     return np.asarray(first @ second.T)
 

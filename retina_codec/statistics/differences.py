@@ -26,29 +26,11 @@ class Difference(NamedTuple):
 
 
 def contrast(values: npt.ArrayLike, weights: npt.ArrayLike) -> Difference:
-    """Mean over units of a weighted sum over places, ``mean_i Σ_p w_p v_ip``.
+    """Mean over units of a weighted sum over places, ``mean_i Σ_p w_p v_ip``; values (n, p).
 
-    Parameters
-    ----------
-    values : array (n, p)
-        A unit that is NaN at a place with a weight other than 0 takes no part.
-    weights : array (p,)
-        ``[1, -1]`` is a paired difference.
-
-    Returns
-    -------
-    Difference
-        In the unit of the values; interval ``mean ± t s / √n``, t the 97.5 % quantile of Student's
-        law with n − 1 degrees of freedom. NaN of fewer than two units.
-
-    Raises
-    ------
-    RetinaCodecError
-        If weights do not fit, or are all 0.
-
-    References
-    ----------
-    Student 1908, Biometrika 6:1.
+    Weights (p,), ``[1, -1]`` is a paired difference; a unit that is NaN at a place with a weight
+    other than 0 takes no part. Interval ``mean ± t s / √n``, t the 97.5 % quantile of Student's law
+    with n − 1 degrees of freedom (Student 1908, Biometrika 6:1); NaN of fewer than two units.
     """
     from scipy.stats import t
 
@@ -70,13 +52,7 @@ def contrast(values: npt.ArrayLike, weights: npt.ArrayLike) -> Difference:
 
 
 def thirds(places: int) -> tuple[slice, slice, slice]:
-    """Divide layers into early, middle and late ones; the middle takes the remainder.
-
-    Raises
-    ------
-    RetinaCodecError
-        If there are fewer than three.
-    """
+    """Divide layers into early, middle and late ones; the middle takes the remainder."""
     if places < 3:
         raise RetinaCodecError(f"early, middle and late need at least 3 layers; got {places}.")
     part = places // 3
@@ -84,13 +60,7 @@ def thirds(places: int) -> tuple[slice, slice, slice]:
 
 
 def depth_weights(places: int, more: str, less: str) -> Floats:
-    """Weights of "mean of one third of the layers less that of another".
-
-    Parameters
-    ----------
-    places : int
-    more, less : {"early", "middle", "late"}
-    """
+    """Weights (places,) of one third's mean less another's: of "early", "middle", "late" layers."""
     parts = dict(zip(("early", "middle", "late"), thirds(places), strict=True))
     weights = np.zeros(places)
     for name, sign in ((more, 1.0), (less, -1.0)):

@@ -19,30 +19,11 @@ ELEMENTS = 2**24  # of the largest array made at a time
 def fit_kmeans(
     points: Floats, k: int, *, starts: int = 10, seed: int = 0, iterations: int = 100
 ) -> tuple[Integers, Floats]:
-    """Group the points of every problem, from several starts.
+    """Group points (b, n, f) from several starts; return groups of int (b, s, n) and W (b, s).
 
-    Minimises W = Σ_i ‖x_i − c_g(i)‖² by Lloyd's steps from k-means++ starts. A group that loses all
-    its points keeps its centre.
-
-    Parameters
-    ----------
-    points : array (b, n, f)
-        At least k different points in each problem.
-    k : int
-    starts : int
-    seed : int
-    iterations : int
-        Largest number of steps.
-
-    Returns
-    -------
-    groups : array of int (b, s, n)
-    within : array (b, s)
-        W of every start; which one is kept is for the caller to say.
-
-    References
-    ----------
-    Lloyd 1982; Arthur, Vassilvitskii 2007 (k-means++).
+    Minimises W = Σ_i ‖x_i − c_g(i)‖² by at most ``iterations`` of Lloyd's steps (1982) from
+    k-means++ starts (Arthur, Vassilvitskii 2007). A group that loses all its points keeps its
+    centre. Each problem needs at least k different points.
     """
     random = np.random.default_rng(seed)
     size = max(1, ELEMENTS // (starts * points.shape[1] * max(k, points.shape[2])))
@@ -95,23 +76,10 @@ def _first_centers(points: Floats, k: int, starts: int, random: np.random.Genera
 
 
 def silhouettes(points: Floats, groups: Integers) -> Floats:
-    """Mean silhouette of every problem.
+    """Mean silhouette (b,) of points (b, n, f) in groups (b, n) from 0; NaN for a single group.
 
     mean_i (b_i − a_i) / max(a_i, b_i), a the mean distance to the others of one's group, b to the
-    nearest other group; 0 for a point alone in its group.
-
-    Parameters
-    ----------
-    points : array (b, n, f)
-    groups : array of int (b, n), from 0; at least two groups in each problem
-
-    Returns
-    -------
-    array (b,), NaN where there is a single group
-
-    References
-    ----------
-    Rousseeuw 1987.
+    nearest other group; 0 for a point alone in its group. Rousseeuw 1987.
     """
     member = (groups[..., None] == np.arange(groups.max() + 1)).astype(np.float64)  # (b, n, k)
     distance = np.stack([np.linalg.norm(p[:, None] - p[None], axis=-1) for p in points])
@@ -127,23 +95,11 @@ def silhouettes(points: Floats, groups: Integers) -> Floats:
 
 
 def adjusted_rand(groups: Integers, other: Integers) -> Floats:
-    """Compare every grouping with one other by the adjusted Rand index: 1 the same, 0 as by chance.
+    """Compute the adjusted Rand index (b,) of groupings (b, n) with others, (n,) or (b, n).
 
     (Σ_ab C(n_ab, 2) − e) / ((p + q) / 2 − e), p = Σ_a C(n_a, 2), q = Σ_b C(n_b, 2),
-    e = p q / C(n, 2); two groupings that are both one group, or both all alone, have 1.
-
-    Parameters
-    ----------
-    groups : array of int (b, n), from 0
-    other : array of int (n,) or (b, n), from 0
-
-    Returns
-    -------
-    array (b,)
-
-    References
-    ----------
-    Hubert, Arabie 1985.
+    e = p q / C(n, 2): 1 the same, 0 as by chance; two groupings that are both one group, or both
+    all alone, have 1. Groups are numbered from 0. Hubert, Arabie 1985.
     """
     other = np.broadcast_to(other, groups.shape)
     one, two = (

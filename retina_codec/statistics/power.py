@@ -18,27 +18,10 @@ def detectability(
 ) -> Floats:
     """Squared expected z-score of one repeat with and one without the change.
 
-    ``d² = (λ₁ − λ₀)² T / (F (λ₀ + λ₁))``: the squared difference of the mean counts λT over the
-    sum of their variances FλT.
-
-    Parameters
-    ----------
-    before, after : array-like, Hz
-        λ₀, λ₁ ≥ 0, of any shapes that go together.
-    duration : float
-        T, s.
-    variability : array-like
-        F, variance over mean of the count across repeats, > 0; 1 for Poisson spikes.
-
-    Returns
-    -------
-    numpy.ndarray
-        Dimensionless, ≥ 0; 0 where nothing changes, and where both rates are 0. NaN stays NaN.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a rate is negative, or T or F is not positive.
+    ``d² = (λ₁ − λ₀)² T / (F (λ₀ + λ₁))``: the squared difference of the mean counts λT over the sum
+    of their variances FλT; λ₀, λ₁ (before, after) in Hz, T (duration) in s, F (variability) the
+    variance over mean of the count, 1 for Poisson spikes. Without unit; 0 where nothing changes and
+    where both rates are 0; NaN stays NaN.
     """
     low, high = np.asarray(before, np.float64), np.asarray(after, np.float64)
     factor = np.asarray(variability, np.float64)
@@ -58,33 +41,11 @@ def repeats_needed(
 ) -> Floats:
     """Repeats of each condition, for a two-sided test of the difference of mean counts.
 
-    ``N = ⌈(z(1 − α/2) + z(power))² / d²⌉``, with d² from `detectability`. For several cells that
-    are recorded together, pass the sum of their d²: the best weighted sum of their counts, weights
-    (λ₁ − λ₀) / (F (λ₀ + λ₁)), has that d² if the cells vary independently.
-
-    Parameters
-    ----------
-    squared : array-like
-        d², dimensionless.
-    power : float
-        Probability to detect a true change, in (0, 1).
-    significance : float
-        α, in (0, 1).
-
-    Returns
-    -------
-    numpy.ndarray
-        Whole numbers ≥ 1 as floats; infinity where d² is 0.
-
-    Raises
-    ------
-    RetinaCodecError
-        If power or significance lies outside (0, 1).
-
-    References
-    ----------
-    Any textbook of sample sizes, such as Cohen 1988, chapter 2. The normal form holds for expected
-    counts of some ten or more over all repeats.
+    ``N = ⌈(z(1 − α/2) + z(power))² / d²⌉``, with d² from `detectability` and α the significance;
+    infinity where d² is 0. For several cells recorded together, pass the sum of their d²: the best
+    weighted sum of their counts, weights (λ₁ − λ₀) / (F (λ₀ + λ₁)), has that d² if the cells vary
+    independently. Any textbook of sample sizes, such as Cohen 1988, chapter 2; the normal form
+    holds for expected counts of some ten or more over all repeats.
     """
     from scipy.stats import norm
 
@@ -98,29 +59,12 @@ def repeats_needed(
 
 
 def count_variability(repeats: xr.DataArray, block: float, frame_rate: float) -> xr.DataArray:
-    """Variance over mean of the counts in blocks of time, across repeats.
+    """Variance over mean of counts in blocks of time, across repeats (repeat, time, cell) in Hz.
 
     ``F = mean over blocks of Var(count) / mean over blocks of mean(count)``, with the unbiased
-    variance across repeats; blocks without spikes count, blocks with a missing bin do not.
-
-    Parameters
-    ----------
-    repeats : xr.DataArray, dims (repeat, time, cell), Hz
-        NaN where missing; at least two repeats.
-    block : float
-        s.
-    frame_rate : float
-        Hz.
-
-    Returns
-    -------
-    xr.DataArray, dims (cell)
-        Dimensionless; 1 for Poisson spikes; NaN for a cell without spikes or whole blocks.
-
-    Raises
-    ------
-    RetinaCodecError
-        If there are fewer than two repeats, or the recording is shorter than a block.
+    variance across repeats; block in s. Blocks without spikes count, blocks with a missing bin
+    (NaN) do not. Dims (cell), without unit; 1 for Poisson spikes; NaN for a cell without spikes or
+    whole blocks.
     """
     values = repeats.transpose("repeat", "time", "cell").to_numpy()
     size = max(1, round(block * frame_rate))

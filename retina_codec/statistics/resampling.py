@@ -29,13 +29,7 @@ TOGETHER = 64  # draws at a time
 
 
 def block_bins(time: npt.NDArray[np.floating], block: float) -> int:
-    """Return the bins of a block of ``block`` s, a multiple of 4; at most a tenth of the recording.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the block is not positive or the recording has less than 40 bins.
-    """
+    """Return the bins of ``block`` s, a multiple of 4; at most a tenth of the recording."""
     if not block > 0:
         raise RetinaCodecError(f"block must be a time in s above 0; got {block=}. 2 s is usual.")
     if len(time) < PIECES * FEWEST:
@@ -49,17 +43,10 @@ def block_bins(time: npt.NDArray[np.floating], block: float) -> int:
 
 
 def draw_blocks(bins: int, length: int, resamples: int, seed: int) -> Integers:
-    """Draw blocks with replacement, moving by a quarter of their length (moving blocks).
+    """Draw blocks of ``length`` bins with replacement, moving by a quarter of it (moving blocks).
 
-    Returns
-    -------
-    array of int (B, piece)
-        How often each quarter block of the recording is drawn; a rest shorter than a quarter block
-        at the end is never drawn.
-
-    References
-    ----------
-    Künsch 1989, Ann. Statist. 17:1217, the moving block bootstrap.
+    Returns (B, piece), how often each quarter block is drawn; a rest shorter than a quarter block
+    at the end is never drawn. Künsch 1989, Ann. Statist. 17:1217.
     """
     pieces = bins // (length // PIECES)
     random = np.random.default_rng(seed)
@@ -71,24 +58,10 @@ def draw_blocks(bins: int, length: int, resamples: int, seed: int) -> Integers:
 
 
 def resample_correlations(rate: Floats, loading: Floats, drawn: Integers, length: int) -> Floats:
-    """Pearson r of every cell and mode over the drawn blocks.
+    """Pearson r (B, cell, mode) of rates (T, cell) and loadings (T, mode) over the drawn blocks.
 
-    r from the weighted sums Σ w, Σ w x, Σ w z, Σ w x z, Σ w x², Σ w z² over pieces, w how often
-    each was drawn.
-
-    Parameters
-    ----------
-    rate : array (T, cell)
-    loading : array (T, mode)
-    drawn : array of int (B, piece)
-        From `draw_blocks`.
-    length : int
-        L.
-
-    Returns
-    -------
-    array (B, cell, mode)
-        0 where a series is constant over all that was drawn.
+    From the weighted sums Σ w, Σ w x, Σ w z, Σ w x z, Σ w x², Σ w z² over pieces, w (B, piece) how
+    often each was drawn, see `draw_blocks`. 0 where a series is constant over all that was drawn.
     """
     size, pieces = length // PIECES, drawn.shape[1]
     x, z = (
@@ -111,23 +84,10 @@ def resample_correlations(rate: Floats, loading: Floats, drawn: Integers, length
 
 
 def percentiles(values: Floats, coverage: float = 0.95, *, skip_missing: bool = False) -> Floats:
-    """Return the low and high end of the middle ``coverage`` of resamples (percentile interval).
+    """Return the ends (..., 2) of the middle ``coverage`` of resamples (B, ...).
 
-    Parameters
-    ----------
-    values : array (B, ...)
-    coverage : float
-        In (0, 1).
-    skip_missing : bool
-        Leave out resamples that are NaN; otherwise one of them makes both ends NaN.
-
-    Returns
-    -------
-    array (..., 2)
-
-    References
-    ----------
-    Efron 1981, Canadian Journal of Statistics 9:139, section 4.
+    The percentile interval. A NaN among the resamples makes both ends NaN unless ``skip_missing``
+    leaves it out. Efron 1981, Canadian Journal of Statistics 9:139, section 4.
     """
     outside = (1 - coverage) / 2
     quantile = np.nanquantile if skip_missing else np.quantile
@@ -136,17 +96,9 @@ def percentiles(values: Floats, coverage: float = 0.95, *, skip_missing: bool = 
 
 
 def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard error ``s / √n`` of every column over the inputs that have a value.
+    """Mean and standard error ``s / √n`` (k,) of the columns (n, k) over inputs with a value.
 
-    Parameters
-    ----------
-    values : array (n, k)
-        NaN where an input has none.
-
-    Returns
-    -------
-    mean, error : array (k,)
-        NaN with fewer than one and two values.
+    A NaN is an input without one; NaN with fewer than one (mean) and two (error) values.
     """
     known = np.isfinite(values)
     count = known.sum(axis=0).astype(np.float64)
@@ -160,22 +112,10 @@ def mean_and_error(values: Floats) -> tuple[Floats, Floats]:
 def resampled_means(
     values: Floats, draws: int, seed: int | np.random.Generator, block: int = 1
 ) -> Floats:
-    """Means of every column over inputs drawn with replacement, ``Σ w v / Σ w``.
+    """Means (B, k) of the columns (n, k) over inputs drawn with replacement, ``Σ w v / Σ w``.
 
-    Parameters
-    ----------
-    values : array (n, k)
-        NaN where an input has no value: it takes no part in that column.
-    draws : int
-        B.
-    seed : int or numpy.random.Generator
-    block : int
-        L; a rest shorter than a block at the end is a shorter block.
-
-    Returns
-    -------
-    array (B, k)
-        NaN where nothing with a value was drawn.
+    Drawn in blocks of ``block`` inputs, a shorter one at the end. A NaN is an input without a value
+    and takes no part in that column; NaN where nothing with a value was drawn.
     """
     sums, counts = _blocks(values, block)
     random = np.random.default_rng(seed)
@@ -191,22 +131,11 @@ def resampled_means(
 
 
 def flip_p_values(differences: Floats, draws: int, seed: int, block: int = 1) -> Floats:
-    """Two-sided p of the mean difference of every column, by flips of signs.
+    """Two-sided p (k,) of the mean difference of every column (n, k), by flips of signs.
 
     Without a true difference each block is as likely to differ one way as the other:
-    ``p = (1 + #{|Σ ± d| ≥ |Σ d|}) / (1 + B)``.
-
-    Parameters
-    ----------
-    differences : array (n, k)
-        Paired, within inputs; NaN where an input has none.
-    draws, seed, block
-        As for `resampled_means`.
-
-    Returns
-    -------
-    array (k,), in (0, 1]
-        NaN for a column without a value.
+    ``p = (1 + #{|Σ ± d| ≥ |Σ d|}) / (1 + B)``. Missing values and blocks as for `resampled_means`;
+    NaN for a column without a value.
     """
     sums, counts = _blocks(differences, block)
     observed = np.abs(sums.sum(axis=0))

@@ -45,27 +45,17 @@ def correlate(
 ) -> Correlated:
     """Correlate every feature with every concept, with p from permuted samples.
 
-    ``r = Σ_members (z − z̄) / √(Σ (z − z̄)² · m (n − m) / n)``. Each r is turned into the tail of the
-    Pearson III law with the exact mean, variance and skewness that r has over all permutations
+    ``r = Σ_members (z − z̄) / √(Σ (z − z̄)² · m (n − m) / n)``. Each r is turned into the tail of
+    the Pearson III law with the exact mean, variance and skewness that r has over all permutations
     (see `tail`); p is the share of tails, pooled over pairs and permutations, that are as small:
     ``p = (1 + #{null tail ≤ tail}) / (1 + F C P)``. One-sided: r larger than by chance. The
     smallest tail of a feature over concepts is compared in the same way with smallest tails.
 
-    Parameters
-    ----------
-    chunks : callable
-        Gives (slice, values (sample, F)) from the beginning each time it is called.
-    table : array of bool (n, C)
-        Membership.
-    permutations, seed : int
-        P; fewer are used for p where that makes more than 2 × 10⁷ pairs.
-    summarise : callable
-        What to keep of the correlations of a permutation (F, C).
-
-    References
-    ----------
-    Mielke, Berry 2007, Permutation Methods (Pearson III with exact moments). Tusher, Tibshirani,
-    Chu 2001, PNAS 98:5116 (permutations pooled over tests).
+    ``chunks`` gives (slice, values (sample, F)) from the beginning at each call; ``table`` (n, C)
+    is the membership; fewer permutations are used for p where they make more than 2 × 10⁷ pairs;
+    ``summarise`` says what to keep of the r (F, C) of a permutation. Mielke, Berry 2007,
+    Permutation Methods (Pearson III with exact moments). Tusher, Tibshirani, Chu 2001, PNAS 98:5116
+    (pooling).
     """
     moments = _Moments.of(chunks, table)
     observed = moments.correlation(moments.sums)

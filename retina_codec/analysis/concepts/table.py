@@ -22,13 +22,13 @@ def concept_table(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr
     labels : array-like of str or numbers, (sample,)
         Class of every sample; "", None or NaN for no class.
     hierarchy : Hierarchy or mapping, optional
-        From `read_hierarchy`, or class to superclass, or to several. Classes that it does not
+        From `open_hierarchy`, or class to superclass, or to several. Classes that it does not
         name belong to none.
 
     Returns
     -------
     xr.DataArray of bool, dims (sample, concept)
-        See `recordings.hierarchy.membership`: classes first, then superclasses; coordinate
+        See `retina_codec.images.hierarchy.membership`: classes first, then superclasses; coordinate
         ``level`` along concept.
 
     Raises

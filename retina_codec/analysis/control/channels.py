@@ -47,14 +47,7 @@ def concepts_of(
     superclasses: Mapping[str, str | Sequence[str]] | None,
     settings: ControlSettings,
 ) -> Concepts:
-    """Match the labels of images with outputs and concepts.
-
-    Raises
-    ------
-    RetinaCodecError
-        If there is not one label per image, one names no output, or a concept has no image, or
-        leaves no class off target.
-    """
+    """Match the labels of images with outputs and concepts."""
     given = source.coords.get("label") if labels is None else labels
     if given is None:
         raise RetinaCodecError(
@@ -104,13 +97,7 @@ def concepts_of(
 def samples_of(
     tree: xr.DataTree, name: str, labels: Any, count: int, concepts: Concepts
 ) -> npt.NDArray[np.bool_]:
-    """Return which samples of the modes belong to which concept, (sample, concept).
-
-    Raises
-    ------
-    RetinaCodecError
-        If the results carry no labels, or none of a concept.
-    """
+    """Return which samples of the modes belong to which concept, (sample, concept)."""
     if labels is not None:
         labels = _names(labels, concepts.outputs)
     given = sample_labels(tree, labels, name, count)
@@ -180,19 +167,10 @@ class Choice:
 def best_modes(
     loading: Floats, member: npt.NDArray[np.bool_], count: int
 ) -> tuple[Integers, Floats]:
-    """Find the ``count`` modes whose loadings correlate most with each concept.
+    """Find the ``count`` modes (concept, rank) whose loadings correlate most, and r, largest first.
 
-    Parameters
-    ----------
-    loading : array (sample, mode)
-    member : array of bool (sample, concept)
-
-    Returns
-    -------
-    mode : array of int (concept, rank)
-        Largest Pearson r first. A loading that does not vary comes last.
-    correlation : array (concept, rank)
-        r; NaN for such a loading.
+    ``loading`` (sample, mode), ``member`` (sample, concept). A loading that does not vary comes
+    last, with r NaN.
     """
     z = loading - loading.mean(0)
     y = member - member.mean(0)

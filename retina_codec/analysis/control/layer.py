@@ -38,13 +38,7 @@ def run_layer(
     settings: ControlSettings,
     progress: bool | None,
 ) -> "LayerAnswers":
-    """Run the network once for each different channel set of a layer.
-
-    Raises
-    ------
-    RetinaCodecError
-        If selections differ in their groups of channels, or labels name no output.
-    """
+    """Run the network once for each different channel set of a layer."""
     channels = opened.layers[name].channels
     groups = {choice.order.shape[1] for choice in chosen.values()}
     if len(groups) > 1:

@@ -125,11 +125,8 @@ def draw_images(
     which are drawn for each concept apart: the spread of means over resamples is then their
     standard error without bias, ``s / √n``, where n draws would make it ``√(1 − 1/n)`` times that.
     The first row is the sample as it is. All classes outside a concept are off target.
-
-    References
-    ----------
-    Efron, Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
-    Rao, Wu 1988, Resampling inference with complex survey data, JASA 83, 231: strata of few.
+    Efron, Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Rao, Wu 1988, JASA 83:231,
+    strata of few.
     """
     image = np.ones((1 + resamples, len(code)))
     for number in range(member.shape[1]):

@@ -270,18 +270,10 @@ def _template(network: RetinaCNN, source: Source, worker: _Worker) -> xr.Dataset
 
 
 def whole_frames(fields: xr.Dataset) -> xr.DataArray:
-    """Put images of `all_fields` into whole frames.
+    """Put images of `all_fields`, or a selection of them, into whole frames (y, x), px.
 
-    Parameters
-    ----------
-    fields : xr.Dataset
-        Of `all_fields`, or a selection of its times and cells.
-
-    Returns
-    -------
-    xr.DataArray
-        ``spatial`` with y and x (px) of the frame; outside a cell's sight ``−mean · Σ temporal``,
-        as the mean was removed from the whole frame. NaN there where a field is constant.
+    Outside a cell's sight ``−mean · Σ temporal``, as the mean was removed from the whole frame. NaN
+    there where a field is constant.
     """
     rows, columns = (int(size) for size in fields.attrs["frame_shape"])
     outside = -fields["mean"] * fields["temporal"].sum("lag", skipna=False)

@@ -82,21 +82,10 @@ def event_parts(
 ) -> dict[str, xr.Variable]:
     """Split the fields at events among the active modes of a layer.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-    windows : callable
-        Windows ``(e, l, y, x)`` at positions of the results, where and as the network takes them.
-    tree : xr.DataTree
-        Results with ``contribution`` of the layer and its modes.
-    layer : str
-    positions : array of int, (event,)
-    spatial, temporal : torch.Tensor
-        ``(e, n, y, x)`` and ``(e, n, l)`` of the whole fields.
-    fields : callable
-        Computes whole fields where the network is no `RetinaCNN`.
-    target, method : optional
-        How contributions were computed; known for results of `analyze`.
+    ``windows`` gives windows ``(e, l, y, x)`` at positions of the results, as the network takes
+    them; ``spatial`` (e, n, y, x) and ``temporal`` (e, n, l) are those of the whole fields, which
+    ``fields`` computes where the network is no `RetinaCNN`. Target and method of the contributions
+    are known for results of `analyze`.
 
     Returns
     -------
@@ -105,12 +94,6 @@ def event_parts(
         ``part_share`` (event, cell, mode), 0 for modes that are not active;
         ``remainder``, ``remainder_temporal``, ``remainder_share``; ``identity_error``
         (event, cell). Modes as in the dictionary.
-
-    Raises
-    ------
-    RetinaCodecError
-        If target and method are neither given nor known, or do not give the contributions that
-        the results hold.
     """
     known = explanation_of(tree)
     if known is None and (target is None or method is None):

@@ -20,18 +20,7 @@ APART = 0.2  # s between two events of the same combination
 
 
 def combination_labels(active: npt.NDArray[np.bool_], names: Sequence[Any]) -> list[str]:
-    """Name the set of active modes of every time: ``"0+4"``, or ``""`` where no mode is active.
-
-    Parameters
-    ----------
-    active : array of bool, (time, mode)
-    names : sequence, (mode,)
-        Coordinate of each mode.
-
-    Returns
-    -------
-    list of str, (time,)
-    """
+    """Name the set of active modes (time, mode) of every time: ``"0+4"``, ``""`` where none is."""
     sets, back = np.unique(active, axis=0, return_inverse=True)
     labels = ["+".join(str(names[int(m)]) for m in np.flatnonzero(row)) for row in sets]
     return [labels[i] for i in back.reshape(-1)]
@@ -48,33 +37,13 @@ def choose_events(
 ) -> npt.NDArray[np.intp]:
     """Choose events: the most frequent sets of active modes, at their highest population rates.
 
-    Times are grouped by their set of active modes (1 to 5 modes). Half of the ``combinations``
-    are the most frequent single modes, half the most frequent sets of two or more; when one kind
-    has too few, the other fills up. Within each, times are taken in the order of falling
-    population rate (sum over cells), each at least 0.2 s from those already taken. Times at which
-    no cell reaches ``minimum_rate`` are left out. Nothing is random.
-
-    Parameters
-    ----------
-    active : array of bool, (time, mode)
-    prediction : array, (time, cell), Hz
-    time : array, (time,), s
-    combinations : int
-        Number of sets of modes.
-    per_combination : int
-        Largest number of events of each set.
-    minimum_rate : float
-        Hz; at least one cell must reach it.
-
-    Returns
-    -------
-    array of int
-        Positions along time, by combination (single modes first), then by falling rate.
-
-    Raises
-    ------
-    RetinaCodecError
-        If no time has both an active mode and a responding cell.
+    Times (s) are grouped by their set of ``active`` modes (time, mode), 1 to 5. Half of the
+    ``combinations`` are the most frequent single modes, half the most frequent sets of two or more;
+    when one kind has too few, the other fills up. Within each, times are taken in the order of
+    falling population rate (sum over cells of the ``prediction`` (time, cell) in Hz), each at least
+    0.2 s from those already taken. Times at which no cell reaches ``minimum_rate`` (Hz) are left
+    out. Nothing is random. Positions along time, by combination (single modes first), then by
+    falling rate.
     """
     size = active.sum(axis=1)
     usable = (size >= 1) & (size <= LARGEST_COMBINATION) & (prediction >= minimum_rate).any(axis=1)

@@ -43,24 +43,11 @@ BATCH = 16  # events at a time: 16 windows of 40 × 50 × 50 and their gradients
 def instantaneous_fields(network: nn.Module, windows: torch.Tensor) -> torch.Tensor:
     """Differentiate every cell's rate with respect to the stimulus window.
 
-    ``IRF[e, i] = d rate_i(w_e) / d w_e``: one forward pass, then one backward pass per cell for
-    all events together. The network is evaluated without noise and is left as it was.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        ``(e, l, y, x)`` to ``(e, n)`` Hz; each event on its own (no batch statistics).
-    windows : torch.Tensor
-        ``(e, l, y, x)``, the network's normalised input.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(e, n, l, y, x)``, Hz per unit of the input (one standard deviation of intensity).
-
-    References
-    ----------
-    Melander et al. 2026, section 7 (instantaneous receptive field); Ding et al. 2023.
+    ``IRF[e, i] = d rate_i(w_e) / d w_e``, (e, n, l, y, x), in Hz per unit of the network's
+    normalised input (e, l, y, x), a standard deviation of intensity: one forward pass, then one
+    backward pass per cell for all events together. Evaluated without noise; events must not mix (no
+    batch statistics). Melander et al. 2026, section 7 (instantaneous receptive field); Ding et al.
+    2023.
     """
     inputs = windows.detach().requires_grad_(True)
     with borrow(network) as module, torch.enable_grad():
@@ -72,28 +59,22 @@ def instantaneous_fields(network: nn.Module, windows: torch.Tensor) -> torch.Ten
 def rank_one_parts(
     fields: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split fields into the best product of one image and one time course.
+    """Split fields (..., l, y, x) into the best product of one image and one time course.
 
     With ``A`` (lag, pixel) a field minus its mean, ``A ≈ temporal ⊗ spatial`` in least squares
     (first singular vectors). The time course has unit length; the image carries the size. The
     sign is such that the image correlates positively with the frame of ``A`` that holds its
     largest absolute value.
 
-    Parameters
-    ----------
-    fields : torch.Tensor
-        ``(..., l, y, x)``.
-
     Returns
     -------
-    spatial : torch.Tensor
-        ``(..., y, x)``, units of the fields.
-    temporal : torch.Tensor
-        ``(..., l)``, unit L2 norm; NaN where the field is constant (it has no time course).
-    explained : torch.Tensor
-        ``(...)``, share of the sum of squares of ``A`` in the product; NaN where ``A`` is 0.
-    mean : torch.Tensor
-        ``(...)``, the mean that was removed, units of the fields.
+    spatial : torch.Tensor, (..., y, x), units of the fields
+    temporal : torch.Tensor, (..., l), unit L2 norm
+        NaN where the field is constant (it has no time course).
+    explained : torch.Tensor, (...)
+        Share of the sum of squares of ``A`` in the product; NaN where ``A`` is 0.
+    mean : torch.Tensor, (...), units of the fields
+        The mean that was removed.
     """
     mean = fields.mean(dim=(-3, -2, -1))
     matrix = (fields - mean[..., None, None, None]).flatten(-2)  # (..., l, y·x)

@@ -49,32 +49,11 @@ def split_fields(
     ``part_p = Σ_j q_pj (∂rate_i/∂h_j) (∂h_j/∂w)``. Shares that add up to 1 for every unit give
     parts that add up to the field, whatever the shares are.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        ``(e, l, y, x)`` to ``(e, n)`` Hz. Every path from input to output must cross the layer.
-        Evaluated without noise; left as it was.
-    windows : torch.Tensor
-        ``(e, l, y, x)``, the network's normalised input.
-    layer : str
-        Name of a module, called once, whose output are the units.
-    shares : torch.Tensor
-        ``(e, p, ...)``, of every unit, see `unit_shares`.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(e, n, p, l, y, x)``, Hz per unit of the input.
-
-    Raises
-    ------
-    RetinaCodecError
-        If there is no such layer, or the shares do not fit its units.
-
-    Notes
-    -----
-    One forward pass; per cell one backward pass to the layer and one per part below it, each for
-    all events. `retina_field_parts` does the same for a `RetinaCNN` all at once.
+    For normalised windows (e, l, y, x), a layer that is called once and that every path from input
+    to output crosses, and shares (e, p, ...) of every unit, see `unit_shares`: parts (e, n, p, l,
+    y, x) in Hz per unit of the input. One forward pass; per cell one backward pass to the layer and
+    one per part below it, each for all events. `retina_field_parts` does it for a `RetinaCNN` all
+    at once.
     """
     with borrow(network) as module, torch.enable_grad():
         function = HookedFunction.open(module, windows, [layer])
@@ -111,19 +90,10 @@ def _one_call(seen: Layers, layer: str, shares: torch.Tensor) -> torch.Tensor:
 def retina_field_parts(
     network: RetinaCNN, windows: torch.Tensor, layer: str, shares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split the fields of a retina network, all cells and parts at once.
+    """Split the fields of a retina network as `split_fields` does, all cells and parts at once.
 
-    Parameters
-    ----------
-    network, windows, layer, shares
-        As `split_fields`.
-
-    Returns
-    -------
-    parts : torch.Tensor
-        ``(e, n, p, l, y, x)``, the same as `split_fields`.
-    fields : torch.Tensor
-        ``(e, n, l, y, x)``, the whole fields, not made from the parts.
+    Return the parts (e, n, p, l, y, x) and the whole fields (e, n, l, y, x), not made from the
+    parts.
     """
     structure = RetinaFields(network)
     with torch.no_grad():
@@ -136,27 +106,14 @@ def retina_field_parts(
 def summarize_parts(
     parts: torch.Tensor, fields: torch.Tensor, spatial: torch.Tensor, temporal: torch.Tensor
 ) -> FieldParts:
-    """Write parts along the image and the time course of the whole field.
+    """Write parts (e, n, p, l, y, x) along the image and time course of the field (e, n, l, y, x).
 
     With A the field minus its mean, ``u`` its time course and ``v = uᵀ A`` its image
     (`rank_one_parts`), and A_p the same of a part: the part's image is ``uᵀ A_p``, its time course
     ``A_p v / ‖v‖²``, its share ``⟨part, field⟩ / ⟨field, field⟩``. All are linear in the part, so
-    they add up over the parts to ``v``, ``u`` and 1.
-
-    Parameters
-    ----------
-    parts : torch.Tensor
-        ``(e, n, p, l, y, x)``.
-    fields : torch.Tensor
-        ``(e, n, l, y, x)``, computed without the parts.
-    spatial, temporal : torch.Tensor
-        ``(e, n, y, x)`` and ``(e, n, l)`` of the fields.
-
-    Returns
-    -------
-    FieldParts
-        ``error`` is the largest absolute difference between the sum of the parts and the field,
-        over the field's largest absolute value. NaN where a field is constant.
+    they add up over the parts to ``v``, ``u`` and 1. ``error`` is the largest absolute difference
+    between the sum of the parts and the field, over the field's largest absolute value. NaN where a
+    field is constant.
     """
     dims = (-3, -2, -1)
     peak = fields.abs().amax(dims)
@@ -186,38 +143,18 @@ def mode_shares(
 ) -> npt.NDArray[np.float64]:
     """Share every channel's contribution of one sign among the modes and a remainder.
 
-    With A the contribution of a sign and channel, and ``a_m = max(0, z_m d_m σ)`` the part of mode
-    m in it (z loading, d dictionary, σ = −1 for inhibitory and +1 for excitatory), mode m gets
-    ``w_m = a_m / max(|A|, Σ_m' a_m')`` and the remainder ``1 − Σ_m w_m``.
+    With A the contribution (event, sign, channel) of a sign and channel, and ``a_m = max(0, z_m d_m
+    σ)`` the part of mode m in it (z loading (event, mode), 0 for modes that are not active; d
+    dictionary (mode, sign, channel), inhibitory first; σ = −1 for inhibitory and +1 for
+    excitatory), mode m gets ``w_m = a_m / max(|A|, Σ_m' a_m')`` and the remainder ``1 − Σ_m w_m``.
+    Shares (event, mode + 1, sign, channel) lie in [0, 1] and add up to 1; the remainder is the
+    last.
 
-    Parameters
-    ----------
-    loading : array, (event, mode)
-        z; 0 for modes that are not active.
-    dictionary : array, (mode, sign, channel)
-        d, signs in the order inhibitory, excitatory.
-    contribution : array, (event, sign, channel)
-        A, in the unit of the loadings.
-
-    Returns
-    -------
-    array, (event, mode + 1, sign, channel)
-        Dimensionless, in [0, 1], adding up to 1 over the parts; the remainder is the last.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the shapes do not fit or a number is not finite.
-
-    Notes
-    -----
     What the modes do not explain of a channel is in the remainder. Two rules are choices: where
     Σ_m a_m exceeds |A|, the modes share |A| in proportion to a_m, so that no share leaves [0, 1]
     (the ratio ``z_m d_m / A`` has no limit where A is small); and parts against the sign of a
     feature, which only decompositions without consistent signs have, count as 0.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> dictionary = np.zeros((2, 2, 1))
     >>> dictionary[:, 1, 0] = [0.6, 0.2]
@@ -247,20 +184,10 @@ def mode_shares(
 
 
 def unit_shares(shares: torch.Tensor, contribution: torch.Tensor) -> torch.Tensor:
-    """Give every unit the shares of its channel and of the sign of its contribution.
+    """Give every unit the shares of its channel and of the sign of its contribution (e, k, ...).
 
-    Parameters
-    ----------
-    shares : torch.Tensor
-        ``(e, p, s, k)`` from `mode_shares`.
-    contribution : torch.Tensor
-        ``(e, k, ...)``, of every unit.
-
-    Returns
-    -------
-    torch.Tensor
-        ``(e, p, k, ...)``, adding up to 1 over the parts. A unit without a contribution belongs
-        to no mode: it goes to the remainder, the last part.
+    From the shares (e, p, s, k) of `mode_shares`: (e, p, k, ...), adding up to 1 over the parts. A
+    unit without a contribution belongs to no mode: it goes to the remainder, the last part.
     """
     shape = (*shares.shape[:2], shares.shape[3], *[1] * (contribution.ndim - 2))
     inhibitory, excitatory = (shares[:, :, sign].reshape(shape) for sign in range(2))

@@ -19,27 +19,13 @@ COLORS = ("reddish", "greenish", "bluish", "yellowish")
 
 
 def local_features(images: xr.DataArray) -> xr.DataArray:
-    """Compute the strength of simple features at every pixel.
+    """Compute the strength of simple features at every pixel, (sample, feature, y, x).
 
-    Edges: ``|g| max(0, cos(θ − θ_k))²``, g the gradient of luminance L smoothed by a Gaussian of
-    side / 64, θ its direction, from dark to light (0° to the right, 90° downwards), θ_k = 45° k.
-    Light and dark: ``max(0, ±(L − mean L))``. Colours, in images of three: the same of
-    red − green and of blue − (red + green) / 2.
-
-    Parameters
-    ----------
-    images : xr.DataArray, (sample, color, y, x) or (sample, y, x)
-        L is the mean over color.
-
-    Returns
-    -------
-    xr.DataArray, dims (sample, feature, y, x)
-        In the unit of the images, edges per pixel.
-
-    Raises
-    ------
-    RetinaCodecError
-        If dims are others.
+    Edges, per pixel: ``|g| max(0, cos(θ − θ_k))²``, g the gradient of luminance L smoothed by a
+    Gaussian of side / 64, θ its direction, from dark to light (0° to the right, 90° downwards),
+    θ_k = 45° k. L is the mean over color of images (sample[, color], y, x). Light and dark:
+    ``max(0, ±(L − mean L))``. Colours, in images of three: the same of red − green and of
+    blue − (red + green) / 2.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -75,26 +61,11 @@ def local_features(images: xr.DataArray) -> xr.DataArray:
 
 
 def features_under(features: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Compare each feature under a map with the whole image.
+    """Compare each feature (sample, feature, y, x) under a map with the whole image.
 
-    ``d_k = (Σ m f_k / Σ m − mean f_k) / sd f_k``, over the pixels of an image.
-
-    Parameters
-    ----------
-    features : xr.DataArray (sample, feature, y, x)
-        From `local_features`.
-    maps : xr.DataArray (sample, y, x) or (sample, color, y, x)
-        Summed over color; m is what is positive of it.
-
-    Returns
-    -------
-    xr.DataArray, dims (sample, feature)
-        Standard deviations; NaN where the map has no positive value or the feature does not vary.
-
-    Raises
-    ------
-    RetinaCodecError
-        If sizes differ.
+    ``d_k = (Σ m f_k / Σ m − mean f_k) / sd f_k``, over the pixels of an image, m what is positive
+    of the map (sample[, color], y, x) summed over color; (sample, feature) in standard deviations.
+    NaN where the map has no positive value or the feature does not vary.
     """
     f = features.transpose("sample", "feature", "y", "x").values
     m = _positive(maps)
@@ -136,23 +107,9 @@ def likeness(one: Floats, other: Floats) -> Floats:
 def object_gain(maps: xr.DataArray, inside: npt.NDArray[np.bool_]) -> Floats:
     """Divide the share of a map that lies on the object by the object's share of the image.
 
-    ``(Σ_inside m / Σ m) / mean(inside)``; 1 for a map that is independent of the object.
-
-    Parameters
-    ----------
-    maps : xr.DataArray (sample, y, x) or (sample, color, y, x)
-        Summed over color; m is what is positive of it.
-    inside : array of bool (sample, y, x)
-
-    Returns
-    -------
-    array (sample,)
-        Dimensionless; NaN of a map without a positive value or an image without an object.
-
-    Raises
-    ------
-    RetinaCodecError
-        If sizes differ.
+    ``(Σ_inside m / Σ m) / mean(inside)`` (sample,), m what is positive of the map (sample[, color],
+    y, x) summed over color; 1 for a map that is independent of the object. NaN of a map without a
+    positive value or an image without an object.
     """
     m = _positive(maps)
     if m.shape != np.shape(inside):
@@ -166,13 +123,7 @@ def object_gain(maps: xr.DataArray, inside: npt.NDArray[np.bool_]) -> Floats:
 
 
 def digit_squares(scenes: xr.DataArray | xr.Dataset) -> npt.NDArray[np.bool_]:
-    """Find the pixels of `digit_scenes` that lie in the digit's square, (sample, y, x).
-
-    Raises
-    ------
-    RetinaCodecError
-        If the images lack the coordinates of their digits.
-    """
+    """Find the pixels of `digit_scenes` that lie in the digit's square, (sample, y, x)."""
     missing = {"digit_size", "digit_y", "digit_x"} - set(scenes.coords)
     if missing:
         raise RetinaCodecError(

@@ -35,35 +35,11 @@ def mode_channels(
     top: int | None = None,
     sign: str = "excitatory",
 ) -> xr.DataArray:
-    """Select the channels of a mode: those with the largest weights.
+    """Return the weights (channel,) of a mode's channels with the largest ones, 0 for all others.
 
-    Parameters
-    ----------
-    modes : xr.DataTree
-        Results of `decompose`.
-    layer : str
-    mode : label of a mode
-    share : float, optional
-        Share of the layer's channels, rounded up, at least one.
-    top : int, optional
-        Their number, instead of a share.
-    sign : {"excitatory", "inhibitory", "both"}
-        Of the weights, whose size counts; "both" adds the two signs.
-
-    Returns
-    -------
-    xr.DataArray, dims (channel,)
-        Size of the weight of the selected channels, 0 for all others (and for those that the mode
-        does not use, even if fewer are left then).
-
-    Raises
-    ------
-    RetinaCodecError
-        If there is no such mode, or the number of channels is not between 1 and all.
-
-    References
-    ----------
-    Melander et al. 2026, CODEC, section 6 (CODEC-selected salient channels).
+    Selected are a ``share`` of the channels, rounded up, or the ``top`` so many; "both" adds the
+    sizes of the weights of the two signs. Channels that the mode does not use have 0, even if fewer
+    are left then. Melander et al. 2026, CODEC, section 6 (CODEC-selected salient channels).
     """
     dictionary = modes_at(modes, layer)["dictionary"]
     if mode not in dictionary["mode"].values.tolist():

@@ -71,35 +71,16 @@ def gather_candidates(
     kinds: Mapping[str, str] | None = None,
     apart: bool = False,
 ) -> list[Candidate]:
-    """Collect the distinct sets of strong channels of modes and pathways.
+    """Collect the distinct sets of strong channels of modes and pathways, by layer and first mode.
 
     A pathway has strong channels as a mode does, with the dictionary
     ``Σ_mode w_mode · D_mode / ‖D_mode‖``, w_mode = max(0, mean over its cells of r[cell, mode]),
     and has the loading ``Σ_mode w_mode · ‖D_mode‖ · z_mode(t)``.
 
-    Parameters
-    ----------
-    modes : xr.DataTree
-        With ``/layers/<name>/modes``; layers other than the first two convolutions are left out.
-    pathways : xr.DataTree, optional
-        With ``/layers/<name>/pathways`` (`find_pathways`).
-    share : float
-        See `strong_channels`.
-    kinds : mapping of str to str, optional
-        Interneuron of each channel ("conv1/3"). An experiment silences one type at a time, so
-        the strong channels of a mode become one candidate for each type.
-    apart : bool
-        Every mode and pathway has candidates of its own, with its loading.
-
-    Returns
-    -------
-    list of Candidate
-        In order of layer and first mode.
-
-    Raises
-    ------
-    RetinaCodecError
-        If share lies outside (0, 1], no layer has modes, or loadings are missing that are needed.
+    Layers other than the first two convolutions are left out. ``share`` see `strong_channels`;
+    ``kinds`` names the interneuron of each channel ("conv1/3"): an experiment silences one type at
+    a time, so the strong channels of a mode become one candidate for each type. ``apart``: every
+    mode and pathway has candidates of its own, with its loading.
     """
     if not 0 < share <= 1:
         raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")

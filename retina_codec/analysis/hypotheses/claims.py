@@ -86,16 +86,9 @@ def detectabilities(
 ) -> tuple[Floats, Floats, Floats]:
     """Compute d² of every cell in the events, and Σ d² per second over affected cells.
 
-    In a row without an affected cell all cells count.
-
-    Returns
-    -------
-    array (row, cell)
-        For one presentation of the split; see `detectability`.
-    array (row,), 1/s
-        In the events.
-    array (row,), 1/s
-        At other times, NaN without any.
+    Return d² (row, cell) of one presentation of the split, see `detectability`, and the sums (row,)
+    in 1/s in the events and at other times, NaN without any. In a row without an affected cell all
+    cells count.
     """
     counted = np.where(affected.any(axis=1, keepdims=True), affected, True)
     parts = []
@@ -123,17 +116,12 @@ def order_and_join(
     *,
     alike: float = 0.5,
 ) -> list[list[int]]:
-    """Rank rows and join those about the same experiment.
+    """Rank rows and join those about the same experiment: the leading row, then the others.
 
     Repeatedly, the row with the largest ``I / (1 + n)`` is taken next, n the number of rows taken
     before about the same silencing (``experiment``, compared by ==). It joins the first earlier row
     of the same silencing whose events (``masks``, (row, time)) `overlap` by at least ``alike``,
     else it opens an experiment of its own. Of equal rows the earlier comes first.
-
-    Returns
-    -------
-    list of list of int
-        One list per experiment, in order: the leading row, then those that join it.
     """
     left = list(range(len(information)))
     found: list[list[int]] = []

@@ -29,26 +29,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 def event_mask(loading: npt.ArrayLike, share: float) -> Mask:
-    """Find the times at which a loading is positive and among its largest.
+    """Find the times at which a loading (time,) is positive and among its largest, (time,).
 
     ``E = {t : z(t) > 0, rank of z(t) ≤ max(1, round(share · T))}``, the largest first, equal
     values in order of time. A mode that is active less often has fewer.
-
-    Parameters
-    ----------
-    loading : array-like (time,)
-        Any unit, finite.
-    share : float
-        Largest share of the time, in (0, 1).
-
-    Returns
-    -------
-    array of bool (time,)
-
-    Raises
-    ------
-    RetinaCodecError
-        If share lies outside (0, 1), or a loading is not finite.
     """
     z = np.asarray(loading, dtype=np.float64)
     if not 0 < share < 1 or not np.isfinite(z).all():
@@ -68,11 +52,6 @@ def events_of(
 
     Loadings (time,) must lie on ``time`` (s), the bins of the split that have a whole history, to a
     quarter of a bin of length ``step``.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a loading has other times.
     """
     found = []
     for loading in loadings:
@@ -100,19 +79,10 @@ def event_runs(mask: Mask, time: Floats, step: float) -> tuple[Floats, Floats]:
 
 
 def in_events(start: npt.ArrayLike, stop: npt.ArrayLike, time: npt.ArrayLike) -> Mask:
-    """Find the bins in the events of one hypothesis, the inverse of `event_runs`.
+    """Find the bins (time,) in the events of one hypothesis, the inverse of `event_runs`.
 
-    Parameters
-    ----------
-    start, stop : array-like (event,), s
-        ``event_start`` and ``event_stop`` of a row of `hypothesize`; NaN where there is no event.
-    time : array-like (time,), s
-        Left edges of bins.
-
-    Returns
-    -------
-    array of bool (time,)
-        A bin counts if its left edge lies in an event, to a millionth of a second.
+    Those whose left edge ``time`` (s) lies between ``start`` and ``stop`` (s) of an event, to a
+    millionth of a second; NaN is no event.
     """
     edge = np.asarray(time, dtype=np.float64)[:, None]
     begin, end = np.asarray(start, dtype=np.float64), np.asarray(stop, dtype=np.float64)
@@ -175,32 +145,14 @@ def event_effects(
     significance: float,
     seed: int,
 ) -> EventEffects:
-    """Compare rates with and without a silencing, inside events and outside.
+    """Compare rates (time, cell) with those of silencings (silencing, time, cell), Hz, in events E.
 
     ``Δ = Σ_{t ∈ E} (λ₁ − λ)(t) / |E|``, elsewhere the same over the other times, and their
-    difference. Interval and standard error from blocks of time drawn with replacement, with their
-    sums and their numbers of bins.
-
-    Parameters
-    ----------
-    before, after : arrays (time, cell) and (silencing, time, cell), Hz
-    which : array of int (row,)
-        Silencing of each row.
-    masks : array of bool (row, time)
-        E.
-    per_block : int
-        Bins; bins after the last whole block are left out.
-    significance : float
-        Intervals cover 1 − significance.
-
-    Returns
-    -------
-    EventEffects
-        Intervals and errors are NaN where events, or other times, lie in fewer than 4 blocks.
-
-    References
-    ----------
-    Efron, Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13 (blocks, percentile
+    difference; E are the masks (row, time), ``which`` the silencing of each row. Intervals, which
+    cover 1 − ``significance``, and standard errors come from blocks of ``per_block`` bins drawn
+    with replacement, with their sums and their numbers of bins; bins after the last whole block are
+    left out. Both are NaN where events, or other times, lie in fewer than 4 blocks. Efron,
+    Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13 (blocks, percentile
     intervals).
     """
     blocks = len(before) // per_block

@@ -52,26 +52,14 @@ def match_interneurons(
     of the opposite polarity has a negative r and does not match.
 
     Null: the linear shift. Potentials are moved by ``shifts`` equal steps to either side, up to
-    ``largest_shift`` of the recording, against the same activations (the middle of the
-    recording), and the best place is chosen again for each shift: ``p = min(1, m / (shifts + 1))``,
-    m the number of shifts, 0 included, whose r reaches that of shift 0. This p is valid if either
-    series is stationary, however slow. A match is no identity: neurons with the same input have
-    the same potential.
+    ``largest_shift`` (in (0, 0.5)) of the recording, against the same activations (the middle of
+    the recording), and the best place is chosen again for each shift: ``p = min(1, m / (shifts +
+    1))``, m the number of shifts, 0 included, whose r reaches that of shift 0. This p is valid if
+    either series is stationary, however slow. A match is no identity: neurons with the same input
+    have the same potential.
 
-    Parameters
-    ----------
-    network : RetinaCNN
-    split : xr.Dataset or node of a recording
-        With the ``stimulus`` (time, y, x) that the interneurons saw, raw intensities.
-    interneurons : xr.Dataset or node of a recording
-        ``potential`` (time, interneuron), finite, any unit, on the clock of ``split`` (matched to
-        a quarter of a bin); ``type`` along interneuron.
-    shifts : int
-        To either side; the smallest p is 1 / (shifts + 1).
-    largest_shift : float
-        Part of the recording, in (0, 0.5).
-    batch_size, device, progress
-        See `retina_codec.analysis.hypotheses.silencing.silence_channels`.
+    ``interneurons`` holds ``potential`` (time, interneuron), finite, any unit, on the clock of the
+    ``split`` with the stimulus that they saw (matched to a quarter of a bin), and ``type``.
 
     Returns
     -------
@@ -81,12 +69,6 @@ def match_interneurons(
         (px, centre of the best unit's field). Along ``channel`` and ``interneuron_type``:
         ``type_correlation``, the mean over the interneurons of a type, and ``type_p_value``. NaN
         for a channel whose units never change.
-
-    Raises
-    ------
-    RetinaCodecError
-        If potentials are missing, not finite or constant, share too few times with the split, or
-        the split does not fit the network.
 
     References
     ----------

@@ -29,31 +29,12 @@ def channel_kernels(
     samples: int = 64,
     device: str | torch.device | None = None,
 ) -> xr.Dataset:
-    """Describe the mean kernel of every channel of the first two layers.
+    """Describe the mean kernel of every channel ("conv1/0") of the first two layers.
 
-    ``k[c, lag, y, x] = mean over windows of ∂ activation[c, centre] / ∂ window[lag, y, x]``,
-    before the rectifier; `summarise_kernel` makes four numbers of it.
-
-    Parameters
-    ----------
-    network : RetinaCNN
-    split : xr.Dataset or node of a recording
-        With ``stimulus`` (time, y, x), raw intensities.
-    samples : int
-        Windows, evenly spaced over the split.
-    device : str or torch.device, optional
-        Where to compute; where the network lies when left out.
-
-    Returns
-    -------
-    xr.Dataset, dims (channel), labels such as "conv1/0"
-        ``polarity`` ("ON", "OFF", or "none" for a kernel of zeros), ``peak_lag`` (s before the
-        response), ``biphasic_index`` (0 to 1), ``width`` (px, see `summarise_kernel`).
-
-    Raises
-    ------
-    RetinaCodecError
-        If the split does not fit the network, or no sample is asked for.
+    ``k[c, lag, y, x] = mean over windows of ∂ activation[c, centre] / ∂ window[lag, y, x]``, before
+    the rectifier, over ``samples`` windows evenly spaced over the split; `summarise_kernel` makes
+    four numbers of it: ``polarity`` ("ON", "OFF", or "none" for a kernel of zeros), ``peak_lag`` (s
+    before the response), ``biphasic_index`` (0 to 1), ``width`` (px), all (channel,).
     """
     kernels, lags, count = _mean_kernels(network, split, samples, device)
     rows = [summarise_kernel(kernel, lags) for kernel in kernels.values()]
@@ -76,13 +57,19 @@ def separable_kernels(
 ) -> xr.Dataset:
     """Return the strongest separable part of the mean kernel of every channel.
 
-    ``k[c, lag, y, x] ≈ f[c, lag] g[c, y, x]``, the first singular pair of the kernel of
-    `channel_kernels`, g with its largest entry positive; each is divided by its largest size.
+    ``k[c, lag, y, x] ≈ f[c, lag] g[c, y, x]``, the first singular pair of the mean kernel, ``k[c,
+    lag, y, x] = mean over windows of ∂ activation[c, centre] / ∂ window[lag, y, x]`` before the
+    rectifier, g with its largest entry positive; each is divided by its largest size.
 
     Parameters
     ----------
-    network, split, samples, device
-        See `channel_kernels`.
+    network : RetinaCNN
+    split : xr.Dataset or node of a recording
+        With ``stimulus`` (time, y, x), raw intensities.
+    samples : int
+        Windows, evenly spaced over the split.
+    device : str or torch.device, optional
+        Where to compute; where the network lies when left out.
 
     Returns
     -------
@@ -93,7 +80,7 @@ def separable_kernels(
     Raises
     ------
     RetinaCodecError
-        See `channel_kernels`.
+        If the split does not fit the network, or no sample is asked for.
     """
     kernels, lags, count = _mean_kernels(network, split, samples, device)
     courses, fields = zip(*map(_separable, kernels.values()), strict=True)
@@ -161,25 +148,13 @@ def _separable(kernel: Floats) -> tuple[Floats, Floats]:
 
 
 def summarise_kernel(kernel: Floats, lags: Floats) -> tuple[str, float, float, float]:
-    """Describe one kernel by its strongest separable part.
+    """Return polarity, peak lag (s), biphasic index and width (px) of a kernel (lag, y, x).
 
     The kernel's first singular pair gives time f(lag) and space g(y, x), with the sign that makes
-    the largest |g| positive. Polarity is the sign of f at its largest |f|; the biphasic index is
-    the largest value of the other sign over the largest; ``width = 2 √(Σ g² ρ² / Σ g²)``, ρ the
-    distance (px) from the centre of g².
-
-    Parameters
-    ----------
-    kernel : array (lag, y, x)
-    lags : array (lag,), s
-
-    Returns
-    -------
-    polarity : {"ON", "OFF", "none"}
-    peak_lag : float, s
-    biphasic_index : float, in [0, 1]
-    width : float, px
-        NaN for a kernel of zeros, as are the two before.
+    the largest |g| positive. Polarity ("ON", "OFF") is the sign of f at its largest |f|; the
+    biphasic index in [0, 1] is the largest value of the other sign over the largest; ``width = 2
+    √(Σ g² ρ² / Σ g²)``, ρ the distance (px) from the centre of g². A kernel of zeros has "none" and
+    three NaN.
     """
     if not np.abs(kernel).max(initial=0.0) > 0:
         return "none", float("nan"), float("nan"), float("nan")

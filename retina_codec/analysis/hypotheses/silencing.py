@@ -43,16 +43,10 @@ def silence_channels(
 
     Parameters
     ----------
-    network : RetinaCNN
-        Left as it was.
     split : xr.Dataset or node of a recording
         With ``stimulus`` (time, y, x), raw intensities, read in chunks.
-    silencings : sequence of Silencing
     block : float
         s. Rates are averaged over blocks of this length; one bin keeps every bin.
-    held_at : {"grey", "zero"}
-    batch_size : int
-        Windows at a time.
     device : str or torch.device, optional
         Where to compute; where the network lies when left out.
     progress : bool, optional
@@ -63,12 +57,6 @@ def silence_channels(
     xr.Dataset
         ``rate`` (time, cell) Hz and ``silenced_rate`` (silencing, time, cell) Hz; ``time`` (s) is
         the left edge of a block; bins after the last whole block are left out.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the split does not fit the network, a channel does not exist, or the split is shorter
-        than a block.
     """
     _check(network, silencings, held_at)
     _, windows = open_windows(network, split)
@@ -116,25 +104,7 @@ def silence_channels(
 
 
 def in_blocks(answer: xr.Dataset, block: float) -> xr.Dataset:
-    """Average rates of single bins over blocks of time, as `silence_channels` does.
-
-    Parameters
-    ----------
-    answer : xr.Dataset
-        From `silence_channels` with blocks of one bin.
-    block : float
-        s.
-
-    Returns
-    -------
-    xr.Dataset
-        The same variables; ``time`` (s) is the left edge of a block.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a block is shorter than a bin or longer than the recording.
-    """
+    """Average rates of single bins over blocks of time (s), as `silence_channels` does."""
     step, bins = answer.attrs["block"], answer.sizes["time"]
     size = round(block / step)
     if not 1 <= size <= bins:

@@ -45,7 +45,7 @@ def simple_stimuli(
     duration: float = 2.0,
     seed: int = 0,
 ) -> dict[str, xr.DataArray]:
-    """Make the simple stimuli, each after ``grey`` s of background.
+    """Make the simple stimuli, each after ``grey`` s of background, ``duration`` s long.
 
     ``intensity = background (1 + contrast · pattern)``, pattern in [−1, 1]:
 
@@ -56,37 +56,9 @@ def simple_stimuli(
       its own random walk (20 µm per 10 ms), outside along another one;
     - background motion: the same grating; disc and surround jitter together, as one.
 
-    Parameters
-    ----------
-    frame_shape : (int, int)
-        px in y and x.
-    frame_rate : float
-        Hz.
-    pixel_size : float
-        µm per px.
-    background : float
-        Raw intensity of grey, > 0.
-    contrast : float
-        Weber contrast, in (0, 1].
-    grey, duration : float
-        s, of grey and of the stimulus that follows.
-    seed : int
-        Of the two random walks.
-
-    Returns
-    -------
-    dict of str to xr.DataArray, dims (time, y, x)
-        Raw intensities, float32, by the names of `SIMPLE_STIMULI`; ``time`` (s) from 0; ``y`` and
-        ``x`` in px. ``attrs``: ``pixel_size`` (µm), ``grey`` (s), ``seed``.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a number is not positive, or the contrast above 1.
-
-    References
-    ----------
-    Ölveczky, Baccus, Meister 2003, Nature 423:401 (object and background motion).
+    ``pixel_size`` in µm per px, ``background`` the raw intensity of grey, Weber contrast in (0, 1].
+    Movies (time, y, x) by the names of `SIMPLE_STIMULI`, raw intensities, float32; ``time`` (s)
+    from 0. Ölveczky, Baccus, Meister 2003, Nature 423:401 (object and background motion).
     """
     numbers = {
         "frame_rate": frame_rate,

@@ -59,16 +59,8 @@ def components(values: Floats, variance: float) -> Floats:
 def left_out(classes: int, draws: int, seed: int) -> tuple[list[npt.NDArray[np.intp]], float]:
     """Draw sets of classes to keep, all but a fifth; every such set where there are few.
 
-    Returns
-    -------
-    kept : list of arrays of int
-        Empty with fewer than five classes.
-    scale : float
-        (K − d) / d.
-
-    References
-    ----------
-    Shao, Wu 1989, Ann. Statist. 17:1176, the delete-d jackknife.
+    Return them, none with fewer than five classes, and the scale (K − d) / d of the delete-d
+    jackknife (Shao, Wu 1989, Ann. Statist. 17:1176).
     """
     out = max(1, round(LEFT_OUT * classes))
     if classes < 5:

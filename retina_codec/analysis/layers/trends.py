@@ -47,14 +47,14 @@ def depth_trends(
     """Measure the change of sparsity, sign correlation and dimensionality over the layers.
 
     ``Σ_l w_l v_l``: the change along the straight line fitted to the numbers v of the layers of
-    one site; see `contribution_statistics` for the numbers and `trend_weights` for w.
+    one site; see `measure_contributions` for the numbers and `trend_weights` for w.
 
     Parameters
     ----------
     tree : xr.DataTree
         Results of `contribute` with `ChannelSums`.
     labels, variance, bootstraps, class_draws, seed, progress
-        See `contribution_statistics`.
+        See `measure_contributions`.
     layers : str or sequence of str, optional
         In order of depth. All when left out.
 

@@ -15,14 +15,9 @@ __all__ = ["agreement", "cell_certainty", "network_card", "prediction_quality"]
 
 
 def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
-    """Compare predicted with recorded rates, cell by cell.
+    """Compare predicted (time, cell) with recorded rates, Hz, cell by cell.
 
-    Parameters
-    ----------
-    prediction : xr.DataArray, dims (time, cell), Hz
-        For times and cells among those of ``part``.
-    part : xr.DataTree
-        ``/train`` or ``/test`` of a recording; what it lacks is left out of the result.
+    What ``part``, the train or test split of a recording, lacks is left out of the result.
 
     Returns
     -------
@@ -30,11 +25,6 @@ def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
         ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
         bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
         ``pearson_noise_free``: r with the expected rate, known in simulations only.
-
-    Raises
-    ------
-    RetinaCodecError
-        If ``part`` lacks a time or cell of the prediction.
     """
     found = {}
     data = part.to_dataset()
@@ -67,26 +57,7 @@ def prediction_quality(
     device: str | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Predict a split of a recording and compare, see `agreement`.
-
-    Parameters
-    ----------
-    network : RetinaCNN
-    recording : xr.DataTree
-    split : str
-        "test", or "train" for what the network was fitted to.
-    device, progress
-        See `retina_codec.networks.retina.prediction.predict_rates`.
-
-    Returns
-    -------
-    xr.Dataset, dims (cell)
-
-    Raises
-    ------
-    RetinaCodecError
-        If the recording lacks the split or does not fit the network.
-    """
+    """Predict a split of a recording and compare, see `agreement`."""
     if split not in recording.children:
         raise RetinaCodecError(
             f"split must be a part of the recording; got {split=}, it has "
@@ -97,20 +68,9 @@ def prediction_quality(
 
 
 def network_card(network: RetinaCNN, quality: xr.Dataset | None, *, title: str) -> str:
-    """Write the card of a fitted network: how trained, how long, how good.
+    """Write the card of a fitted network, in Markdown: how trained, how long, how good.
 
-    Parameters
-    ----------
-    network : RetinaCNN
-        With its ``training_record``.
-    quality : xr.Dataset, optional
-        From `prediction_quality`, on times that the training never saw.
-    title : str
-
-    Returns
-    -------
-    str
-        Markdown.
+    ``quality``, from `prediction_quality`, should be of times that the training never saw.
     """
     record, settings = network.training_record, network.training_record["settings"]
     losses = ", ".join(f"{loss:.5f}" for loss in record["validation_loss"])
@@ -186,25 +146,11 @@ Floats = npt.NDArray[np.float64]
 def cell_certainty(
     network: RetinaCNN, modes: xr.DataTree, part: xr.DataTree, block: float
 ) -> tuple[Floats, Floats]:
-    """Measure variability F of the counts and explained part q of every cell.
+    """Measure variability F of the counts and explained part q of every cell, (cell,) each.
 
-    Parameters
-    ----------
-    network : RetinaCNN
-    modes : xr.DataTree
-        With ``/responses/prediction`` (Hz) for q.
-    part : xr.DataTree
-        Split of the recording, with ``/repeats`` for both.
-    block : float
-        s, see `count_variability`.
-
-    Returns
-    -------
-    array (cell,)
-        F; 1 where not known.
-    array (cell,)
-        ``q = min(1, max(0, r / ceiling))²``; 1 without repeats or prediction, 0 for a cell whose
-        ceiling is not defined.
+    From the repeats of the split, in blocks of ``block`` s, see `count_variability`; F is 1 where
+    not known; ``q = min(1, max(0, r / ceiling))²`` of ``/responses/prediction``, 1 without repeats
+    or prediction, 0 for a cell whose ceiling is not defined.
     """
     count = len(network.cells)
     variability, quality = np.ones(count), np.ones(count)

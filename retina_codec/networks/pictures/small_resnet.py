@@ -18,13 +18,7 @@ DIGITS = tuple("0123456789")
 
 
 class PictureNorm(nn.Module):
-    """Centre and scale every colour: ``y = (x − mean) / std``, with fixed numbers.
-
-    Parameters
-    ----------
-    mean, std : sequence of float
-        One number per colour (red, green, blue), in units of a picture in [0, 1].
-    """
+    """Centre and scale every colour: ``y = (x − mean) / std``, x in [0, 1], three numbers each."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -62,10 +56,7 @@ class SmallNetwork(nn.Module):
 
     @property
     def grey(self) -> float:
-        """Mean intensity of train pictures, in [0, 1]: the input that normalisation brings to 0.
-
-        Mean over colours, which differ little; where paths of integration begin.
-        """
+        """Mean intensity of train pictures, in [0, 1]: where paths of integration begin."""
         return round(float(self.normalisation.mean.mean()), 4)
 
     @classmethod

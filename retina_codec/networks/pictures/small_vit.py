@@ -20,19 +20,9 @@ DEEPEST = 256  # blocks; a config that asks for more is damaged
 class Attention(nn.Module):
     """Self-attention, ``softmax(q kᵀ / √(d/h)) v`` per head, then a projection.
 
-    Parameters
-    ----------
-    dim, heads : int
-        Dimensions of a token, and heads that share them equally.
-
-    Notes
-    -----
     The input of ``proj`` holds the heads one after another, ``d / h`` dimensions each. In training
-    and without gradients the same is computed in one fused step, which is quicker.
-
-    References
-    ----------
-    Vaswani et al. 2017, Attention is all you need, NeurIPS, equation 1.
+    and without gradients the same is computed in one fused step, which is quicker. Vaswani et al.
+    2017, Attention is all you need, NeurIPS, equation 1.
     """
 
     def __init__(self, dim: int, heads: int) -> None:

@@ -47,26 +47,9 @@ DAMAGES = (
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the dictionary in a torch checkpoint, on the CPU, without running anything from it.
 
-    Parameters
-    ----------
-    path : path
-        A file written by ``torch.save``, zip archive or the format before torch 1.6.
-
-    Returns
-    -------
-    dict
-        Text, numbers, containers, tensors and numpy arrays of numbers.
-
-    Raises
-    ------
-    RetinaCodecError
-        No file, not a checkpoint, damaged, cut off, or one that asks for more than tensors and
-        numbers.
-
-    Notes
-    -----
-    A zip archive holds a checksum of every part, so that damage is noticed. The older format has
-    none: numbers that changed in it are read as they are.
+    It may hold text, numbers, containers, tensors and numpy arrays of numbers. A zip archive holds
+    a checksum of every part, so that damage is noticed. The format before torch 1.6 has none:
+    numbers that changed in it are read as they are.
     """
     file = Path(path)
     if not file.is_file():

@@ -25,16 +25,9 @@ Layer = Mapping[str, Any]
 
 
 class KernelStack(StackedConv2d):
-    """A stack of small linear convolutions of any sizes, see `StackedConv2d`.
+    """A stack of small linear convolutions of any ``sizes`` in px, seeing ``sum(size - 1) + 1`` px.
 
-    Parameters
-    ----------
-    channels : sequence of int
-        Inputs, then the outputs of every small convolution.
-    sizes : sequence of int
-        Kernel sizes, px; together they see ``sum(size - 1) + 1``.
-    bias : bool
-        Of the last convolution; the others have none.
+    ``channels``: inputs, then the outputs of every convolution; only the last may have a bias.
     """
 
     def __init__(self, channels: Sequence[int], sizes: Sequence[int], bias: bool) -> None:
@@ -60,10 +53,6 @@ class PositionWeights(nn.Module):
 
     The weights are not normalised: the newest published text multiplies by the sum (an older one
     divides).
-
-    Parameters
-    ----------
-    cells, positions : int
     """
 
     def __init__(self, cells: int, positions: int) -> None:
@@ -111,34 +100,9 @@ KINDS: dict[str, Callable[[Layer], nn.Module]] = {
 class LayeredNetwork(nn.Module):
     """A sequence of layers from the last frames of stimulus to the rate of every cell.
 
-    Parameters
-    ----------
-    sequence : sequence of dict
-        One per layer: its ``kind`` and its sizes.
-    cells : sequence of int or str
-        Ids of the modelled cells, in the order of the output.
-    cell_types : sequence of str, optional
-        Type of each cell; "unknown" when left out.
-    history : int
-        Frames in one window.
-    frame_shape : (int, int)
-        Pixels in y and x.
-    normalisation : Normalisation
-        Turns raw intensities into the network's input.
-    frame_rate : float
-        Hz.
-
-    Attributes
-    ----------
-    layers : tuple of str
-        The convolutions, ``"sequential.0"`` and so on, numbered as in the published file.
-    training_record : dict
-        Where the network comes from; empty if unknown.
-
-    Raises
-    ------
-    RetinaCodecError
-        If a layer is of a kind that is not known.
+    ``sequence`` has a dict per layer: its ``kind``, one of `KINDS`, and its sizes. ``layers`` are
+    the convolutions, ``"sequential.0"`` and so on, numbered as in the published file;
+    ``training_record`` says where the network comes from. All else is as in `RetinaCNN`.
     """
 
     kind: ClassVar[str] = "layers"
@@ -180,19 +144,7 @@ class LayeredNetwork(nn.Module):
         self.training_record: dict[str, Any] = {}
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the rate of every cell.
-
-        Parameters
-        ----------
-        windows : torch.Tensor
-            ``(b, lag, y, x)`` normalised intensities, oldest frame first; the window of the
-            response at time bin t ends with frame t - 1.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(b, cell)`` Hz.
-        """
+        """Return rates ``(b, n)``, Hz, of windows ``(b, l, y, x)``, see `RetinaCNN.forward`."""
         rates: torch.Tensor = self.sequential(windows)
         return rates
 
@@ -213,10 +165,7 @@ class LayeredNetwork(nn.Module):
     def from_config(
         cls, config: Mapping[str, Any], state: Mapping[str, torch.Tensor]
     ) -> "LayeredNetwork":
-        """Build the network that `config` describes, with these weights.
-
-        Nothing is allocated for sizes that the weights do not have.
-        """
+        """Build the network that `config` describes; allocate only sizes that the weights have."""
         settings = {key: value for key, value in config.items() if key != "kind"}
         settings["normalisation"] = Normalisation(**settings["normalisation"])
         with torch.device("meta"):

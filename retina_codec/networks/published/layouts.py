@@ -53,25 +53,7 @@ class Settings:
 
 
 def read_settings(model_type: str, hyps: Mapping[str, Any], cells: int) -> Settings:
-    """Read the settings that decide the layers.
-
-    Parameters
-    ----------
-    model_type : str
-    hyps : mapping
-        The checkpoint's ``hyps``.
-    cells : int
-        Outputs.
-
-    Returns
-    -------
-    Settings
-
-    Raises
-    ------
-    RetinaCodecError
-        If the class is unknown, or a setting asks for a layer that no published network has.
-    """
+    """Read the settings that decide the layers from the ``hyps`` of a checkpoint."""
     if model_type not in MODEL_TYPES:
         raise RetinaCodecError(
             f"model_type must be one of {', '.join(MODEL_TYPES)}; got {brief(model_type)}."
@@ -138,16 +120,8 @@ def brief(value: Any) -> str:
 def layouts(settings: Settings, locations: Sequence[Sequence[int]]) -> list[list[Layer]]:
     """Return the lists of layers that these settings may mean, the newest first.
 
-    Parameters
-    ----------
-    settings : Settings
-    locations : sequence of (int, int)
-        Row and column of every cell in the last map; used where there is a readout.
-
-    Returns
-    -------
-    list of list of dict
-        More than one for BNCNN, whose older versions restore the maps after the activation.
+    More than one for BNCNN, whose older versions restore the maps after the activation.
+    ``locations`` (cell, 2), row and column in the last map, are used where there is a readout.
     """
     newest = [layer for hidden in _hidden(settings, late=False) for layer in hidden]
     found = [newest + _last(settings, locations, flat=False)]
@@ -232,25 +206,9 @@ def _last(settings: Settings, locations: Sequence[Sequence[int]], *, flat: bool)
 def fill(
     layout: Sequence[Layer], stored: Mapping[str, torch.Tensor]
 ) -> tuple[list[Layer], dict[str, torch.Tensor]]:
-    """Assign the stored weights to layers, with the sizes that only the weights show.
+    """Assign stored weights, ``sequential.0.weight`` and so on, to the layers of a layout.
 
-    Parameters
-    ----------
-    layout : sequence of dict
-        From `layouts`.
-    stored : mapping of str to torch.Tensor
-        The checkpoint's weights, ``sequential.0.weight`` and so on.
-
-    Returns
-    -------
-    sequence : list of dict
-        For `LayeredNetwork`.
-    state : dict of torch.Tensor
-
-    Raises
-    ------
-    RetinaCodecError
-        If a stored name belongs to no layer, or a stack is none.
+    Return the layers with the sizes that only the weights show, and the state of the network.
     """
     left = dict(stored)
     sequence: list[Layer] = []

@@ -86,21 +86,8 @@ class Followed:
 def follow(stream: BytesIO) -> Followed:
     """Follow one pickle to its end; the stream is left after it.
 
-    Parameters
-    ----------
-    stream : io.BytesIO
-
-    Returns
-    -------
-    Followed
-
-    Raises
-    ------
-    RetinaCodecError
-        If a step calls anything else than the making of tensors, numbers and containers, or
-        asks for more than can be there.
-    ValueError, IndexError, KeyError, TypeError
-        If the bytes are no pickle at all.
+    `Forbidden` if a step asks for anything else than tensors, numbers and containers, or for more
+    than can be there; ValueError, IndexError, KeyError or TypeError if the bytes are no pickle.
     """
     return _Machine().run(stream)
 

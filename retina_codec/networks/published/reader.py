@@ -43,30 +43,12 @@ RETINA_CNN = {  # layer of the file: module of RetinaCNN
 def read_published(
     path: str | os.PathLike[str], *, normalisation: Normalisation | None = None
 ) -> RetinaCNN | LayeredNetwork:
-    """Read a published checkpoint as a network, on the CPU, in evaluation mode.
+    """Read a published .pt or .pth checkpoint as a network, on the CPU, in evaluation mode.
 
-    Parameters
-    ----------
-    path : path
-        A .pt or .pth file of a VaryModel, LinearStackedBNCNN, BNCNN or RetinotopicModel.
-    normalisation : Normalisation, optional
-        Of the stimulus, in place of the file's ``norm_stats``; needed where it has none.
-
-    Returns
-    -------
-    RetinaCNN or LayeredNetwork
-        Maps (batch, lag, y, x) normalised windows to (batch, cell) Hz. ``training_record`` holds
-        the experiment, the stimulus, the class, the file's name and sha256, and in ``doubtful``
-        what the file leaves open.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the file is damaged or no checkpoint, the class is unknown, weights and settings do not
-        fit together, or a weight cannot be right.
-
-    References
-    ----------
+    For VaryModel, LinearStackedBNCNN, BNCNN and RetinotopicModel. ``normalisation`` of the stimulus
+    takes the place of the file's ``norm_stats``. The network maps (batch, lag, y, x) normalised
+    windows to (batch, cell) Hz; its ``training_record`` holds the experiment, the stimulus, the
+    class, the file's name and sha256, and in ``doubtful`` what the file leaves open.
     Maheswaranathan et al. 2023, Neuron 111:2742; github.com/baccuslab/torch-deep-retina.
     """
     checkpoint = read_checkpoint(path)
@@ -88,24 +70,9 @@ def grab_locations(
 ) -> list[list[int]]:
     """Return where each cell is read in the last map: ``clip(center − Σ(k // 2) − 1, 0, last)``.
 
-    Parameters
-    ----------
-    centers : sequence of (int, int)
-        Row and column of the cells in the frame, px.
-    kernel_sizes : sequence of int
-        Of all convolutions, px.
-    map_shape : (int, int)
-        Rows and columns of the last map.
-
-    Returns
-    -------
-    list of [int, int]
-        Row and column in the map.
-
-    Notes
-    -----
-    This is the newest published rule; it agrees with the coordinates printed for all 17 cells of
-    15-11-21b. It is one less than the location whose receptive field is centred on the cell. An
+    ``centers`` (cell, 2), row and column in the frame, px; result (cell, 2), row and column in the
+    map. This is the newest published rule; it agrees with the coordinates printed for all 17 cells
+    of 15-11-21b. It is one less than the location whose receptive field is centred on the cell. An
     older text has another rule that does not agree with that print, and where the rule clips above
     (three cells of 15-11-21a) nothing was printed.
     """

@@ -78,23 +78,10 @@ class TrainingSettings:
 
 
 def poisson_loss(rate: torch.Tensor, count: torch.Tensor, bin_width: float) -> torch.Tensor:
-    """Mean negative log likelihood of spike counts, without the constant ``log count!``.
+    """Mean negative log likelihood of spike counts, without the constant ``log count!``; nats.
 
-    ``mean(rate * bin_width - count * log(rate * bin_width))``
-
-    Parameters
-    ----------
-    rate : torch.Tensor, (b, cell)
-        Hz, positive.
-    count : torch.Tensor, (b, cell)
-        Spikes per bin.
-    bin_width : float
-        s.
-
-    Returns
-    -------
-    torch.Tensor, scalar
-        nats per bin and cell.
+    ``mean(rate * bin_width - count * log(rate * bin_width))`` over bins and cells, ``rate`` (b,
+    cell) in Hz, ``count`` (b, cell) in spikes per bin, ``bin_width`` in s.
     """
     expected = rate * bin_width
     return (expected - count * torch.log(expected + 1e-8)).mean()

@@ -25,17 +25,10 @@ def outward(values: torch.Tensor) -> torch.Tensor:
 
 
 class FourierGrid:
-    """Transforms of maps of one size, to all frequencies and back to the first places.
+    """Transforms of maps of one size, ``shape``, to all frequencies and back to the first places.
 
-    Parameters
-    ----------
-    shape : sequence of int
-        Rows and columns of the maps; the transforms have as many points.
-    shape_out : sequence of int
-        Rows and columns that are wanted back; for a convolution without padding
-        ``shape - kernel + 1``, where nothing wraps around.
-    like : torch.Tensor
-        Gives dtype and device.
+    ``shape_out``: rows and columns that are wanted back; for a convolution without padding
+    ``shape - kernel + 1``, where nothing wraps around. ``like`` gives dtype and device.
     """
 
     def __init__(self, shape: Sequence[int], shape_out: Sequence[int], like: torch.Tensor) -> None:
@@ -82,19 +75,10 @@ class FourierGrid:
 
 
 class KernelSpectrum:
-    """A kernel at every frequency, as matrices, differentiable in the kernel.
+    """A kernel of ``size`` px at every frequency of ``grid``, as differentiable matrices.
 
     K(fy, fx) = Σ w(u, v) e^{2πi(fy·u/rows + fx·v/columns)}; the output's transform is Σ_i K X. As a
-    real matrix: ``(re, o), (im, o)`` by ``(re, i), (im, i)``.
-
-    Parameters
-    ----------
-    grid : FourierGrid
-        Of the input.
-    size : int
-        Of the kernel.
-    like : torch.Tensor
-        Gives dtype and device.
+    real matrix: ``(re, o), (im, o)`` by ``(re, i), (im, i)``. ``like`` gives dtype and device.
     """
 
     def __init__(self, grid: FourierGrid, size: int, like: torch.Tensor) -> None:
@@ -109,17 +93,9 @@ class KernelSpectrum:
         self._along_x = along_x.to(like.dtype).to(like.device)
 
     def __call__(self, weight: torch.Tensor, *, paired: bool = False) -> torch.Tensor:
-        """Return the matrices of a kernel.
+        """Return the matrices ``(frequency, 2·o, 2·i)`` of a kernel ``(o, i, size, size)``.
 
-        Parameters
-        ----------
-        weight : torch.Tensor, (o, i, size, size)
-        paired : bool
-            Whether the input has (re, im) side by side, ``(i, 2)``, and not outermost.
-
-        Returns
-        -------
-        torch.Tensor, (frequency, 2·o, 2·i)
+        ``paired``: the input has (re, im) side by side, ``(i, 2)``, and not outermost.
         """
         channels, size = weight.shape[:2], weight.shape[-1]
         values = weight.permute(2, 3, 0, 1).flatten(2)  # (u, v, o·i)
@@ -135,13 +111,8 @@ class FourierConvolution:
     """A convolution without padding and its transpose, by products with cosines and sines.
 
     ``K ∗ r = I_y I_x K̂ F_x F_y r``: F transforms along y, then x, K̂ mixes channels at every
-    frequency, I transforms back to the places where nothing wraps around.
-
-    Parameters
-    ----------
-    weight : torch.Tensor, (channel out, channel in, k, k)
-    shape : sequence of int
-        Rows and columns of the input.
+    frequency, I transforms back to the places where nothing wraps around. ``weight`` (channel out,
+    channel in, k, k); ``shape``: rows and columns of the input.
     """
 
     def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:

@@ -33,15 +33,8 @@ def rates_of_windows(
 ) -> Rates:
     """Return a function from response indices to the network's rates, ``(b, n)`` Hz.
 
-    Parameters
-    ----------
-    network : RetinaCNN
-        On the device. Mode and parameters are those at each call.
-    windows : StimulusWindows
-    spectra_bytes : int or None
-        See `FrameSpectra`; None goes the plain way, window by window through the network, which is
-        the faster one where convolutions are.
-    device : torch.device
+    Mode and parameters are those at each call. ``spectra_bytes`` see `FrameSpectra`; None goes the
+    plain way, window by window through the network, which is the faster one where convolutions are.
     """
     if spectra_bytes is not None:
         spectra, fast = FrameSpectra(windows, spectra_bytes), FourierNetwork(network)
@@ -59,18 +52,9 @@ class FrameSpectra:
     """Fourier transforms of the frames of stimulus windows, held once or made for every batch.
 
     A frame belongs to up to ``history`` windows, so its transform is worth keeping: about 10 kB for
-    50 × 50 pixels in single precision, 2.5 GB for 40 minutes at 100 Hz.
-
-    Parameters
-    ----------
-    windows : StimulusWindows
-    limit : int
-        Bytes. All transforms are held if they take no more; otherwise those of a batch are made
-        when it is asked for, which is slower.
-
-    Attributes
-    ----------
-    held : bool
+    50 × 50 pixels in single precision, 2.5 GB for 40 minutes at 100 Hz. All are ``held`` if they
+    take at most ``limit`` bytes; otherwise those of a batch are made when asked for, which is
+    slower.
     """
 
     def __init__(self, windows: StimulusWindows, limit: int = 2**32) -> None:
@@ -87,17 +71,9 @@ class FrameSpectra:
         return len(self._windows)
 
     def at(self, indices: Integers) -> torch.Tensor:
-        """Return the transforms of the frames of chosen windows.
+        """Return the transforms ``(f, b, l·2)`` of the frames of windows (indices of responses).
 
-        Parameters
-        ----------
-        indices : array of int
-            Response indices, see `StimulusWindows`.
-
-        Returns
-        -------
-        torch.Tensor, (f, b, l·2)
-            (re, im) side by side. Valid until the next call, which writes to the same memory.
+        (re, im) side by side. Valid until the next call, which writes to the same memory.
         """
         history = self._windows.history
         if self._all is not None:
@@ -136,18 +112,9 @@ class FourierNetwork:
     its kernel. A stack of linear convolutions is one convolution. Nothing asks for the gradient of
     the stimulus. Rates see one place of the third layer per cell. Normalisation (in training over
     the whole maps of the batch, with running statistics), noise and rectifiers are the network's
-    own modules; noise of the same seed lies at other places than by the plain way.
-
-    Parameters
-    ----------
-    network : RetinaCNN
-        Its parameters are read at every call, so that they may be trained; its type and device must
-        stay.
-
-    References
-    ----------
-    Mathieu, Henaff, LeCun 2014, arXiv:1312.5851: training of convolutions through Fourier
-    transforms.
+    own modules; noise of the same seed lies at other places than by the plain way. Parameters are
+    read at every call, so that they may be trained; type and device must stay. Mathieu, Henaff,
+    LeCun 2014, arXiv:1312.5851: training of convolutions through Fourier transforms.
     """
 
     def __init__(self, network: RetinaCNN) -> None:

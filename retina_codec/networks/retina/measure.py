@@ -56,32 +56,14 @@ def estimate_centers(
 ) -> xr.Dataset:
     """Estimate receptive field centres by correlating spikes with local change.
 
-    For every lag the spike count is correlated with the signed and with the squared change of
-    every pixel from frame to frame (the change of a natural movie is far less correlated in
-    space than the movie itself; the square also finds cells that respond to both signs). The
-    summed squared correlation over lags, blurred, peaks at the centre.
+    For every lag the spike count is correlated with the signed and with the squared change of every
+    pixel from frame to frame (the change of a natural movie is far less correlated in space than
+    the movie itself; the square also finds cells that respond to both signs). The summed squared
+    correlation over lags, blurred by a Gaussian of ``width`` px, peaks at the centre.
 
-    Parameters
-    ----------
-    split : xr.Dataset
-        stimulus (time, y, x), spike_count (time, cell).
-    history : int
-        Lags, frames.
-    width : float
-        px, Gaussian blur of the map.
-    chunk : int
-        Frames in memory at a time.
-
-    Returns
-    -------
-    xr.Dataset, dims (cell)
-        ``center_y``, ``center_x`` px; ``strength``: peak of the map over its median (1 = nothing
-        found).
-
-    Raises
-    ------
-    RetinaCodecError
-        If the split is not longer than the history, or a count is NaN.
+    From ``split`` with stimulus (time, y, x) and spike_count (time, cell), ``chunk`` frames at a
+    time; ``center_y``, ``center_x`` (cell) in px, ``strength`` the peak of the map over its median
+    (1 = nothing found).
     """
     stimulus = split["stimulus"].transpose("time", "y", "x")
     counts = split["spike_count"].transpose("time", "cell").values.astype(np.float32)

@@ -227,18 +227,7 @@ class RetinaCNN(nn.Module):
         return plain.train(self.training)
 
     def first_layer(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the first convolution, affine in the windows.
-
-        Parameters
-        ----------
-        windows : torch.Tensor
-            ``(b, lag, y, x)`` normalised intensities, oldest frame first.
-
-        Returns
-        -------
-        torch.Tensor
-            ``(b, channel, row, column)``.
-        """
+        """Return the first convolution, ``(b, l, y, x)`` to ``(b, channel, row, column)``."""
         first: torch.Tensor = self.conv1(windows)
         return first
 

@@ -16,25 +16,12 @@ EPS = 1e-3  # added to the variance
 
 
 class StackedConv2d(nn.Sequential):
-    """A large convolution trained as a stack of small linear ones.
+    """A large convolution trained as a stack of ``(kernel_size - 1) / 2`` linear ones of 3 × 3.
 
-    No nonlinearity stands between the small kernels, so the stack equals one convolution with
-    the kernels convolved with each other; it trains faster and smoother than the large kernel.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    kernel_size : int
-        Odd, >= 3; the stack holds ``(kernel_size - 1) / 2`` kernels of 3 × 3.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the kernel size is even or below 3.
-
-    References
-    ----------
-    Maheswaranathan et al. 2023, Neuron 111:2742, methods ("linear stacked convolution").
+    No nonlinearity stands between the small kernels, so the stack equals one convolution with the
+    kernels convolved with each other; it trains faster and smoother than the large kernel.
+    ``kernel_size`` must be odd, >= 3. Maheswaranathan et al. 2023, Neuron 111:2742, methods
+    ("linear stacked convolution").
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -50,14 +37,7 @@ class StackedConv2d(nn.Sequential):
         )
 
     def collapse(self) -> nn.Conv2d:
-        """Return the one convolution that equals the stack.
-
-        Returns
-        -------
-        torch.nn.Conv2d
-            Weight ``(out, in, kernel, kernel)``: the full convolution of the small kernels; bias
-            of the last one. Computed in float64, returned in the stack's dtype.
-        """
+        """Return the equal single convolution, computed in float64, in the stack's dtype."""
         with torch.no_grad():
             kernel, bias = self.kernel(torch.float64)
             here = self[-1].get_parameter("weight")
@@ -70,18 +50,9 @@ class StackedConv2d(nn.Sequential):
         return whole
 
     def kernel(self, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return weight and bias of the one convolution, differentiable in those of the stack.
+        """Return weight (out, in, k, k) and bias (out,) or None of the equal single convolution.
 
-        Parameters
-        ----------
-        dtype : torch.dtype, optional
-            In which the weight is computed; the stack's when left out.
-
-        Returns
-        -------
-        weight : torch.Tensor, (out, in, kernel, kernel)
-        bias : torch.Tensor, (out,), or None
-            That of the last convolution.
+        Differentiable in those of the stack; computed in ``dtype``, the stack's when left out.
         """
         first, *others = (module.get_parameter("weight") for module in self)
         kernel = first.to(dtype or first.dtype)  # (q, i, u, v)
@@ -95,13 +66,7 @@ class StackedConv2d(nn.Sequential):
 
 
 def plain_convolution(module: nn.Module) -> nn.Conv2d:
-    """Return a convolution, or the one that equals a stack of them.
-
-    Raises
-    ------
-    TypeError
-        If the module is neither.
-    """
+    """Return a convolution, or the one that equals a stack of them; TypeError for other modules."""
     whole = module.collapse() if isinstance(module, StackedConv2d) else module
     if not isinstance(whole, nn.Conv2d):
         raise TypeError(f"a retina network is made of convolutions; got {type(whole).__name__}.")
@@ -112,17 +77,8 @@ class ScaleShiftNorm(nn.Module):
     """Batch normalisation whose scale cannot change the sign of a channel.
 
     ``y = (x - running_mean) / sqrt(running_var + eps) * |scale| + shift``; in training the batch
-    statistics take the place of the running ones.
-
-    Parameters
-    ----------
-    channels : int
-    momentum : float
-        Weight of a new batch in the running statistics.
-
-    References
-    ----------
-    Maheswaranathan et al. 2023, the published networks ("AbsBatchNorm", eps 1e-3).
+    statistics take the place of the running ones, into which a new batch enters with weight
+    ``momentum``. Maheswaranathan et al. 2023, the published networks ("AbsBatchNorm", eps 1e-3).
     """
 
     running_mean: torch.Tensor
@@ -172,10 +128,7 @@ class GaussianNoise(nn.Module):
 class Readout(nn.Module):
     """Read every cell's own channel at that cell's location: ``y[b, i] = x[b, i, row_i, col_i]``.
 
-    Parameters
-    ----------
-    locations : torch.Tensor
-        ``(n, 2)`` integers, row and column in the map of the last convolution.
+    ``locations`` (n, 2) integers, row and column in the map of the last convolution.
     """
 
     locations: torch.Tensor

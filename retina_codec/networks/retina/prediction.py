@@ -43,26 +43,10 @@ class RecordingNetwork(Protocol):
 
 
 def check_match(network: RecordingNetwork, split: xr.Dataset | xr.DataTree) -> xr.Dataset:
-    """Check that a split of a recording fits the network and select the network's cells.
+    """Check that a split of a recording fits the network; return it with the network's cells.
 
-    Parameters
-    ----------
-    network : RecordingNetwork
-        A `RetinaCNN`, or another that knows its history, frames, normalisation and cells.
-    split : xr.Dataset or node of a recording, with ``stimulus`` (time, y, x)
-        Responses may be missing; then only the stimulus is checked.
-
-    Returns
-    -------
-    xr.Dataset
-        The split with the network's cells in the network's order (cells that the network does
-        not model are left out); the stimulus stays lazy.
-
-    Raises
-    ------
-    RetinaCodecError
-        If there is no stimulus, or frame size, frame rate, length or cells do not fit; every
-        reason in one message.
+    The stimulus (time, y, x) stays lazy; where responses are missing only it is checked. Every
+    reason against goes into one message.
     """
     dataset = split.to_dataset() if isinstance(split, xr.DataTree) else split
     problems = []
@@ -110,27 +94,10 @@ def check_match(network: RecordingNetwork, split: xr.Dataset | xr.DataTree) -> x
 def open_windows(
     network: nn.Module, split: xr.Dataset | xr.DataTree, dtype: torch.dtype = torch.float32
 ) -> tuple[xr.Dataset, StimulusWindows]:
-    """Open a split of a recording as windows of the history that the network takes.
+    """Open a split of a recording as windows of the history that a `RecordingNetwork` takes.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A `RecordingNetwork`: it knows history, frames, normalisation and cells.
-    split : xr.Dataset or node of a recording
-    dtype : torch.dtype
-        Of the windows.
-
-    Returns
-    -------
-    xr.Dataset
-        The split with the network's cells, see `check_match`.
-    StimulusWindows
-        Normalised as the network asks, read when needed.
-
-    Raises
-    ------
-    RetinaCodecError
-        If the network knows less, or the split does not fit it.
+    Return the split with the network's cells, see `check_match`, and the windows, normalised as the
+    network asks, of type ``dtype``, read when needed.
     """
     if not isinstance(network, RecordingNetwork):
         raise RetinaCodecError(
