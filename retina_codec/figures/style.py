@@ -14,7 +14,7 @@ from matplotlib.colors import FuncNorm, PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
-from retina_codec.storage.results import layers_with, table
+from retina_codec.storage.results import table
 
 __all__ = [
     "LOADING",
@@ -27,7 +27,6 @@ __all__ = [
     "color_bar",
     "draw_title",
     "grid",
-    "has_part",
     "high_quantile",
     "layer_name",
     "new_figure",
@@ -157,11 +156,6 @@ def draw_title(area: Area, letter: str, title: str) -> None:
         size=10.5,
         weight="bold",
     )
-
-
-def has_part(results: xr.DataTree, part: str) -> bool:
-    """Return whether a layer of the results holds ``part`` ("modes", "pathways", "score")."""
-    return bool(layers_with(results, part))
 
 
 def layer_name(name: str) -> str:

@@ -8,7 +8,8 @@ from retina_codec.figures.retina.contributions import draw_contributions
 from retina_codec.figures.retina.fields import draw_fields, height_needed
 from retina_codec.figures.retina.network import draw_network_and_target
 from retina_codec.figures.retina.pathways import draw_pathways
-from retina_codec.figures.style import has_part, new_figure, styled
+from retina_codec.figures.style import new_figure, styled
+from retina_codec.storage.results import layers_with
 
 __all__ = ["Figure8", "plot_figure_8"]
 
@@ -25,7 +26,7 @@ class Figure8(base.Figure):
 
     def needs(self, results: xr.DataTree) -> bool:
         """Return whether there are pathways and receptive fields."""
-        return has_part(results, "pathways") and "receptive_fields" in results.children
+        return bool(layers_with(results, "pathways")) and "receptive_fields" in results.children
 
     def draw(self, results: xr.DataTree) -> Figure:
         """Draw `plot_figure_8`."""

@@ -16,7 +16,6 @@ from retina_codec.figures.style import (
     color_bar,
     draw_title,
     grid,
-    has_part,
     layer_name,
     new_figure,
     size_of,
@@ -24,7 +23,7 @@ from retina_codec.figures.style import (
     type_colors,
     type_strip,
 )
-from retina_codec.storage.results import layers_of, table
+from retina_codec.storage.results import layers_of, layers_with, table
 
 __all__ = ["Pathways", "draw_pathways", "mode_order", "plot_pathways"]
 
@@ -49,7 +48,7 @@ class Pathways(base.Figure):
 
     def needs(self, results: xr.DataTree) -> bool:
         """Return whether a layer has pathways."""
-        return has_part(results, "pathways")
+        return bool(layers_with(results, "pathways"))
 
     def draw(self, results: xr.DataTree) -> Figure:
         """Draw `plot_pathways`."""

@@ -11,13 +11,12 @@ from retina_codec.figures.style import (
     MUTED,
     draw_title,
     grid,
-    has_part,
     layer_name,
     new_figure,
     styled,
 )
 from retina_codec.modes.scores.score import above_shuffled
-from retina_codec.storage.results import layers_of, table
+from retina_codec.storage.results import layers_of, layers_with, table
 
 __all__ = ["Scores", "plot_scores"]
 
@@ -55,7 +54,7 @@ class Scores(base.Figure):
 
     def needs(self, results: xr.DataTree) -> bool:
         """Return whether a layer has scores."""
-        return has_part(results, "score")
+        return bool(layers_with(results, "score"))
 
     def caption_of(self, results: xr.DataTree) -> str:
         """Say how many starting points were compared."""
