@@ -4,10 +4,11 @@ Notation: b inputs, c channels.
 """
 
 import copy
+import functools
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -78,7 +79,7 @@ def borrow(
                 parameter.requires_grad_(False)
         for module in working.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fixed_norm(module):
-                module.__dict__["forward"] = partial(_normalise, module)
+                module.__dict__["forward"] = functools.partial(_normalise, module)
         yield working
 
 
@@ -112,8 +113,9 @@ def check_network(network: nn.Module) -> None:
 def settled(devices: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
     """Switch off what the caller's thread may have on, and what it would change in the work.
 
-    That is: inference mode, autocast (results have the dtype that is recorded), and activation
-    checkpointing of `torch.utils.checkpoint`, which would run blocks again without their hooks.
+    That is: inference mode, autocast (results have the dtype that is recorded), activation
+    checkpointing of `torch.utils.checkpoint`, which would run blocks again without their hooks, and
+    compiled code, which misses hooks and derivatives carried forward: it runs as it was written.
 
     Parameters
     ----------
@@ -126,6 +128,8 @@ def settled(devices: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
             if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_without_checkpoints())
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes long
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
@@ -182,6 +186,7 @@ _SETTLED = _Settled()
 @contextmanager
 def _without_checkpoints() -> Iterator[None]:
     """Let checkpointed blocks run as plain ones in this thread."""
+    _heed_settled()
     _SETTLED.depth += 1
     try:
         yield
@@ -189,13 +194,14 @@ def _without_checkpoints() -> Iterator[None]:
         _SETTLED.depth -= 1
 
 
-def _plain_when_settled() -> None:
+@functools.cache
+def _heed_settled() -> None:
     """Make the two forms of torch's checkpointing heed `settled`; other threads keep theirs."""
     module: Any = torch.utils.checkpoint
     reentrant = module.CheckpointFunction
     saving = reentrant.apply
 
-    @wraps(saving)
+    @functools.wraps(saving)
     def apply(function: Callable[..., Any], preserve: bool, *inputs: Any) -> Any:
         return function(*inputs) if _SETTLED.depth else saving(function, preserve, *inputs)
 
@@ -204,7 +210,7 @@ def _plain_when_settled() -> None:
     if again is None:
         return
 
-    @wraps(again)
+    @functools.wraps(again)
     def generator(*inputs: Any, **named: Any) -> Generator[Any, Any, Any]:
         if _SETTLED.depth:
             yield
@@ -212,9 +218,6 @@ def _plain_when_settled() -> None:
         return (yield from again(*inputs, **named))
 
     module._checkpoint_without_reentrant_generator = generator
-
-
-_plain_when_settled()
 
 
 def _evaluation_mode(network: nn.Module) -> None:
