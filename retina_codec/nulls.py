@@ -427,6 +427,13 @@ def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.minimum(adjusted, 1.0).reshape(values.shape)
 
 
+def q_values(p: Floats) -> Floats:
+    """Return q of the p-values that are known, see `benjamini_hochberg`; NaN stays NaN."""
+    q, known = np.full_like(p, np.nan), np.isfinite(p)
+    q[known] = benjamini_hochberg(p[known])
+    return q
+
+
 def _centered(values: Floats) -> Floats:
     centered: Floats = values - values.mean(axis=0)
     return centered

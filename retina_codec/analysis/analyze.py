@@ -15,6 +15,8 @@ __all__ = ["AnalysisSettings", "analyze"]
 
 log = logging.getLogger(__name__)
 
+RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")
+
 
 @dataclass(frozen=True)
 class AnalysisSettings:
@@ -118,13 +120,13 @@ def analyze(
     ----------
     Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
     """
-    from retina_codec.analysis.pathways.prediction import agreement
+    from retina_codec.analysis.pathways.prediction import agreement, split_of
     from retina_codec.modes.scores.score import score_modes
     from retina_codec.networks.retina.prediction import check_match
 
     settings = AnalysisSettings() if settings is None else settings
-    _check(recording, network, split, settings)
-    part = recording.children[split]
+    part = split_of(recording, split)
+    _check(network, settings)
     inputs = check_match(network, part)
     layers = list(network.layers) if layers is None else list(layers)
     decomposed = _find_modes(network, inputs, layers, settings, seed, device, progress)
@@ -145,7 +147,7 @@ def analyze(
         reason = _add_hypotheses(results, network, recording, split, seed, device, progress)
     results.attrs |= {
         **({"no_hypotheses": reason} if reason else {}),
-        **{name: recording.attrs[name] for name in _RECORDING_ATTRS if name in recording.attrs},
+        **{name: recording.attrs[name] for name in RECORDING_ATTRS if name in recording.attrs},
         "split": split,
         "seed": seed,
         **(provenance or {}),
@@ -153,15 +155,8 @@ def analyze(
     return results
 
 
-def _check(
-    recording: xr.DataTree, network: RetinaCNN, split: str, settings: AnalysisSettings
-) -> None:
+def _check(network: RetinaCNN, settings: AnalysisSettings) -> None:
     """Refuse what would fail after hours of work."""
-    if split not in recording.children:
-        raise RetinaCodecError(
-            f"split must be a part of the recording; got {split=}. "
-            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
-        )
     if getattr(network, "cells", None) is None:
         raise RetinaCodecError(
             "network must put out the rates of cells and name them (network.cells); got "
@@ -312,6 +307,3 @@ def _add_hypotheses(
     kernels = separable_kernels(network, recording.children[split], device=device)
     results["channels"] = xr.DataTree(kernels)
     return ""
-
-
-_RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")

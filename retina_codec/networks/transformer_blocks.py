@@ -98,9 +98,7 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, inner
 
 
-def _projection(
-    layers: list[tuple[str, tuple[int, int]]],
-) -> tuple[str, tuple[int, int]] | None:
+def _projection(layers: list[tuple[str, tuple[int, int]]]) -> tuple[str, tuple[int, int]] | None:
     """Return the last linear layer that leads back to the width of the stream.
 
     The first layer takes that width, or the largest one does, where the first is one of positions.

@@ -24,11 +24,7 @@ UNITS = {"units": "1"}
 
 
 def class_aggregates(
-    modes: xr.Dataset,
-    correlation: xr.DataArray,
-    *,
-    threshold: float = 0.2,
-    amplitudes: bool = True,
+    modes: xr.Dataset, correlation: xr.DataArray, *, threshold: float = 0.2, amplitudes: bool = True
 ) -> xr.Dataset:
     """Add up the modes that are correlated with each class.
 

@@ -17,7 +17,7 @@ from retina_codec.analysis.concepts.table import (
     kinds_of,
 )
 from retina_codec.errors import RetinaCodecError
-from retina_codec.nulls import benjamini_hochberg
+from retina_codec.nulls import q_values
 from retina_codec.progress import progress_bar
 from retina_codec.statistics.resampling import percentiles
 from retina_codec.storage.results import layer_dataset, layer_sites, layers_of
@@ -212,7 +212,7 @@ def _pairs(
     """Label correlations, p, q, and the best feature of every concept."""
     r, p = found.correlation, found.p_value
     fine = np.isfinite(p)
-    q, feature_q = _adjusted(p), _adjusted(found.feature_p)
+    q, feature_q = q_values(p), q_values(found.feature_p)
     known: npt.NDArray[np.bool_] = np.any(fine, axis=0)
     best = np.where(fine, r, -np.inf).argmax(axis=0)
     largest = np.where(known, np.take_along_axis(r, best[None], 0)[0], np.nan)
@@ -243,11 +243,3 @@ def _pairs(
         },
         attrs={"feature_is": dim},
     )
-
-
-def _adjusted(p: Floats) -> Floats:
-    """Return q of the p-values that are defined."""
-    q, fine = np.full_like(p, np.nan), np.isfinite(p)
-    if fine.any():
-        q[fine] = benjamini_hochberg(p[fine])
-    return q

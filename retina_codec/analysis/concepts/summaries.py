@@ -76,12 +76,7 @@ def _mean(values: Floats) -> float:
 
 
 def summaries_of(
-    found: Correlated,
-    q: Floats,
-    levels: Levels,
-    false_discovery: float,
-    bootstraps: int,
-    seed: int,
+    found: Correlated, q: Floats, levels: Levels, false_discovery: float, bootstraps: int, seed: int
 ) -> dict[str, Floats]:
     """Measure a layer: numbers, intervals, nulls and p, each by level; q (F,) of features."""
     r = found.correlation

@@ -13,6 +13,10 @@ from retina_codec.storage.results import input_dim, layer_dataset, modes_at, rea
 
 __all__ = ["KINDS", "checked_table", "chunks_of", "concept_table", "features_of", "kinds_of"]
 
+Floats = npt.NDArray[np.float64]
+
+KINDS = ("modes", "contributions", "activations", "activation_modes")
+
 
 def concept_table(labels: Any, hierarchy: Mapping[str, Any] | None = None) -> xr.DataArray:
     """Return which samples belong to which classes, and to which superclasses.
@@ -74,11 +78,6 @@ def checked_table(
     if "concept" not in concepts.coords:
         concepts = concepts.assign_coords(concept=np.arange(concepts.sizes["concept"]))
     return concepts
-
-
-Floats = npt.NDArray[np.float64]
-
-KINDS = ("modes", "contributions", "activations", "activation_modes")
 
 
 def kinds_of(of: str | Sequence[str], activation_modes: xr.DataTree | None) -> list[str]:

@@ -26,6 +26,10 @@ __all__ = [
     "samples_of",
 ]
 
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Concepts:
@@ -148,11 +152,6 @@ def _names(labels: Any, outputs: Sequence[str] | None) -> npt.NDArray[np.str_]:
             f"{' ...' if len(known) > 20 else ''}."
         )
     return names
-
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Masks = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -169,12 +169,7 @@ class _Worker:
     """Computes the fields of one piece of the times."""
 
     def __init__(
-        self,
-        network: Any,
-        source: Source,
-        rank: int,
-        every: int,
-        batch_size: int,
+        self, network: Any, source: Source, rank: int, every: int, batch_size: int
     ) -> None:
         plain: RetinaCNN = network.collapse().eval()
         close = source.consecutive and every <= CLOSE

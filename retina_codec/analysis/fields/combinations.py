@@ -10,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.nulls import q_values
 from retina_codec.progress import progress_bar
 
 __all__ = ["measure_combinations"]
@@ -94,8 +95,6 @@ def measure_combinations(
     Anderson 2001, Austral Ecology 26:32 (analysis of variance of distances). Harris 2020, bioRxiv
     2020.11.29.402719 (linear shift). Benjamini and Hochberg 1995.
     """
-    from scipy.stats import false_discovery_control
-
     images, rates, time, dim = _values(fields)
     labels = np.asarray(getattr(combination, "values", combination)).astype(str)
     if labels.shape != time.shape:
@@ -117,9 +116,7 @@ def measure_combinations(
         if len(known) >= 2:
             for name, value in _test_cell(directions, fine, codes, len(known), most).items():
                 found[name][cell] = value
-    tested = np.isfinite(found["p_value"])
-    if tested.any():
-        found["q_value"][tested] = false_discovery_control(found["p_value"][tested])
+    found["q_value"] = q_values(found["p_value"])
     return xr.Dataset(
         {
             **{
@@ -246,7 +243,4 @@ def _distances(directions: Floats, codes: npt.NDArray[np.intp]) -> tuple[float, 
     correlation = directions @ directions.T
     same = codes[:, None] == codes
     pairs = ~np.eye(len(codes), dtype=bool)
-    return (
-        float(1 - correlation[same & pairs].mean()),
-        float(1 - correlation[~same].mean()),
-    )
+    return float(1 - correlation[same & pairs].mean()), float(1 - correlation[~same].mean())

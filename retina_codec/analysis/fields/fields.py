@@ -366,10 +366,7 @@ def _effect(
     if len(sampled["time"]) != len(times[::every]):  # the results are of a part of the inputs
         return {}
     tested = measure_combinations(
-        sampled,
-        np.array(labels)[::every],
-        minimum_rate=settings.minimum_rate,
-        progress=progress,
+        sampled, np.array(labels)[::every], minimum_rate=settings.minimum_rate, progress=progress
     )
     attrs = {k: v for k, v in tested.attrs.items() if k != "sampled_along"}
     return {

@@ -30,6 +30,8 @@ __all__ = [
     "unit_shares",
 ]
 
+SIGN_OF = {"inhibitory": -1.0, "excitatory": 1.0}
+
 
 class FieldParts(NamedTuple):
     """Parts of fields along the whole field's own image and time course."""
@@ -118,10 +120,8 @@ def summarize_parts(
     dims = (-3, -2, -1)
     peak = fields.abs().amax(dims)
     scale = torch.where(peak > 0, peak, 1.0)  # squares of small fields must not vanish
-    parts, fields = (
-        parts / scale[..., None, None, None, None],
-        fields / scale[..., None, None, None],
-    )
+    parts = parts / scale[..., None, None, None, None]
+    fields = fields / scale[..., None, None, None]
     spatial = spatial / scale[..., None, None]
     centered = parts - parts.mean(dims, keepdim=True)
     image = torch.einsum("enl,enplyx->enpyx", temporal, centered) * scale[..., None, None, None]
@@ -131,9 +131,6 @@ def summarize_parts(
     share = torch.einsum("enplyx,enlyx->enp", parts, fields) / power
     error = (parts.sum(2) - fields).abs().amax(dims) / fields.abs().amax(dims)
     return FieldParts(image, course, share, error)
-
-
-SIGN_OF = {"inhibitory": -1.0, "excitatory": 1.0}
 
 
 def mode_shares(

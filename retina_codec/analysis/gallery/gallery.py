@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from retina_codec.analysis.gallery.maps import few, mode_maps
+from retina_codec.analysis.gallery.maps import few, mode_maps, mode_of, recorded
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter
 from retina_codec.storage.results import class_codes, modes_at, sample_labels
@@ -59,11 +59,7 @@ def top_images(
         If there are no labels, no such mode or class.
     """
     loading = modes_at(modes, layer)["loading"]
-    if mode not in loading["mode"].values.tolist():
-        raise RetinaCodecError(
-            f"layer {layer!r} has the modes {few(loading['mode'].values)}; got {mode!r}."
-        )
-    values = loading.sel(mode=mode).values.astype(np.float64)
+    values = mode_of(loading, layer, mode).values.astype(np.float64)
     known = sample_labels(modes, labels, layer, len(values))
     if known is None:
         raise RetinaCodecError("the results carry no labels; give labels=, one per sample.")
@@ -92,7 +88,7 @@ def top_images(
             "mean_loading": ("concept", mean[chosen], units),
         },
         coords={"concept": [names[code] for code in chosen], "rank": np.arange(per_class)},
-        attrs={"layer": layer, "mode": mode if isinstance(mode, int | float | str) else str(mode)},
+        attrs={"layer": layer, "mode": recorded(mode)},
     )
 
 

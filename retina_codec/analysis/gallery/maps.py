@@ -21,7 +21,7 @@ from retina_codec.storage.results import modes_at
 from retina_codec.targets.base import Target
 from retina_codec.targets.classification import Probability
 
-__all__ = ["MapSettings", "few", "mode_channels", "mode_maps"]
+__all__ = ["MapSettings", "few", "mode_channels", "mode_maps", "mode_of", "recorded"]
 
 BLOCK = 8  # batches between two steps of the progress bar
 
@@ -41,15 +41,11 @@ def mode_channels(
     sizes of the weights of the two signs. Channels that the mode does not use have 0, even if fewer
     are left then. Melander et al. 2026, CODEC, section 6 (CODEC-selected salient channels).
     """
-    dictionary = modes_at(modes, layer)["dictionary"]
-    if mode not in dictionary["mode"].values.tolist():
-        raise RetinaCodecError(
-            f"layer {layer!r} has the modes {few(dictionary['mode'].values)}; got {mode!r}."
-        )
+    dictionary = mode_of(modes_at(modes, layer)["dictionary"], layer, mode)
     known = dictionary["sign"].values.tolist()
     if sign not in (*known, "both"):
         raise RetinaCodecError(f"sign must be one of {', '.join([*known, 'both'])}; got {sign!r}.")
-    one = abs(dictionary.sel(mode=mode, drop=True))
+    one = abs(dictionary.reset_coords("mode", drop=True))
     weight = one.sum("sign") if sign == "both" else one.sel(sign=sign, drop=True)
     count = weight.sizes["channel"]
     number = top if top is not None else 0 if share is None else int(np.ceil(share * count))
@@ -201,7 +197,7 @@ def mode_maps(
         parts.append(found)
     result = parts[0] if len(parts) == 1 else xr.concat(parts, "sample", join="exact")
     return result.assign_attrs(
-        mode=mode if isinstance(mode, int | float | str) else str(mode),
+        mode=recorded(mode),
         channels=np.flatnonzero(chosen).tolist(),
         weighted=int(settings.weighted),
         sign=settings.sign,
@@ -228,6 +224,20 @@ def _take(images: Any, positions: npt.NDArray[np.int64]) -> Any:
     if isinstance(images, np.ndarray):
         return images[positions]
     return torch.utils.data.Subset(images, positions.tolist())
+
+
+def mode_of(values: xr.DataArray, layer: str, mode: Any) -> xr.DataArray:
+    """Select one mode by its label."""
+    if mode not in values["mode"].values.tolist():
+        raise RetinaCodecError(
+            f"layer {layer!r} has the modes {few(values['mode'].values)}; got {mode!r}."
+        )
+    return values.sel(mode=mode)
+
+
+def recorded(mode: Any) -> int | float | str:
+    """Return the label of a mode in a form that attributes can hold."""
+    return mode if isinstance(mode, int | float | str) else str(mode)
 
 
 def few(values: Any) -> str:

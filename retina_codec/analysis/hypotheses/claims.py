@@ -110,11 +110,7 @@ def _noise(rate: Floats, change: Floats, seconds: Floats, variability: Floats) -
 
 
 def order_and_join(
-    information: Floats,
-    experiment: Sequence[object],
-    masks: Mask,
-    *,
-    alike: float = 0.5,
+    information: Floats, experiment: Sequence[object], masks: Mask, *, alike: float = 0.5
 ) -> list[list[int]]:
     """Rank rows and join those about the same experiment: the leading row, then the others.
 

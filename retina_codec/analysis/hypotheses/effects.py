@@ -27,6 +27,8 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+FEWEST_BLOCKS = 4  # with events in fewer blocks the interval is NaN
+
 
 def event_mask(loading: npt.ArrayLike, share: float) -> Mask:
     """Find the times at which a loading (time,) is positive and among its largest, (time,).
@@ -105,9 +107,6 @@ def overlap(one: Mask, other: Mask) -> float:
     """Return the overlap of two masks, ``|A ∩ B| / |A ∪ B|``; 1 for two empty ones."""
     union = int((one | other).sum())
     return float((one & other).sum() / union) if union else 1.0
-
-
-FEWEST_BLOCKS = 4  # with events in fewer blocks the interval is NaN
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from retina_codec.analysis.hypotheses.kernels import channel_kernels
 from retina_codec.analysis.hypotheses.silencing import RestingAt, in_blocks, silence_channels
 from retina_codec.analysis.hypotheses.stimuli import best_segment, show_simple_stimuli
 from retina_codec.analysis.hypotheses.table import KERNEL, cells_of, describe, make_table
-from retina_codec.analysis.pathways.prediction import cell_certainty
+from retina_codec.analysis.pathways.prediction import cell_certainty, split_of
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.interventions import Silencing
@@ -257,13 +257,8 @@ def hypothesize(
     Tibshirani 1993, An Introduction to the Bootstrap. Cover, Thomas 2006 (Gaussian channel).
     """
     settings = HypothesisSettings() if settings is None else settings
-    if split not in recording.children:
-        raise RetinaCodecError(
-            f"split must be a part of the recording; got {split=}. "
-            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
-        )
+    part, step = split_of(recording, split), 1 / network.frame_rate
     _check_choice("when", when, ("active", "always"))
-    part, step = recording.children[split], 1 / network.frame_rate
     silence = partial(
         silence_channels, network, held_at=settings.held_at, device=device, progress=progress
     )
@@ -416,18 +411,13 @@ def _attrs(
     settings: HypothesisSettings, split: str, when: str, seed: int, blocks: int
 ) -> dict[str, Any]:
     """Return the settings as they are recorded."""
+    as_given = ("share", "threshold", "significance", "power", "scope", "block", "bootstraps")
     return {
         "split": split,
-        "share": settings.share,
-        "threshold": settings.threshold,
-        "significance": settings.significance,
-        "power": settings.power,
-        "scope": settings.scope,
+        **{name: getattr(settings, name) for name in as_given},
         "when": when,
         **({"event_share": settings.event_share} if when == "active" else {}),
         "baseline": settings.held_at,
-        "block": settings.block,
-        "bootstraps": settings.bootstraps,
         "seed": seed,
         "duration": settings.block * blocks,
     }

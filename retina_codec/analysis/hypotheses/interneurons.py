@@ -16,10 +16,9 @@ from retina_codec.analysis.hypotheses.candidates import Candidate
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.borrowed import borrow, reference_parameter
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.prediction import open_windows
+from retina_codec.networks.retina.prediction import open_windows, steps_through
 from retina_codec.probing.interventions import Silencing
 from retina_codec.probing.retina.hidden import LAYERS, HiddenLayers
-from retina_codec.progress import progress_bar
 
 __all__ = [
     "find_matches",
@@ -100,15 +99,8 @@ def match_interneurons(
     shifted = torch.from_numpy((columns / spread).astype(np.float32))
     sums = {name: _Sums() for name in LAYERS}
     with borrow(network, device) as module, torch.no_grad():
-        place = reference_parameter(module).device
-        layers, shifted = HiddenLayers(module), shifted.to(place)
-        steps = progress_bar(
-            windows.batches(batch_size, place),
-            description="interneurons",
-            total=-(-len(windows) // batch_size),
-            progress=progress,
-        )
-        for part, batch in steps:
+        layers, shifted = HiddenLayers(module), shifted.to(reference_parameter(module).device)
+        for part, batch in steps_through(windows, module, batch_size, "interneurons", progress):
             start, stop = max(part.start, reach), min(part.stop, reach + len(middle))
             if stop <= start:
                 continue

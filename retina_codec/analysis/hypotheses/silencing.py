@@ -11,12 +11,11 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.borrowed import borrow, reference_parameter
+from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.prediction import open_windows
+from retina_codec.networks.retina.prediction import open_windows, steps_through
 from retina_codec.probing.interventions import Silencing, silenced_rates
 from retina_codec.probing.retina.hidden import LAYERS, HiddenLayers
-from retina_codec.progress import progress_bar
 
 __all__ = ["RestingAt", "in_blocks", "silence_channels"]
 
@@ -71,15 +70,9 @@ def silence_channels(
     kind = np.float32 if per_block == 1 else np.float64
     sums = np.zeros((1 + len(silencings), blocks, len(network.cells)), dtype=kind)
     with borrow(network, device) as module, torch.no_grad():
-        layers, place = HiddenLayers(module), reference_parameter(module).device
+        layers = HiddenLayers(module)
         rest = layers.grey() if held_at == "grey" else {}
-        steps = progress_bar(
-            windows.batches(batch_size, place),
-            description="silencing",
-            total=-(-len(windows) // batch_size),
-            progress=progress,
-        )
-        for part, batch in steps:
+        for part, batch in steps_through(windows, module, batch_size, "silencing", progress):
             number = np.arange(part.start, part.stop) // per_block
             kept = number < blocks
             for row, rates in enumerate(silenced_rates(layers, batch, silencings, rest)):

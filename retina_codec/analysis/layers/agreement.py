@@ -16,6 +16,8 @@ from retina_codec.storage.results import input_dim, layer_dataset, layers_of, mo
 
 __all__ = ["completeness_share", "method_agreement", "rebuilt_variance"]
 
+Floats = npt.NDArray[np.float64]
+
 
 def method_agreement(
     runs: Mapping[str, xr.DataTree],
@@ -137,9 +139,6 @@ def completeness_share(tree: xr.DataTree, *, bootstraps: int = 1000, seed: int =
         coords={"layer": names, "bound": ["low", "high"]},
         attrs={"bootstraps": bootstraps, "seed": seed},
     )
-
-
-Floats = npt.NDArray[np.float64]
 
 
 def rebuilt_variance(

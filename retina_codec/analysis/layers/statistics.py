@@ -15,7 +15,7 @@ from retina_codec.analysis.layers.dimensionality import jackknife_error, left_ou
 from retina_codec.analysis.layers.sparsity import hoyer
 from retina_codec.analysis.layers.varying import constant_shares, gather_varying, normal_sparsity
 from retina_codec.errors import RetinaCodecError
-from retina_codec.nulls import benjamini_hochberg
+from retina_codec.nulls import q_values
 from retina_codec.progress import progress_bar
 from retina_codec.statistics.correlation import paired_correlations
 from retina_codec.statistics.resampling import (
@@ -227,8 +227,6 @@ def _sparsities(
     ends = percentiles(resampled_means(flat, bootstraps, seed, block)).reshape(*shape, 2)
     p = flip_p_values(differences.reshape(len(columns), -1), bootstraps, seed, block)
     p = p.reshape(-1, 3)
-    q = np.full_like(p, np.nan)
-    q[np.isfinite(p)] = benjamini_hochberg(p[np.isfinite(p)])
     undefined = (~np.isfinite(values)).sum(axis=0)
     one, both = ("layer", "quantity"), ("layer", "quantity", "bound")
 
@@ -248,7 +246,7 @@ def _sparsities(
         "difference": (one, padded(mean[:, 4:]), named("sparsity less that of activations")),
         "difference_interval": (both, padded(ends[:, 4:]), named("")),
         "p_value": (one, padded(p), named("p of the difference, signs flipped")),
-        "q_value": (one, padded(q), named("q, Benjamini-Hochberg")),
+        "q_value": (one, padded(q_values(p)), named("q, Benjamini-Hochberg")),
     }
     return {prefix + key: value for key, value in data.items()}
 

@@ -16,7 +16,7 @@ from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.networks.adapter import Adapter
-from retina_codec.nulls import benjamini_hochberg
+from retina_codec.nulls import q_values
 from retina_codec.progress import progress_bar
 from retina_codec.reductions import AllUnits
 from retina_codec.statistics.resampling import (
@@ -179,8 +179,7 @@ def _labelled(
     means = [mean_and_error(part)[0] for part in columns]
     ends = [percentiles(resampled_means(part, bootstraps, seed)) for part in columns]
     p = flip_p_values(columns[1], bootstraps, seed)
-    q = np.full_like(p, np.nan)
-    q[np.isfinite(p)] = benjamini_hochberg(p[np.isfinite(p)])
+    q = q_values(p)
     dims = ("layer", "scope", "quantity")
     units = {"units": "1"}
     return xr.Dataset(

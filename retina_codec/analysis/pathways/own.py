@@ -121,10 +121,7 @@ def own_contributions(
 
 
 def _windows_at(
-    network: nn.Module,
-    inputs: xr.Dataset | xr.DataTree,
-    wanted: npt.NDArray[Any],
-    picked: Integers,
+    network: nn.Module, inputs: xr.Dataset | xr.DataTree, wanted: npt.NDArray[Any], picked: Integers
 ) -> xr.DataArray:
     """Return the stimulus windows (time, lag, y, x) at some of the explained times."""
     from retina_codec.networks.retina.prediction import open_windows

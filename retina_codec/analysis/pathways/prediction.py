@@ -11,7 +11,19 @@ from retina_codec.recordings.quality.repeats import noise_ceiling
 from retina_codec.statistics.correlation import pearson
 from retina_codec.statistics.power import count_variability
 
-__all__ = ["agreement", "cell_certainty", "network_card", "prediction_quality"]
+__all__ = ["agreement", "cell_certainty", "network_card", "prediction_quality", "split_of"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def split_of(recording: xr.DataTree, split: str) -> xr.DataTree:
+    """Return a part of a recording; an error names the parts that it has."""
+    if split not in recording.children:
+        raise RetinaCodecError(
+            f"split must be a part of the recording; got {split=}. "
+            f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
+        )
+    return recording.children[split]
 
 
 def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
@@ -58,12 +70,7 @@ def prediction_quality(
     progress: bool | None = None,
 ) -> xr.Dataset:
     """Predict a split of a recording and compare, see `agreement`."""
-    if split not in recording.children:
-        raise RetinaCodecError(
-            f"split must be a part of the recording; got {split=}, it has "
-            f"{sorted(recording.children)}."
-        )
-    part = recording.children[split]
+    part = split_of(recording, split)
     return agreement(predict_rates(network, part, device=device, progress=progress), part)
 
 
@@ -138,9 +145,6 @@ def _table(quality: xr.Dataset) -> list[str]:
         numbers = " | ".join(f"{float(quality[name][number]):.3f}" for name in names)
         rows.append(f"| {cell} | {quality['type'].values[number]} | {numbers} |")
     return rows
-
-
-Floats = npt.NDArray[np.float64]
 
 
 def cell_certainty(

@@ -12,7 +12,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy._core import multiarray
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.published.pickle import NUMPY_NAMES, Followed, follow
@@ -73,29 +75,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _load(content: bytes) -> Any:
     """Read checked content with torch; numpy's names are those of the allow list."""
+    made: Any = multiarray
+    functions = (made.scalar, made._reconstruct) * 2  # by old and new name
     allowed: list[Any] = [
-        *zip(_numpy_functions(), NUMPY_NAMES, strict=True),
-        _numpy().ndarray,
-        _numpy().dtype,
-        *{type(_numpy().dtype(name)) for name in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()},
+        *zip(functions, NUMPY_NAMES, strict=True),
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(name)) for name in "? i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8".split()},
         set,
     ]
     with torch.serialization.safe_globals(allowed):
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _numpy() -> Any:
-    import numpy
-
-    return numpy
-
-
-def _numpy_functions() -> tuple[Any, ...]:
-    """Return numpy's functions that make numbers and arrays, by old and new name."""
-    from numpy._core import multiarray
-
-    made: Any = multiarray
-    return (made.scalar, made._reconstruct) * 2
 
 
 def _checked_zip(content: bytes) -> bytes:

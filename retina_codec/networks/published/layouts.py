@@ -183,11 +183,7 @@ def _last(settings: Settings, locations: Sequence[Sequence[int]], *, flat: bool)
     }
     if settings.model_type == "RetinotopicModel":
         norm = _norm(settings, settings.cells, maps=True)
-        weights = {
-            "kind": "position weights",
-            "cells": settings.cells,
-            "positions": rows * columns,
-        }
+        weights = {"kind": "position weights", "cells": settings.cells, "positions": rows * columns}
         found = [convolution | {"kind": "convolution"}, norm, *end, weights]
     else:
         if settings.convolutional:

@@ -175,10 +175,7 @@ def _normalisation(checkpoint: Mapping[str, Any]) -> Normalisation:
 
 
 def _locations(
-    checkpoint: Mapping[str, Any],
-    hyps: Mapping[str, Any],
-    settings: Settings,
-    cells: Sequence[int],
+    checkpoint: Mapping[str, Any], hyps: Mapping[str, Any], settings: Settings, cells: Sequence[int]
 ) -> tuple[list[list[int]], list[str]]:
     """Return where each cell is read in the last map, and what is doubtful about it."""
     if not settings.convolutional or settings.model_type == "RetinotopicModel":

@@ -227,13 +227,8 @@ class _Loop:
         progress: bool | None,
         spectra_bytes: int | None = None,
     ) -> None:
-        self.network, self.settings, self.device, self.progress = (
-            network,
-            settings,
-            device,
-            progress,
-        )
-        self.spectra_bytes = spectra_bytes
+        self.network, self.settings, self.spectra_bytes = network, settings, spectra_bytes
+        self.device, self.progress = device, progress
         self.bin_width = 1.0 / frame_rate
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

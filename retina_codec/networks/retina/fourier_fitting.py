@@ -26,10 +26,7 @@ BLOCK = 130  # frequencies copied at a time: more rows in turn are more pages th
 
 
 def rates_of_windows(
-    network: RetinaCNN,
-    windows: StimulusWindows,
-    spectra_bytes: int | None,
-    device: torch.device,
+    network: RetinaCNN, windows: StimulusWindows, spectra_bytes: int | None, device: torch.device
 ) -> Rates:
     """Return a function from response indices to the network's rates, ``(b, n)`` Hz.
 

@@ -1,6 +1,6 @@
 """Check that a recording fits a network, cut it into windows, and predict rates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,7 +14,7 @@ from retina_codec.networks.retina.model import Normalisation
 from retina_codec.progress import progress_bar
 from retina_codec.recordings.windows import StimulusWindows
 
-__all__ = ["RecordingNetwork", "check_match", "open_windows", "predict_rates"]
+__all__ = ["RecordingNetwork", "check_match", "open_windows", "predict_rates", "steps_through"]
 
 
 @runtime_checkable
@@ -113,6 +113,19 @@ def open_windows(
     return matched, windows
 
 
+def steps_through(
+    windows: StimulusWindows,
+    network: nn.Module,
+    batch_size: int,
+    description: str,
+    progress: bool | None,
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Go through windows ``(b, lag, y, x)`` on the network's device, with a progress bar."""
+    batches = windows.batches(batch_size, reference_parameter(network).device)
+    total = -(-len(windows) // batch_size)
+    yield from progress_bar(batches, description=description, total=total, progress=progress)
+
+
 def predict_rates(
     network: nn.Module,
     split: xr.Dataset | xr.DataTree,
@@ -151,22 +164,12 @@ def predict_rates(
     types: Any = getattr(network, "cell_types", None) or ("unknown",) * len(cells)
     rates = np.empty((len(windows), len(cells)), dtype=np.float32)
     with borrow(network, device) as module, torch.no_grad():
-        steps = progress_bar(
-            windows.batches(batch_size, reference_parameter(module).device),
-            description="predictions",
-            total=-(-len(windows) // batch_size),
-            progress=progress,
-        )
-        for part, batch in steps:
+        for part, batch in steps_through(windows, module, batch_size, "predictions", progress):
             rates[part] = module(batch).cpu().numpy()
     return xr.DataArray(
         rates,
         dims=("time", "cell"),
-        coords={
-            "time": windows.time,
-            "cell": list(cells),
-            "type": ("cell", list(types)),
-        },
+        coords={"time": windows.time, "cell": list(cells), "type": ("cell", list(types))},
         name="prediction",
         attrs={"units": "Hz", "long_name": "predicted rate"},
     )
