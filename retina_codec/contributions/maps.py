@@ -25,7 +25,7 @@ from retina_codec.networks.borrowed import borrow, open_device, reference_parame
 from retina_codec.probing.batches import Batch, lerp, map_tensors, tensors_of, to_point
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source, open_inputs
-from retina_codec.probing.points import Bound, checked_value
+from retina_codec.probing.points import Bound, checked_value, gradients
 from retina_codec.probing.survey import Layer
 from retina_codec.reductions import SIGNS
 from retina_codec.targets.base import Target, as_target, bind_at_input
@@ -117,10 +117,6 @@ def input_map(
     with borrow(adapter.module, place, dtype) as module:
         first = to_point(first_input(source), place, dtype)
         function = HookedFunction.open(replace(adapter, module=module), first)
-        if layer not in function.survey:
-            raise RetinaCodecError(
-                f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
-            )
         if layer not in function.survey:
             raise RetinaCodecError(
                 f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
@@ -230,16 +226,14 @@ class _Mapper:
         value = checked_value(bound, output)
         gradient = None
         if value.requires_grad:
-            (gradient,) = torch.autograd.grad(
-                value.sum(), units, retain_graph=True, allow_unused=True
-            )
+            (gradient,) = gradients(value.sum(), [units], keep=True)
         if gradient is None:
             raise RetinaCodecError(
                 f"the target does not depend on layer {self.name!r} through differentiable steps."
             )
         del output, value  # frees the graph above the layer
         leaves = [v for v in tensors_of(leaf) if v.requires_grad]
-        found = torch.autograd.grad(units, leaves, cotangent(gradient), allow_unused=True)
+        found = gradients(units, leaves, cotangent(gradient))
         if all(one is None for one in found):
             raise RetinaCodecError(f"layer {self.name!r} does not depend on the input.")
         by_leaf = {id(leaf): one for leaf, one in zip(leaves, found, strict=True)}

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.embeddings import input_name
 from retina_codec.probing.batches import Batch, map_tensors, tensors_of
 
 __all__ = [
@@ -76,8 +77,8 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
     if not any(values.is_floating_point() for values in tensors_of(inputs)):
         raise RetinaCodecError(
             "a baseline needs floating inputs; all of these are whole numbers, and the network "
-            "has no embedding (torch.nn.Embedding) that takes them. Pass embeddings as inputs, or "
-            "use ActGrad()."
+            "has no embedding (torch.nn.Embedding) that takes them. Convert pixels to float as in "
+            "its training (inputs.float() / 255, say), pass embeddings for words, or use ActGrad()."
         )
     found: list[Batch] = []
     for one in _several(baseline):
@@ -90,10 +91,10 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
             found.append(_like(one, inputs, ""))
             continue
         by_name = dict.fromkeys(inputs, one) if not isinstance(one, Mapping) else one
-        unknown = set(by_name) - set(inputs)
+        unknown = set(by_name) - set(inputs) - set(map(input_name, inputs))
         if unknown:
             raise RetinaCodecError(
-                f"a baseline by name must name inputs of the network, {list(inputs)}; got "
+                f"a baseline by name must name inputs that paths change, {_floating(inputs)}; got "
                 f"{sorted(unknown)}. Leave these out."
             )
         found.append(
@@ -102,6 +103,10 @@ def resolve_baselines(baseline: Baseline, inputs: Batch) -> list[Batch]:
     if all(values.is_floating_point() for values in tensors_of(inputs)):
         return found
     return [map_tensors(_with_each, one, inputs) for one in found]
+
+
+def _floating(inputs: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name, values in inputs.items() if values.is_floating_point()]
 
 
 def _with_each(baseline: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

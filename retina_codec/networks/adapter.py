@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,9 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.blocks import SITES, Hook, Site, Structure, find_structure
+from retina_codec.networks.borrowed import check_network
 from retina_codec.networks.embeddings import place_embeddings
+from retina_codec.networks.retina.prediction import RecordingNetwork
 
 __all__ = [
     "Adapter",
@@ -43,12 +45,30 @@ class Adapter:
     output: int | str | None = None
     tokens: Tokens = "all"
     sites: Mapping[str, Site] = field(default_factory=dict)
+    paths: tuple[str, ...] | None = None
 
     @property
     def cells(self) -> Sequence[Any] | None:
-        """Ids of the outputs, where the module names them."""
-        cells: Sequence[Any] | None = getattr(self.module, "cells", None)
-        return cells
+        """Ids of the outputs, where the module says that it is a retina or what it puts out.
+
+        That is: it has the attributes of a `RecordingNetwork`, or one called ``output_units``.
+        """
+        cells = getattr(self.module, "cells", None)
+        named = isinstance(cells, list | tuple) and all(isinstance(c, str | int) for c in cells)
+        return cells if named and self._says_units else None
+
+    @property
+    def output_units(self) -> str:
+        """Unit of the outputs: "Hz" of a retina, else what the module says, or "1"."""
+        own = getattr(self.module, "output_units", None)
+        if isinstance(own, str):
+            return own
+        return "Hz" if self._says_units else "1"
+
+    @property
+    def _says_units(self) -> bool:
+        own = getattr(self.module, "output_units", None)
+        return isinstance(own, str) or isinstance(self.module, RecordingNetwork)
 
     def hook_of(self, layer: str) -> Hook:
         """Return the side on which a layer is hooked."""
@@ -82,8 +102,11 @@ class Adapter:
         site = self.sites.get(layer)
         return site.heads if site is not None and site.site == "attention" else None
 
-    def answer(self, outcome: Any) -> torch.Tensor:
-        """Return the tensor ``(b, n)`` that targets are computed from."""
+    def answer(self, outcome: Any, rows: int | None = None) -> torch.Tensor:
+        """Return the tensor ``(b, n)`` that targets are computed from; ``(b,)`` is ``(b, 1)``.
+
+        ``rows`` is b, where it is known: one number per input must be as many as there are inputs.
+        """
         if self.output is not None:
             found = take(outcome, self.output, "the network")
         elif isinstance(getattr(outcome, "logits", None), torch.Tensor):
@@ -92,11 +115,14 @@ class Adapter:
             found = outcome[0]
         else:
             found = outcome
+        if isinstance(found, torch.Tensor) and found.ndim < 2 and found.numel() == rows:
+            return found.reshape(-1, 1)
         if not isinstance(found, torch.Tensor) or found.ndim < 2:
             came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
             raise RetinaCodecError(
-                f"the network must return one tensor (batch, output); got {came}. "
-                "Name the part that counts: adapt(..., output='logits') or output=0."
+                f"the network must return one tensor (batch, output), or (batch,); got {came}"
+                f"{'' if rows is None else f' for {rows} inputs'}. Name the part that counts: "
+                "adapt(..., output='logits') or output=0."
             )
         return found
 
@@ -108,8 +134,9 @@ class Adapter:
         """
         with place_embeddings(self.module, inputs) as given:
             outcome = self.module(**given) if isinstance(given, dict) else self.module(given)
-        answer = self.answer(outcome)
-        mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+            mask = given.get("attention_mask") if isinstance(given, dict) else None
+        parts = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs.values())
+        answer = self.answer(outcome, len(parts[0]))
         if mask is None or answer.ndim != 3 or mask.shape != answer.shape[:2]:
             return answer
         if bool((answer.isnan().any(2) & (mask != 0)).any()):
@@ -129,6 +156,7 @@ class Adapter:
             "element": str(self.element),
             "output": str(self.output),
             "tokens": self.tokens,
+            **({} if self.paths is None else {"paths": ", ".join(self.paths)}),
         }
 
     def _hooks(self) -> str:
@@ -149,6 +177,7 @@ def adapt(
     element: int | str | None = None,
     output: int | str | None = None,
     tokens: Tokens = "all",
+    paths: str | Sequence[str] | None = None,
 ) -> Adapter:
     """Describe a torch module so that it can be explained.
 
@@ -184,6 +213,10 @@ def adapt(
         then contributions can add up to the change of the target), or without the class token and
         the registers that come first. Their number is the attribute ``leading_tokens`` of a layer
         in the result. The completeness error is always that of all tokens.
+    paths : str or sequence of str, optional
+        Names of the inputs that paths from a baseline lead through, floating ones or words; the
+        others stand still. When left out: through all floating inputs but masks, or through the
+        words, where all others are whole numbers, masks, positions or types.
 
     Returns
     -------
@@ -208,6 +241,7 @@ def adapt(
             f"network must be a torch module; got {type(module).__name__}. "
             "Load one with load_network(folder)."
         )
+    check_network(module)
     for name, value, valid in (
         ("kind", kind, ("auto", "cnn", "transformer")),
         ("tokens", tokens, ("all", "patches")),
@@ -236,6 +270,7 @@ def adapt(
         output,
         tokens,
         known_sites(structure, hooks) | sites,
+        (paths,) if isinstance(paths, str) else None if paths is None else tuple(paths),
     )
 
 
@@ -248,10 +283,10 @@ def find_layers(
     """
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     words = words_among(module, layers, structure)
-    chosen = getattr(module, "layers", None) if layers is None else layers
+    chosen = _own_layers(module, names) if layers is None else layers
     if isinstance(chosen, str):
         chosen = (chosen,)
-    if chosen is None or isinstance(chosen, nn.Module) or not tuple(chosen):
+    if not isinstance(chosen, Iterable) or isinstance(chosen, nn.Module) or not list(chosen):
         raise RetinaCodecError(
             f"layers must name the submodules to explain; got none. They are: {_list(names)}."
         )
@@ -271,7 +306,31 @@ def find_layers(
                 f"the network has no layer {wanted!r}. {nearest}Its layers are: {_list(names)}."
             )
         found |= dict.fromkeys(fitting)
+    _check_names(found)
     return tuple(found)
+
+
+def _own_layers(module: nn.Module, names: Sequence[str]) -> Sequence[str]:
+    """Return the layers that a module names itself; an attribute of another kind names none."""
+    own = getattr(module, "layers", None)
+    own = (own,) if isinstance(own, str) else own
+    if not isinstance(own, list | tuple) or not all(isinstance(name, str) for name in own):
+        return ()
+    fits = all(name in names or fnmatch.filter(names, name) for name in own)
+    return own if fits else ()
+
+
+def _check_names(layers: Iterable[str]) -> None:
+    """Refuse names that cannot be those of a group in a file, or of one call of a module."""
+    for name in layers:
+        marks = [mark for mark in ("/", "@") if mark in name]
+        if marks or not name.isprintable() or name != name.strip():
+            wrong = repr(marks[0]) if marks else "a blank at an end or what cannot be printed"
+            raise RetinaCodecError(
+                f"the name of a layer must fit into results; {name!r} holds {wrong}. Give the "
+                "same submodule a second name, which changes nothing else: network.add_module("
+                f"'my_layer', network.get_submodule({name!r})), and explain 'my_layer'."
+            )
 
 
 def take(outcome: Any, element: int | str | None, origin: str) -> torch.Tensor:
@@ -393,4 +452,5 @@ def as_adapter(network: nn.Module | Adapter, layers: str | Sequence[str] | None)
         element=network.element,
         output=network.output,
         tokens=network.tokens,
+        paths=network.paths,
     )

@@ -92,8 +92,8 @@ def check_network(network: nn.Module) -> None:
     """
     if isinstance(network, torch.jit.ScriptModule):
         raise RetinaCodecError(
-            "network must be a module of Python, whose submodules can be watched; got a scripted or "
-            f"traced one ({type(network).__name__}). Give the module that it was made from."
+            "network must be a module of Python, whose submodules can be watched; got a scripted "
+            f"or traced one ({type(network).__name__}). Give the module that it was made from."
         )
     for name, values in [*network.named_parameters(), *network.named_buffers()]:
         if nn.parameter.is_lazy(values):
@@ -258,8 +258,8 @@ def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | N
     except Exception as error:
         raise RetinaCodecError(
             "the network must be copied for this device or dtype, and cannot be "
-            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Convert it yourself "
-            "with network.to(...), and leave out dtype and device."
+            f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Convert it "
+            "yourself with network.to(...), and leave out dtype and device."
         ) from error
     finally:
         for parameter, gradient in kept:

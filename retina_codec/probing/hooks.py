@@ -4,6 +4,7 @@ One forward and one backward pass, no deeper than the lowest layer, give activat
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -18,9 +19,16 @@ from torch.overrides import TorchFunctionMode
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, adapt, place_of_tensor, put, take
-from retina_codec.networks.embeddings import embedded, find_embedding
+from retina_codec.networks.embeddings import Entry, find_entry
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
-from retina_codec.probing.points import Bound, Evaluation, Layers, checked_value, differentiate
+from retina_codec.probing.points import (
+    Bound,
+    Evaluation,
+    Layers,
+    checked_value,
+    differentiate,
+    gradients,
+)
 from retina_codec.probing.survey import Layer, survey
 
 __all__ = ["HeadsInView", "HookedFunction", "fused_projections"]
@@ -37,14 +45,16 @@ class HookedFunction:
         In evaluation mode.
     survey : mapping of str to Layer
         Its layers, see `retina_codec.probing.survey.survey`.
-    embedding : str
-        The module whose output stands for inputs that are words by number; empty if none.
+    entry : Entry
+        Where paths between inputs lead: through which embeddings; nothing special when left out.
     """
 
     whole = True
 
-    def __init__(self, network: Adapter, survey: Mapping[str, Layer], embedding: str = "") -> None:
-        self.network, self.survey, self.embedding = network, dict(survey), embedding
+    def __init__(
+        self, network: Adapter, survey: Mapping[str, Layer], entry: Entry | None = None
+    ) -> None:
+        self.network, self.survey, self.entry = network, dict(survey), entry or Entry()
 
     @classmethod
     def open(
@@ -68,27 +78,24 @@ class HookedFunction:
         Raises
         ------
         RetinaCodecError
-            If a layer is unknown, is never called or gives no tensor.
+            If a layer is unknown, is never called or gives no tensor; if the network cannot run on
+            the input.
         """
         network = network if isinstance(network, Adapter) else adapt(network, layers)
         module = network.module
         one = map_tensors(lambda values: values[:1], first)
-        name = None
-        if not any(values.is_floating_point() for values in tensors_of(one)):
-            name = find_embedding(module, one, network.call)
-            one = embedded(module, name, one) if name else one
-        found = survey(network, one, partial(_watched, network, frozenset()))
-        return cls(network, found, name or "")
+        with _first_look(module, one):
+            entry = find_entry(module, one, network.call, network.paths)
+            one = entry.enter(module, one)
+            found = survey(network, one, partial(_watched, network, frozenset()))
+        return cls(network, found, entry)
 
     def enter(self, inputs: Batch) -> Batch:
         """Return inputs that a path can lead to: embeddings are put beside numbers of words.
 
-        Inputs with a floating part, and numbers that no embedding of the network takes, are
-        returned as they are.
+        The same object where paths lead through the inputs themselves.
         """
-        if not self.embedding or any(part.is_floating_point() for part in tensors_of(inputs)):
-            return inputs
-        return embedded(self.network.module, self.embedding, inputs)
+        return self.entry.enter(self.network.module, inputs)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -173,8 +180,8 @@ class HookedFunction:
             return values.clone() if self._overwritten(name) else values
 
         here = self(point, target)
-        with torch.no_grad(), forward_ad.dual_level():
-            with _forward_mode(), self.watched(see):
+        with _forward_mode(), torch.no_grad(), forward_ad.dual_level():
+            with self.watched(see):
                 output = self.network.call(_dual(point, direction))
             slope = _unpack(checked_value(target, output))[1]
         slope = torch.zeros_like(here.value) if slope is None else slope
@@ -195,8 +202,8 @@ class HookedFunction:
                 found[name] = torch.zeros_like(primal) if tangent is None else tangent.detach()
                 raise Reached
 
-        with torch.no_grad(), forward_ad.dual_level(), suppress(Reached), self.watched(see):
-            with _forward_mode():
+        with _forward_mode(), torch.no_grad(), forward_ad.dual_level():
+            with suppress(Reached), self.watched(see):
                 self.network.call(_dual(point, direction))
         return found[name]
 
@@ -213,7 +220,11 @@ class HookedFunction:
         with torch.enable_grad(), self.watched(see):
             output = self.network.call(map_tensors(torch.Tensor.detach, point))
             value = checked_value(target, output)
-            gradient = torch.autograd.grad(value.sum(), leaf)[0]
+            (gradient,) = gradients(value.sum(), [leaf])
+        if gradient is None:
+            raise RetinaCodecError(
+                f"the target does not depend on layer {name!r} through differentiable steps."
+            )
         return value.detach(), gradient
 
     def watched(self, see: See) -> AbstractContextManager[None]:
@@ -286,6 +297,11 @@ def _watched(network: Adapter, known: frozenset[str], see: See) -> Iterator[None
 
 def checked_layer(values: torch.Tensor, layer: str) -> torch.Tensor:
     """Return a layer's values if they are floating, ``(batch, ...)``."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(values):
+        raise RetinaCodecError(
+            f"layer {layer!r} must see whole batches; it is called within torch.vmap or another "
+            "transform of torch.func. Explain a layer outside of that."
+        )
     if values.ndim < 2 or not values.is_floating_point():
         raise RetinaCodecError(
             f"layer {layer!r} must give floating values (batch, channel, ...); got "
@@ -295,14 +311,56 @@ def checked_layer(values: torch.Tensor, layer: str) -> torch.Tensor:
 
 
 @contextmanager
+def _first_look(module: nn.Module, one: Batch) -> Iterator[None]:
+    """Say in one line that a network cannot run on its first input."""
+    parts = tensors_of(one)
+    if any(values.is_complex() for values in parts):
+        raise RetinaCodecError(
+            f"inputs must be real numbers; got {', '.join(str(v.dtype) for v in parts)}. Convert "
+            "them to float: inputs.abs(), or torch.view_as_real(inputs) with the real and the "
+            "imaginary part along the last axis."
+        )
+    try:
+        yield
+    except RetinaCodecError:
+        raise
+    except (
+        ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+        ValueError,
+    ) as error:  # fmt: skip
+        shapes = ", ".join(f"{tuple(v.shape)} {v.dtype}" for v in parts)
+        way = "Give inputs of the shape and kind that it takes."
+        if not any(values.is_floating_point() for values in parts):
+            way = (
+                "Its inputs are whole numbers and no embedding takes them: convert them to float "
+                "as in its training, inputs.float() / 255, say."
+            )
+        reason = (str(error).splitlines() or [""])[0]
+        raise RetinaCodecError(
+            f"the network {type(module).__name__} could not run on the first input, {shapes} "
+            f"({type(error).__name__}: {reason}). {way}"
+        ) from error
+
+
+_MODE = threading.RLock()  # one thread at a time derives in forward mode, and sets torch's switches
+
+
+_BY_MODULE: list[bool] = []  # torch's switch of fused blocks, as each user of it found it
+
+
+@contextmanager
 def _module_by_module() -> Iterator[None]:
     """Prevent torch from computing a whole transformer block in one step without its modules."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    with _MODE:
+        _BY_MODULE.append(torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        with _MODE:  # the last of several threads sets it back as the first has found it
+            found = _BY_MODULE.pop()
+            if not _BY_MODULE:
+                torch.backends.mha.set_fastpath_enabled(found)
 
 
 @contextmanager
@@ -310,7 +368,7 @@ def _forward_mode() -> Iterator[None]:
     """Use steps that have a forward-mode derivative; raise an error where there is none."""
     try:
         # Fused attention has none; its plain form does, with the same values.
-        with _module_by_module(), sdpa_kernel(SDPBackend.MATH):
+        with _MODE, _module_by_module(), sdpa_kernel(SDPBackend.MATH):
             yield
     except (NotImplementedError, RuntimeError) as error:
         if "forward AD" not in str(error) and "forward mode" not in str(error):

@@ -3,7 +3,7 @@
 Notation: b inputs, n outputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +12,7 @@ import torch
 from retina_codec.errors import RetinaCodecError
 from retina_codec.probing.batches import Batch, batch_length
 
-__all__ = ["Bound", "Evaluation", "LayeredFunction", "Layers", "differentiate"]
+__all__ = ["Bound", "Evaluation", "LayeredFunction", "Layers", "differentiate", "gradients"]
 
 Layers = dict[str, torch.Tensor]
 
@@ -104,12 +104,10 @@ def differentiate(output: torch.Tensor, target: Bound, seen: Layers) -> Evaluati
     """
     value = checked_value(target, output)
     names = list(seen)
-    gradients: tuple[torch.Tensor | None, ...] = (None,) * len(names)
+    found: tuple[torch.Tensor | None, ...] = (None,) * len(names)
     if value.requires_grad:
-        gradients = torch.autograd.grad(
-            value.sum(), [seen[name] for name in names], allow_unused=True
-        )
-    idle = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+        found = gradients(value.sum(), [seen[name] for name in names])
+    idle = [name for name, gradient in zip(names, found, strict=True) if gradient is None]
     if idle:
         raise RetinaCodecError(
             f"the target does not depend on layers {idle} through differentiable steps. "
@@ -119,8 +117,43 @@ def differentiate(output: torch.Tensor, target: Bound, seen: Layers) -> Evaluati
         value.detach(),
         output.detach(),
         {name: tensor.detach() for name, tensor in seen.items()},
-        {name: grad for name, grad in zip(names, gradients, strict=True) if grad is not None},
+        {name: grad for name, grad in zip(names, found, strict=True) if grad is not None},
     )
+
+
+def gradients(
+    of: torch.Tensor,
+    at: Sequence[torch.Tensor],
+    along: torch.Tensor | None = None,
+    *,
+    keep: bool = False,
+) -> tuple[torch.Tensor | None, ...]:
+    """Return derivatives by one backward pass; None where there is none.
+
+    Parameters
+    ----------
+    of : torch.Tensor
+        One number, or any shape with ``along``.
+    at : sequence of torch.Tensor
+    along : torch.Tensor, optional
+        Cotangent, the shape of ``of``.
+    keep : bool
+        Keep the graph for another pass.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the network runs blocks again in the backward pass, where no layer is watched.
+    """
+    try:
+        return torch.autograd.grad(of, at, along, retain_graph=keep or None, allow_unused=True)
+    except RuntimeError as error:
+        if "checkpoint" not in f"{type(error).__name__} {error}".lower():
+            raise
+        raise RetinaCodecError(
+            "the network must run once for its derivatives; this one runs some blocks again in "
+            "the backward pass (activation checkpointing). Switch that off in the network."
+        ) from error
 
 
 def checked_value(target: Bound, output: torch.Tensor) -> torch.Tensor:

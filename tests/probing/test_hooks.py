@@ -662,7 +662,7 @@ def test_a_step_without_forward_mode_is_named_and_the_way_out() -> None:
 
 
 def test_another_error_of_torch_is_not_taken_for_a_missing_derivative() -> None:
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(RetinaCodecError, match="could not run.*shapes cannot be multiplied"):
         contribute(
             nn.Sequential(nn.Linear(4, 2)), torch.zeros(2, 3), target=Sum(), method=InputGrad(),
             layers=["0"], progress=False,
@@ -716,12 +716,12 @@ def test_layers_are_known_when_a_function_is_opened() -> None:
     function = HookedFunction.open(words, numbers, ["2", "3"])
     assert function.layers == ("2", "3")
     assert function.complete == {"2": True, "3": True}
-    assert function.embedding == "0"
+    assert function.entry.describe() == {"paths_in": "embedding of 0"}
     assert function.survey["2"].shape == (2,)
     entered = function.enter(numbers)
     torch.testing.assert_close(entered["embedding of 0"], words[0](numbers).detach())
     torch.testing.assert_close(function.outputs(entered), words(numbers).detach())
     twice = HookedFunction.open(nn.Sequential(nn.Linear(3, 3), relu, relu), torch.ones(2, 3), ["1"])
     assert twice.layers == ("1@1", "1@2")
-    assert twice.embedding == ""
+    assert twice.entry.describe() == {}
     assert twice.enter(numbers) is numbers
