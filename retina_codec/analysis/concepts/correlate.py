@@ -150,7 +150,7 @@ def correlate_concepts(
     Notes
     -----
     p is one-sided (r larger than by chance) and comes from permutations of the labels, pooled over
-    pairs once each r is measured by its own permutation law (see `concept_correlations.correlate`);
+    pairs once each r is measured by its own permutation law (see `correlations.correlate`);
     q is Benjamini and Hochberg's over all pairs of a layer and kind. Samples must be exchangeable,
     as images are and neighbouring times of a movie are not. The largest of many r is large
     by chance too, the more so the more features: compare with the null, not with 0. Modes are

@@ -117,7 +117,6 @@ class FourierConvolution:
 
     def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
         size = weight.shape[-1]
-        self.shape_in = (shape[0], shape[1])
         self.shape_out = (shape[0] - size + 1, shape[1] - size + 1)
         self._grid = FourierGrid(shape, self.shape_out, weight)
         self._turned = self._grid.transposed()
