@@ -201,7 +201,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
             fitted = rc.decompose(tree, method, layers=[layer], gap=0 if images else 40,
                                signs="excitatory" if images else None, progress=False)  # fmt: skip
         except rc.RetinaCodecError as error:  # all modes dead is an outcome of this study
-            if "no mode is alive" not in str(error):
+            if "no mode is active" not in str(error):
                 raise
             if setting == "baseline":
                 raise rc.RetinaCodecError(
