@@ -27,17 +27,7 @@ def split_of(recording: xr.DataTree, split: str) -> xr.DataTree:
 
 
 def agreement(prediction: xr.DataArray, part: xr.DataTree) -> xr.Dataset:
-    """Compare predicted (time, cell) with recorded rates, Hz, cell by cell.
-
-    What ``part``, the train or test split of a recording, lacks is left out of the result.
-
-    Returns
-    -------
-    xr.Dataset, dims (cell)
-        ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
-        bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
-        ``pearson_noise_free``: r with the expected rate, known in simulations only.
-    """
+    """Compare predicted rates (time, cell), Hz, with recorded ones; see `prediction_quality`."""
     found = {}
     data = part.to_dataset()
     labels = {"time": prediction["time"].values, "cell": prediction["cell"].values}
@@ -69,15 +59,49 @@ def prediction_quality(
     device: str | None = None,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Predict a split of a recording and compare, see `agreement`."""
+    """Predict a split of a recording and compare, see `agreement`.
+
+    Parameters
+    ----------
+    network : RetinaCNN
+    recording : xr.DataTree
+    split : str
+        "test", or "train" for what the network was fitted to.
+    device, progress
+        See `predict_rates`.
+
+    Returns
+    -------
+    xr.Dataset, dims (cell)
+        ``pearson``: r with the recorded rate (the mean over repeats where there are some), in
+        bins as recorded, not smoothed; ``noise_ceiling``: the highest r that the repeats allow;
+        ``pearson_noise_free``: r with the expected rate, known in simulations only. Dimensionless;
+        what the recording lacks is left out.
+
+    Raises
+    ------
+    RetinaCodecError
+        If the recording lacks the split or does not fit the network.
+    """
     part = split_of(recording, split)
     return agreement(predict_rates(network, part, device=device, progress=progress), part)
 
 
 def network_card(network: RetinaCNN, quality: xr.Dataset | None, *, title: str) -> str:
-    """Write the card of a fitted network, in Markdown: how trained, how long, how good.
+    """Write the card of a fitted network: how trained, how long, how good.
 
-    ``quality``, from `prediction_quality`, should be of times that the training never saw.
+    Parameters
+    ----------
+    network : RetinaCNN
+        With its ``training_record``.
+    quality : xr.Dataset, optional
+        From `prediction_quality`, on times that the training never saw.
+    title : str
+
+    Returns
+    -------
+    str
+        Markdown.
     """
     record, settings = network.training_record, network.training_record["settings"]
     losses = ", ".join(f"{loss:.5f}" for loss in record["validation_loss"])
