@@ -5,6 +5,7 @@ The network goes to each worker once; tasks write their own chunks: a lost worke
 
 import copy
 import ctypes
+import io
 import pickle
 import threading
 import uuid
@@ -18,10 +19,11 @@ from retina_codec.contributions.runner import Plan, Runner, first_input, open_ru
 from retina_codec.contributions.shards import Phase, Work, run_shard
 from retina_codec.contributions.store import ShardWriter, StoreSink
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import settled
 from retina_codec.probing.inputs import Source
 from retina_codec.targets.base import Target
 
-__all__ = ["check_client", "open_workers"]
+__all__ = ["check_client", "check_sendable", "open_workers"]
 
 AHEAD = 3  # tasks in flight per worker thread: enough to keep it busy, few enough to hold in memory
 
@@ -44,6 +46,47 @@ def check_client(client: Any) -> None:
         raise RetinaCodecError(
             f"client must be a (synchronous) dask.distributed.Client; got {type(client).__name__}."
         )
+
+
+def check_sendable(plan: Plan, source: Source) -> None:
+    """Refuse, before the work, what cannot be sent to the workers of a cluster.
+
+    Parameters
+    ----------
+    plan : Plan
+    source : Source
+
+    Raises
+    ------
+    RetinaCodecError
+        If network, method, target or inputs cannot be pickled.
+    """
+    import cloudpickle
+
+    part = source if source.whole else source.part(0, 1)
+    for what, value in (
+        ("the network", plan.network),
+        ("the method", (plan.method, plan.reduction)),
+        ("the target", plan.target),
+        ("the inputs", replace(part, coords={}, rate=None, types=None)),
+    ):
+        try:
+            cloudpickle.dump(value, _Nowhere())
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise RetinaCodecError(
+                f"{what} must be such as can be sent to the workers of a cluster (pickled); this "
+                f"cannot ({type(error).__name__}: {reason}). Leave out client=, or keep locks, open "
+                "files and parametrized weights out of it."
+            ) from error
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        """Take bytes and forget them."""
+        return memoryview(data).nbytes
 
 
 @contextmanager
@@ -211,7 +254,15 @@ class _Ready:
     """A worker's network, opened for one run."""
 
     def __init__(self, package: _Package, part: Source | None) -> None:
-        plan, self.whole = pickle.loads(package.data)
+        try:
+            plan, self.whole = pickle.loads(package.data)
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise RetinaCodecError(
+                "the network must be such as can be opened on the workers of a cluster; it cannot "
+                f"({type(error).__name__}: {reason}). Install the module that defines it there, or "
+                "leave out client=."
+            ) from error
         first = self.whole if part is None else part
         self._context: AbstractContextManager[Runner] = open_runner(plan, first_input(first))
         self.runner = self._context.__enter__()
@@ -259,7 +310,7 @@ def _shard_task(
         if package.name in _OVER or writer.done(phase, number):
             return None
         # Lazy inputs are read in this thread: asking the cluster for them would wait for itself.
-        with _LOCK, dask.config.set(scheduler="synchronous"):
+        with _LOCK, dask.config.set(scheduler="synchronous"), settled():
             ready = _ready(package, part)
             ready.explain_to(target)
             inputs = ready.whole.part(start, stop) if part is None else part

@@ -23,6 +23,7 @@ from retina_codec.methods.baselines import resolve_baselines
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
 from retina_codec.probing.batches import Batch, lerp, map_tensors, tensors_of, to_point
+from retina_codec.probing.checks import check_network
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.probing.points import Bound, checked_value, gradients
@@ -121,6 +122,8 @@ def input_map(
             raise RetinaCodecError(
                 f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
             )
+        together = min(batch_size, len(source))
+        check_network(function, source, place, dtype, batch_size=together, classes=target.classes)
         method = method.prepare(partial(mean_input, function, source, place, dtype))
         mapper = _Mapper(function, layer, method, path, weights, positive_only)
         for batch in source.batches(batch_size):
@@ -132,12 +135,23 @@ def input_map(
                         "network's outputs there, or use dtype=torch.float64."
                     )
                 pieces.setdefault(key, []).append(at_least_float(values).cpu().numpy())
-    found = {key: np.concatenate(parts) for key, parts in pieces.items()}
+    found = {key: _joined(parts, key) for key, parts in pieces.items()}
     attrs = {"layer": layer, "target": target.describe(), **method.describe()}
     if len(path.rule.nodes) > 1:
         attrs.setdefault("steps", steps)
     attrs["units_mapped"] = "positive" if positive_only else "all"
-    return _label(found, source, inputs, units_of(method, target), attrs)
+    return _label(found, source, inputs, units_of(method, target, adapter.output_units), attrs)
+
+
+def _joined(parts: list[np.ndarray], what: str) -> np.ndarray:
+    """Join batches along the inputs."""
+    shapes = sorted({part.shape[1:] for part in parts})
+    if len(shapes) > 1:
+        raise RetinaCodecError(
+            f"all inputs must have the same shape, so that their maps stand in one array; {what!r} "
+            f"has {shapes[0]} and {shapes[1]}. Pad all inputs to one length."
+        )
+    return np.concatenate(parts)
 
 
 @dataclass
@@ -182,9 +196,9 @@ class _Mapper:
             lambda e, *b: e - sum(b) / len(b) if e.is_floating_point() else e, x, *begins
         )
         kept: dict[str, torch.Tensor] = {}
+        tangent = self.function.tangent(self.name, x, change)
 
         def cotangent(gradient: torch.Tensor) -> torch.Tensor:
-            tangent = self.function.tangent(self.name, x, change)
             contribution = at_least_float(gradient) * tangent
             units = self._unit_weights(contribution)
             kept["total"] = (contribution * units).flatten(1).sum(1)

@@ -129,9 +129,10 @@ class _KeptTensor:
             tensor.grad = self.gradient
         if not _same_memory(tensor, alias):
             tensor.data = alias
-        if self.copy is not None and not _same_bytes(alias, self.copy):
+        now = alias if alias.layout == torch.strided else tensor.detach()
+        if self.copy is not None and not _same_bytes(now, self.copy):
             with torch.no_grad():
-                alias.copy_(self.copy)
+                now.copy_(self.copy) if now is alias else tensor.copy_(self.copy)
         return self.sum is None or self.sum == _sum_of(alias)
 
 
