@@ -17,7 +17,7 @@ from retina_codec.methods.baselines import (
     resolve_baselines,
 )
 from retina_codec.methods.quadrature import Rule, rule
-from retina_codec.probing.batches import Batch, map_tensors
+from retina_codec.probing.batches import Batch, map_tensors, tensors_of
 from retina_codec.probing.points import LayeredFunction
 from retina_codec.targets.base import Target, bind_at_input
 
@@ -228,6 +228,11 @@ class SmoothGrad(Method):
         self, function: LayeredFunction, target: Target, inputs: Batch
     ) -> UnitContributions:
         """Return the contributions of every unit for inputs ``(b, ...)``."""
+        if not any(values.is_floating_point() for values in tensors_of(inputs)):
+            raise RetinaCodecError(
+                "noise needs floating inputs; all of these are whole numbers. Convert pixels to "
+                "float as in the network's training (inputs.float() / 255, say), or use ActGrad()."
+            )
         bound = bind_at_input(target)
         clean = function(function.start(inputs), bound)  # where the target decides
         total = {name: torch.zeros_like(at_least_float(h)) for name, h in clean.activation.items()}

@@ -11,7 +11,7 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.blocks import SITES, Hook, Site, Structure, find_structure
-from retina_codec.networks.borrowed import check_network
+from retina_codec.networks.borrowed import check_module
 from retina_codec.networks.embeddings import place_embeddings
 from retina_codec.networks.retina.prediction import RecordingNetwork
 
@@ -46,6 +46,7 @@ class Adapter:
     tokens: Tokens = "all"
     sites: Mapping[str, Site] = field(default_factory=dict)
     paths: tuple[str, ...] | None = None
+    class_axis: int | None = None
 
     @property
     def cells(self) -> Sequence[Any] | None:
@@ -116,15 +117,24 @@ class Adapter:
         else:
             found = outcome
         if isinstance(found, torch.Tensor) and found.ndim < 2 and found.numel() == rows:
-            return found.reshape(-1, 1)
+            found = found.reshape(-1, 1)
         if not isinstance(found, torch.Tensor) or found.ndim < 2:
             came = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            way = "Name the part that counts: adapt(..., output='logits') or output=0."
+            if isinstance(outcome, torch.Tensor):
+                way = "Keep the axis of inputs in forward: no squeeze() or mean() over it."
             raise RetinaCodecError(
                 f"the network must return one tensor (batch, output), or (batch,); got {came}"
-                f"{'' if rows is None else f' for {rows} inputs'}. Name the part that counts: "
-                "adapt(..., output='logits') or output=0."
+                f"{'' if rows is None else f' for a batch of {rows}'}. {way}"
             )
-        return found
+        if self.class_axis is None:
+            return found
+        if not -found.ndim < self.class_axis < found.ndim or self.class_axis % found.ndim == 0:
+            raise RetinaCodecError(
+                f"class_axis must be between 1 and {found.ndim - 1} for outputs "
+                f"{tuple(found.shape)}; got {self.class_axis}."
+            )
+        return found.movedim(self.class_axis, -1)
 
     def call(self, inputs: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
         """Run the module on one tensor, or on several by name.
@@ -157,6 +167,7 @@ class Adapter:
             "output": str(self.output),
             "tokens": self.tokens,
             **({} if self.paths is None else {"paths": ", ".join(self.paths)}),
+            **({} if self.class_axis is None else {"class_axis": self.class_axis}),
         }
 
     def _hooks(self) -> str:
@@ -178,6 +189,7 @@ def adapt(
     output: int | str | None = None,
     tokens: Tokens = "all",
     paths: str | Sequence[str] | None = None,
+    class_axis: int | None = None,
 ) -> Adapter:
     """Describe a torch module so that it can be explained.
 
@@ -217,6 +229,9 @@ def adapt(
         Names of the inputs that paths from a baseline lead through, floating ones or words; the
         others stand still. When left out: through all floating inputs but masks, or through the
         words, where all others are whole numbers, masks, positions or types.
+    class_axis : int, optional
+        Which axis of outputs such as (batch, class, time) holds classes, counted with the batch
+        axis 0; it becomes the last, so that targets are those of the last place of the other.
 
     Returns
     -------
@@ -241,7 +256,7 @@ def adapt(
             f"network must be a torch module; got {type(module).__name__}. "
             "Load one with load_network(folder)."
         )
-    check_network(module)
+    check_module(module)
     for name, value, valid in (
         ("kind", kind, ("auto", "cnn", "transformer")),
         ("tokens", tokens, ("all", "patches")),
@@ -271,6 +286,7 @@ def adapt(
         tokens,
         known_sites(structure, hooks) | sites,
         (paths,) if isinstance(paths, str) else None if paths is None else tuple(paths),
+        class_axis,
     )
 
 
@@ -306,7 +322,7 @@ def find_layers(
                 f"the network has no layer {wanted!r}. {nearest}Its layers are: {_list(names)}."
             )
         found |= dict.fromkeys(fitting)
-    _check_names(found)
+    _check_layers(module, found)
     return tuple(found)
 
 
@@ -320,10 +336,17 @@ def _own_layers(module: nn.Module, names: Sequence[str]) -> Sequence[str]:
     return own if fits else ()
 
 
-def _check_names(layers: Iterable[str]) -> None:
-    """Refuse names that cannot be those of a group in a file, or of one call of a module."""
+def _check_layers(module: nn.Module, layers: Iterable[str]) -> None:
+    """Refuse layers that cannot be watched, or whose name cannot be that of a group in a file."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    scripted = tuple(n for n, m in modules.items() if isinstance(m, torch.jit.ScriptModule))
     for name in layers:
-        marks = [mark for mark in ("/", "@") if mark in name]
+        if name in scripted:
+            raise RetinaCodecError(
+                f"layers must be modules of Python, whose calls can be watched; {name!r} is "
+                "scripted or traced. Explain other layers, or use the module it was made from."
+            )
+        marks = [mark for mark in ("/", "\\", "@") if mark in name]
         if marks or not name.isprintable() or name != name.strip():
             wrong = repr(marks[0]) if marks else "a blank at an end or what cannot be printed"
             raise RetinaCodecError(
@@ -453,4 +476,5 @@ def as_adapter(network: nn.Module | Adapter, layers: str | Sequence[str] | None)
         output=network.output,
         tokens=network.tokens,
         paths=network.paths,
+        class_axis=network.class_axis,
     )

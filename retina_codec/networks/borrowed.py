@@ -18,7 +18,7 @@ from torch import nn
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.kept import KeptState
 
-__all__ = ["borrow", "check_network", "open_device", "reference_parameter", "settled", "when_free"]
+__all__ = ["borrow", "check_module", "open_device", "reference_parameter", "settled", "when_free"]
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -60,7 +60,7 @@ def borrow(
         If this machine has no such device; if the network is scripted, has no weights yet, or must
         be copied and cannot.
     """
-    check_network(network)
+    check_module(network)
     place = None if device is None else open_device(device)
     tensors = [*network.parameters(), *network.buffers()]
     moves = place is not None and any(p.device != place for p in tensors)
@@ -83,7 +83,7 @@ def borrow(
         yield working
 
 
-def check_network(network: nn.Module) -> None:
+def check_module(network: nn.Module) -> None:
     """Refuse a network that cannot be run module by module, or has no weights yet.
 
     Raises
@@ -254,7 +254,8 @@ def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | N
         for parameter, gradient in kept:
             if gradient is not None:
                 parameter.grad = None
-        working = copy.deepcopy(network, made)._apply(moved)
+        with torch.no_grad():  # copies of scripted parts have a graph else
+            working = copy.deepcopy(network, made)._apply(moved)
     except Exception as error:
         raise RetinaCodecError(
             "the network must be copied for this device or dtype, and cannot be "
@@ -324,8 +325,12 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, values: torch.Tensor) -> t
     """Normalise as ``norm.forward`` does in evaluation mode."""
     norm._check_input_dim(values)  # type: ignore[no-untyped-call]
     variance = norm.running_var
-    if variance is None:  # set to None during the loan
-        return nn.functional.batch_norm(values, None, None, norm.weight, norm.bias, eps=norm.eps)
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor(values)  # within vmap, say
+    if variance is None or transformed:  # None: set so during the loan
+        mean = norm.running_mean if transformed else None
+        return nn.functional.batch_norm(
+            values, mean, variance, norm.weight, norm.bias, variance is None, eps=norm.eps
+        )
     scale = (variance + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     scale = scale.to(values.dtype).view(-1, *(1,) * (values.ndim - 2))

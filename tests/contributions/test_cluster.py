@@ -396,3 +396,75 @@ def test_the_page_on_scaling_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             exec(code, names)
     assert sorted(os.listdir()) == ["run.zarr", "run_on_two.zarr"]
     assert contents(tmp_path / "run.zarr") == contents(tmp_path / "run_on_two.zarr")
+
+
+def parametrized() -> nn.Module:
+    """Torch pickles no parametrized modules."""
+    network = watched()
+    nn.utils.parametrizations.weight_norm(network[0])
+    return network
+
+
+def locked() -> nn.Module:
+    network = watched()
+    network.lock = threading.Lock()
+    return network
+
+
+class Locked(IntegratedGradients):
+    """A method that holds a lock."""
+
+    def __getstate__(self) -> Any:
+        raise TypeError("cannot pickle a lock")
+
+
+class Unpicklable(Dataset):
+    """A data set that holds an open file."""
+
+    def __init__(self) -> None:
+        self.file = open(os.devnull, "rb")
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return INPUTS[index]
+
+
+@pytest.mark.parametrize(
+    ("what", "options"),
+    [
+        ("the network", {"network": parametrized}),
+        ("the network", {"network": locked}),
+        ("the method", {"method": lambda: Locked(4)}),
+        ("the inputs", {"inputs": Unpicklable}),
+    ],
+)
+def test_what_cannot_be_sent_is_told_before_the_work(
+    threads: Client, tmp_path: Path, what: str, options: dict[str, Any]
+) -> None:
+    made = {name: make() for name, make in options.items()}
+    with pytest.raises(RetinaCodecError, match=rf"{what} must be such .*Leave out client=") as told:
+        explain(tmp_path / "run.zarr", client=threads, **made)
+    assert "same" not in str(told.value)
+    assert not list(tmp_path.iterdir())
+    assert_nothing_is_left(threads)
+    if hasattr(made.get("inputs"), "file"):
+        made["inputs"].file.close()
+
+
+class Here(nn.Sequential):
+    """A network that only the process that made it can open."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if distributed.worker._global_workers:
+            raise ModuleNotFoundError("No module named 'my_laboratory'")
+        super().__setstate__(state)
+
+
+def test_a_network_that_workers_cannot_open(two: Client, tmp_path: Path) -> None:
+    says = r"opened on the workers.*my_laboratory.*Install the module.*leave out client="
+    with pytest.raises(RetinaCodecError, match=says) as told:
+        explain(tmp_path / "run.zarr", network=Here(*watched()), client=two)
+    assert "\n" not in str(told.value)
+    assert_nothing_is_left(two)

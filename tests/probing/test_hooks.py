@@ -662,7 +662,7 @@ def test_a_step_without_forward_mode_is_named_and_the_way_out() -> None:
 
 
 def test_another_error_of_torch_is_not_taken_for_a_missing_derivative() -> None:
-    with pytest.raises(RetinaCodecError, match="could not run.*shapes cannot be multiplied"):
+    with pytest.raises(RetinaCodecError, match=r"could not run.*shapes cannot be multiplied"):
         contribute(
             nn.Sequential(nn.Linear(4, 2)), torch.zeros(2, 3), target=Sum(), method=InputGrad(),
             layers=["0"], progress=False,
