@@ -23,7 +23,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.methods.base import registry as methods
 from retina_codec.networks.adapter import Adapter, as_adapter
-from retina_codec.networks.borrowed import open_device, reference_parameter
+from retina_codec.networks.borrowed import open_device, reference_parameter, when_free
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.reductions import ChannelSums, Reduction
 from retina_codec.storage.provenance import state_hash, versions
@@ -157,7 +157,7 @@ def contribute(
         **adapter.describe(),
         "target": target.describe(),
         "reduction": plan.reduction.describe(),
-        "network_sha256": state_hash(adapter.module),
+        "network_sha256": when_free(adapter.module, state_hash),
         "dtype": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }
@@ -183,6 +183,10 @@ def _run(
         raise RetinaCodecError(
             f"the output must not exist yet; {store} does. Choose another name or remove it."
         )
+    if client is not None:
+        from retina_codec.contributions.cluster import check_sendable
+
+        check_sendable(runner.plan, source)
 
     def labelled(found: dict[str, Any], target: Target) -> xr.DataTree:
         described = settings | {"target": target.describe()}
