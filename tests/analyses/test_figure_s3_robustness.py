@@ -108,7 +108,7 @@ def test_without_labels_there_are_no_classes(script, movie):
 @pytest.mark.slow
 def test_saved_results_are_drawn_without_computing(script, movie, monkeypatch, capsys):
     folder, words, _ = movie
-    monkeypatch.setattr(script, "decompose", lambda *_, **__: pytest.fail("computed again"))
+    monkeypatch.setattr(rc, "decompose", lambda *_, **__: pytest.fail("computed again"))
     script.main([*words, "--reuse"])
     assert capsys.readouterr().out.splitlines()[-1] == str(folder / "out" / f"{NAME}.png")
 
