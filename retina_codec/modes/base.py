@@ -72,6 +72,12 @@ class Decomposition(ABC):
         if register:
             registry.register(cls.__name__, cls)
 
+    robust = True
+    """Class attribute: whether constant and extreme values are kept out of the fit.
+
+    See `retina_codec.modes.scaling.measure_scaling`; False where all samples count as they are.
+    """
+
     @property
     @abstractmethod
     def sign_consistent(self) -> bool:

@@ -1,18 +1,27 @@
 """Decompose the contributions of each layer into modes and loadings, labelled and with units."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.modes.base import Decomposition, Fitted
 from retina_codec.modes.explained_variance import scorecard
+from retina_codec.modes.scaling import (
+    Loaded,
+    Scaling,
+    load_modes,
+    measure_scaling,
+    without_scaling,
+)
 from retina_codec.storage.results import layers_of
 
 __all__ = ["checked_contribution", "decompose", "modes_of"]
 
+WRONG = 0.01  # share of squared contributions of the wrong sign that is worth a warning
 ACTIVE = 0.01  # a mode is active where its loading exceeds this share of the global scale
 
 
@@ -36,8 +45,10 @@ def decompose(
 
     contribution[t, sign, channel] ≈ Σ_mode loading[t, mode] · dictionary[mode, sign, channel].
     Features are sign × channel, divided by one global standard deviation, that of the fitted part.
-    The first part of the data is fitted, the last part only scored, with a gap between them
-    because neighbouring times share stimulus history.
+    Constant and extreme values are kept out of the fit (`measure_scaling`) and come back as modes
+    of their own, in addition to those of the decomposition (`load_modes`), so that the product
+    above rebuilds the contributions in their units. The first part of the data is fitted, the last
+    part only scored, with a gap between them because neighbouring times share stimulus history.
 
     Parameters
     ----------
@@ -65,12 +76,22 @@ def decompose(
         A copy with ``/layers/<name>/modes``: ``dictionary`` (mode, sign, channel), unit length,
         dimensionless, inhibitory entries <= 0 if the decomposition is sign consistent; ``loading``
         (time, mode), >= 0 (but for `PCA`), unit of the contributions; ``scale`` (), the standard
-        deviation used; ``active`` (time, mode), where the size of the loading exceeds 1 % of
-        ``scale``; the scores of `scorecard`; ``split`` along time.
-        Modes that never load in the fitted part are dropped; the others stand in order of the
+        deviation used; ``offset`` and ``feature_scale`` (sign, channel), the constant part of each
+        feature (0 where there is none) and what the rest was divided by (``scale``, larger where
+        one feature dominates), unit of the contributions; ``active`` (time, mode), where the size
+        of the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time;
+        ``origin`` along mode: "fit" for modes of the decomposition, "constant" for modes of
+        the offsets, "outlier" for a feature that alone carries a sample beyond the others.
+        Modes of the fit that never load in the fitted part are dropped; modes stand in order of the
         sum they explain there, largest first. Results of earlier modes are dropped: own
         contributions, scores and pathways of these layers; pathways of all layers, receptive fields
         and hypotheses.
+
+    Warns
+    -----
+    RecordingWarning
+        If more than 1 % of the squared contributions have the wrong sign for their label and the
+        decomposition is sign consistent: its modes cannot rebuild these.
 
     Raises
     ------
@@ -93,11 +114,28 @@ def decompose(
     for name in chosen:
         _drop(result["layers"].children[name], STALE_OF_LAYER)
         contribution = checked_contribution(tree, name, signs)
+        if decomposition.sign_consistent:
+            _check_signs(contribution, name)
         modes = modes_of(contribution, decomposition, held_out, gap, device, progress)
         if signs is not None:
             modes = on_all_signs(modes, tree[f"layers/{name}"].to_dataset()["sign"])
         result[f"layers/{name}/modes"] = xr.DataTree(modes)
     return result
+
+
+def _check_signs(contribution: xr.DataArray, name: str) -> None:
+    """Warn of contributions whose sign is not that of their label."""
+    power = contribution.astype(np.float64) ** 2
+    wrong = (contribution > 0) == (contribution["sign"] == "inhibitory")
+    share = float(power.where(wrong, 0.0).sum()) / max(float(power.sum()), 1e-300)
+    if share > WRONG:
+        warnings.warn(
+            f"contributions of layer {name!r} should be <= 0 where sign is 'inhibitory' and >= 0 "
+            f"elsewhere; {share:.0%} of their squares are not, and modes with one sign per entry "
+            "cannot rebuild these. Check the labels, or use sign_consistent=False or PCA.",
+            RecordingWarning,
+            stacklevel=3,
+        )
 
 
 def _drop(node: xr.DataTree, names: Sequence[str]) -> None:
@@ -176,73 +214,116 @@ def modes_of(
     dim = str(contribution.dims[0])
     split = _split_labels(contribution.sizes[dim], held_out, gap)
     values = contribution.values.astype(np.float64)
-    scale = float(values[split == "fit"].std())
-    if not scale > 0:
-        raise RetinaCodecError(
-            "contributions must vary in the fitted part; they are all alike there. Give a "
-            "recording in which the network is active and the stimulus varies."
-        )
     sign = np.where(contribution["sign"].values == "inhibitory", -1.0, 1.0)[:, None]
     if not decomposition.sign_consistent:
         sign = np.ones_like(sign)
-    scaled = (values * sign / scale).reshape(len(values), -1)
-    features = torch.as_tensor(scaled.astype(np.float32), device=device)
-    fitted = decomposition.fit(features[torch.as_tensor(split == "fit")], progress=progress)
-    loading, unpolished = (
-        found * np.float32(scale) for found in _loadings(decomposition, fitted, features)
+    values = (values * sign).reshape(len(values), -1)
+    sign = np.broadcast_to(sign, contribution.shape[1:])
+    scaling = _scaling(values[split == "fit"], sign.ravel(), decomposition)
+    features = scaling.shorten(scaling.apply(values[split == "fit"]).astype(np.float32))
+    fitted = decomposition.fit(torch.as_tensor(features, device=device), progress=progress)
+    found = load_modes(
+        values,
+        scaling,
+        _dictionary(decomposition, fitted, values.shape[1]),
+        lambda scaled: _loadings(decomposition, fitted, torch.as_tensor(scaled, device=device)),
     )
-    dictionary = fitted.dictionary.cpu().numpy().reshape(-1, *values.shape[1:])
-
-    explained = np.abs(loading[split == "fit"]).sum(0) * np.abs(dictionary).sum((1, 2))
-    alive = (np.abs(loading[split == "fit"]) > ACTIVE * scale).any(0)
-    order = np.argsort(-explained, kind="stable")
-    order = order[alive[order]]
-    if len(order) == 0:
+    order = _order(found, split == "fit", scaling.scale)
+    if not (found.origin[order] == "fit").any():
         raise RetinaCodecError(
             f"no mode is active after the fit of {type(decomposition).__name__}; try another seed, "
             "more epochs, or SparseAutoencoder()."
         )
     units = contribution.attrs.get("units", "1")
-    coords = {**contribution.coords, "mode": np.arange(len(order)), "split": (dim, split)}
-    loading = loading[:, order]
+    features_dims, modes_dims = contribution.dims[1:], ("mode", *contribution.dims[1:])
+    loading = found.loading[:, order]
+    dictionary = found.dictionary[order].reshape(-1, *sign.shape) * sign
+    about = {
+        "offset": (scaling.offset, units, "constant part, carried by modes of that origin"),
+        "feature_scale": (scaling.scale / scaling.gain, units, "divisor of a feature in the fit"),
+    }
     modes = xr.Dataset(
         {
             "dictionary": (
-                ("mode", *contribution.dims[1:]),
-                (dictionary * sign).astype(np.float32)[order],
+                modes_dims,
+                dictionary.astype(np.float32),
                 {"units": "1", "long_name": "modes, unit length"},
             ),
             "loading": ((dim, "mode"), loading, {"units": units, "long_name": "loading"}),
-            "active": ((dim, "mode"), np.abs(loading) > ACTIVE * scale, {"units": "1"}),
-            "scale": ((), scale, {"units": units, "long_name": "global standard deviation"}),
+            "active": ((dim, "mode"), np.abs(loading) > ACTIVE * scaling.scale, {"units": "1"}),
+            "scale": (
+                (),
+                scaling.scale,
+                {"units": units, "long_name": "global standard deviation"},
+            ),
         },
-        coords=coords,
+        coords={
+            **contribution.coords,
+            "mode": np.arange(len(order)),
+            "origin": ("mode", found.origin[order]),
+            "split": (dim, split),
+        },
         attrs=decomposition.settings()
         | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
     )
-    raw = modes["loading"].copy(data=unpolished[:, order])
+    for name, (numbers, unit, words) in about.items():
+        turned = numbers.reshape(sign.shape) * (sign if name == "offset" else 1)
+        modes[name] = (features_dims, turned, {"units": unit, "long_name": words})
+    raw = modes["loading"].copy(data=found.unpolished[:, order])
     return modes.assign(scorecard(contribution, modes, unpolished=raw).data_vars)
 
 
-def _loadings(
-    decomposition: Decomposition, fitted: Fitted, features: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return loadings (sample, mode) of features (sample, feature), polished and unpolished."""
+def _scaling(values: np.ndarray, sign: np.ndarray, decomposition: Decomposition) -> Scaling:
+    """Measure how the features (sample, feature) of the fitted part are shifted and scaled."""
+    if decomposition.robust:
+        scaling = measure_scaling(values, sign, non_negative=decomposition.sign_consistent)
+    else:
+        scaling = without_scaling(values, sign)
+    if not scaling.scale > 0:
+        raise RetinaCodecError(
+            "contributions must vary in the fitted part; they are all alike there. Give a "
+            "recording in which the network is active and the stimulus varies."
+        )
+    return scaling
+
+
+def _order(found: Loaded, fit: np.ndarray, scale: float) -> np.ndarray:
+    """Order modes by the sum they explain in the fitted part, largest first, without dead ones."""
+    size = np.abs(found.loading[fit])
+    alive = (size > ACTIVE * scale).any(0) | (found.origin == "outlier")
+    order = np.argsort(-size.sum(0) * np.abs(found.dictionary).sum(1), kind="stable")
+    return order[alive[order]]
+
+
+def _dictionary(decomposition: Decomposition, fitted: Fitted, wide: int) -> np.ndarray:
+    """Return the modes (mode, feature) that a decomposition found in scaled features."""
     name = type(decomposition).__name__
     if not isinstance(fitted, Fitted):
         raise RetinaCodecError(
             f"fit() of {name} must return a subclass of rc.modes.Fitted; got "
             f"{type(fitted).__name__}."
         )
-    found = tuple(
+    found: np.ndarray = fitted.dictionary.cpu().numpy()
+    if found.ndim != 2 or found.shape[1] != wide:
+        raise RetinaCodecError(
+            f"{name} must return a dictionary (mode, {wide}); got {found.shape}."
+        )
+    return found
+
+
+def _loadings(
+    decomposition: Decomposition, fitted: Fitted, features: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return loadings (sample, mode) of features (sample, feature), polished and unpolished."""
+    one, other = (
         encode(features).detach().cpu().numpy()
         for encode in (fitted.encode, fitted.encode_unpolished)
     )
     modes, wide = fitted.dictionary.shape
-    shapes = [one.shape for one in found]
-    if wide != features.shape[1] or shapes != [(len(features), modes)] * 2:
+    if (one.shape, other.shape) != ((len(features), modes),) * 2:
         raise RetinaCodecError(
-            f"{name} must return a dictionary (mode, {features.shape[1]}) and loadings "
-            f"({len(features)}, mode); got {(modes, wide)} and {shapes[0]}, unpolished {shapes[1]}."
+            f"{type(decomposition).__name__} must return a dictionary (mode, {wide}) and loadings "
+            f"({len(features)}, mode); got {(modes, wide)} and {one.shape}, unpolished "
+            f"{other.shape}."
         )
-    return found[0], found[1]
+    return one, other

@@ -41,6 +41,7 @@ def explained_variance(values: xr.DataArray, rebuilt: xr.DataArray, dim: str) ->
         raise RetinaCodecError("R² needs finite values on both sides. Leave the other ones out.")
     left = ((values - rebuilt) ** 2).sum(dim)
     spread = ((values - values.mean(dim)) ** 2).sum(dim)
+    spread = spread.where(values.max(dim) > values.min(dim), 0.0)  # the mean is rounded
     if not float(spread.sum()) > 0:
         raise RetinaCodecError(
             f"R² needs values that vary along {dim!r}; these {values.sizes[dim]} samples are all "

@@ -58,6 +58,7 @@ class PCA(Decomposition):
     modes: int = 8
     active: int | None = None
     sign_consistent = False
+    robust = False
 
     def __post_init__(self) -> None:
         """Validate the parameters."""
@@ -90,6 +91,7 @@ class RawChannels(Decomposition):
 
     active: int | None = None
     sign_consistent = True
+    robust = False
 
     def __post_init__(self) -> None:
         """Validate the parameters."""

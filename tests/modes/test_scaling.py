@@ -1,0 +1,235 @@
+"""Constant, heavy-tailed, huge and silent channels: the default must stand beside PCA in all."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retina_codec.errors import RecordingWarning, RetinaCodecError
+from retina_codec.modes.decompose import decompose
+from retina_codec.modes.decompositions.linear import PCA, RawChannels
+from retina_codec.modes.decompositions.nmf import NMF
+from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
+from retina_codec.modes.scaling import load_modes, measure_scaling
+from tests.reference.modes import planted_modes
+
+SIGN = np.array([-1.0, 1.0])
+QUICK = SparseAutoencoder(restarts=1, epochs=12, encoder_epochs=1)
+KINDS = ("constant", "offset", "t", "lognormal", "huge", "silent", "steps")
+
+
+def tree_of(contribution):
+    layer = xr.Dataset(
+        {"contribution": (("time", "sign", "channel"), contribution.astype(np.float32))},
+        coords={
+            "time": np.arange(len(contribution)) / 100,
+            "sign": ["inhibitory", "excitatory"],
+            "channel": np.arange(contribution.shape[2]),
+        },
+    )
+    layer["contribution"].attrs["units"] = "nats"
+    return xr.DataTree.from_dict({"/layers/conv1": layer})
+
+
+def modes_in(contribution, decomposition=QUICK):
+    return decompose(tree_of(contribution), decomposition, progress=False)[
+        "layers/conv1/modes"
+    ].to_dataset()
+
+
+def spoil(contribution, kind, generator, size=None, place=None):
+    """Put one unusual channel or value in; returns where."""
+    samples, usual = len(contribution), contribution.std()
+    sign, channel = generator.integers(2), generator.integers(8)
+    size = 10 ** generator.uniform(0, 3) if size is None else size
+    own = contribution[:, sign, channel]
+    small = usual * min(size, 30)
+    if kind == "constant":
+        own[:] = SIGN[sign] * size * usual
+    elif kind == "offset":
+        own += SIGN[sign] * size * usual
+    elif kind == "t":
+        own[:] = SIGN[sign] * small * abs(generator.standard_t(2, samples))
+    elif kind == "lognormal":
+        own[:] = SIGN[sign] * small * generator.lognormal(0, 1.5, samples)
+    elif kind == "huge":
+        place = generator.integers(samples) if place is None else place
+        own[place] = SIGN[sign] * 1e4 * usual
+    elif kind == "silent":
+        own[:] = 0
+    else:  # constant, but for a step
+        own[:] = SIGN[sign] * size * usual
+        own[generator.integers(samples) :] *= 0.9
+    return sign, channel
+
+
+def r2_of(contribution, modes):
+    """Held-out R² from the stored arrays alone, every feature around its own mean."""
+    held = modes["split"].values == "held_out"
+    values = contribution[held].astype(np.float32).astype(float)
+    rebuilt = xr.dot(modes["loading"].astype(float), modes["dictionary"].astype(float), dim="mode")
+    left = ((values - rebuilt.values[held]) ** 2).sum()
+    return 1 - left / ((values - values.mean(0)) ** 2).sum()
+
+
+def compare(seed, kinds):
+    generator = np.random.default_rng(seed)
+    contribution = planted_modes(seed, samples=1000)[0]
+    for kind in kinds:
+        spoil(contribution, kind, generator)
+    found = modes_in(contribution)
+    own = r2_of(contribution, found)
+    np.testing.assert_allclose(own, float(found["r2"]), atol=1e-5)
+    for count in {8, min(16, found.sizes["mode"])}:
+        assert own > float(modes_in(contribution, PCA(modes=count))["r2"]) - 0.02
+
+
+DRAWN = {
+    "seed": st.integers(0, 2**31),
+    "kinds": st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+}
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**DRAWN)
+def test_unusual_channels_cost_no_more_than_principal_components(seed, kinds):
+    compare(seed, kinds)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**DRAWN)
+def test_unusual_channels_in_many_draws(seed, kinds):
+    compare(seed, kinds)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
+def test_a_constant_channel_gets_one_mode_and_leaves_the_others_alone(size):
+    contribution, dictionary, _ = planted_modes(1, samples=2000)
+    usual = contribution.std()
+    contribution[:, 1, 3] += size * usual
+    modes = modes_in(contribution, SparseAutoencoder())
+    found = modes["dictionary"].values.reshape(modes.sizes["mode"], -1)
+    assert ((dictionary.reshape(12, -1) @ found.T).max(1) > 0.95).all()
+    constant = modes.isel(mode=modes["origin"].values == "constant")
+    assert constant.sizes["mode"] == 1
+    expected = np.zeros((2, 8))
+    expected[1, 3] = 1
+    np.testing.assert_allclose(constant["dictionary"][0], expected, atol=1e-6)
+    offset = modes["offset"].values
+    assert offset[1, 3] == pytest.approx(size * usual, rel=0.05)
+    assert (np.delete(offset.ravel(), 11) == 0).all()
+    assert modes["offset"].attrs["units"] == modes["feature_scale"].attrs["units"] == "nats"
+
+
+@pytest.mark.parametrize("place", [40, 640, 900], ids=["fitted", "validation", "held out"])
+def test_one_huge_value_spoils_nothing(place):
+    contribution, dictionary, _ = planted_modes(2, samples=1000)
+    spoiled = contribution.copy()
+    where = spoil(spoiled, "huge", np.random.default_rng(3), place=place)
+    plain, modes = (
+        modes_in(contribution, SparseAutoencoder()),
+        modes_in(spoiled, SparseAutoencoder()),
+    )
+    found = modes["dictionary"].values.reshape(modes.sizes["mode"], -1)
+    before = plain["dictionary"].values.reshape(plain.sizes["mode"], -1)
+    known = dictionary.reshape(12, -1)
+    recovered = ((known @ found.T).max(1) > 0.95).sum()
+    assert recovered >= ((known @ before.T).max(1) > 0.95).sum()
+    rebuilt = xr.dot(modes["loading"], modes["dictionary"], dim="mode").values
+    value = spoiled[(place, *where)]
+    assert rebuilt[(place, *where)] == pytest.approx(value, rel=1e-3)
+    others = np.delete(np.arange(1000), place)
+    left, spread = (spoiled - rebuilt)[others], spoiled[others] - spoiled[others].mean(0)
+    assert 1 - (left**2).sum() / (spread**2).sum() > 0.98
+
+
+def test_usual_data_are_divided_by_one_standard_deviation():
+    for seed in range(5):
+        contribution = planted_modes(seed)[0]
+        values = (contribution * SIGN[:, None]).reshape(len(contribution), -1)
+        scaling = measure_scaling(values, np.repeat(SIGN, 8), non_negative=True)
+        assert (scaling.offset == 0).all()
+        assert (scaling.gain == 1).all()
+        assert scaling.scale == contribution.std()
+        np.testing.assert_array_equal(scaling.apply(values), values / scaling.scale)
+        scaled = scaling.apply(values).astype(np.float32)
+        assert scaling.shorten(scaled) is scaled
+
+
+def test_scaling_and_back_gives_the_values():
+    """A code that keeps every feature (the identity) must give back what went in, in its units."""
+    generator = np.random.default_rng(0)
+    values = generator.lognormal(0, 1, (400, 16))
+    values[:, 2] += 500  # an offset
+    values[:, 5] *= 300  # dominates
+    values[:, 7] = 0
+    values[30, 9] = 1e6
+    scaling = measure_scaling(values, np.ones(16), non_negative=True)
+    assert scaling.offset[2] > 500
+    assert scaling.gain[5] < 0.5
+    assert scaling.scale < 100
+    loaded = load_modes(values, scaling, np.eye(16, dtype=np.float32), lambda scaled: (scaled,) * 2)
+    assert (loaded.loading >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(loaded.dictionary, axis=1), 1, rtol=1e-6)
+    for loading in (loaded.loading, loaded.unpolished):
+        np.testing.assert_allclose(loading @ loaded.dictionary, values, rtol=1e-4, atol=1e-4)
+
+
+def test_outliers_that_no_mode_rebuilds_are_carried_by_their_features():
+    generator = np.random.default_rng(1)
+    values = generator.normal(size=(400, 6))
+    values[10, 3], values[20, 4] = 1e5, -1e5
+    for non_negative, carried in ((True, {(10, 3)}), (False, {(10, 3), (20, 4)})):
+        scaling = measure_scaling(values, np.ones(6), non_negative=non_negative)
+        nothing = np.zeros((1, 6), dtype=np.float32)
+        loaded = load_modes(
+            values, scaling, nothing, lambda scaled: (np.zeros((len(scaled), 1), np.float32),) * 2
+        )
+        assert loaded.origin.tolist() == ["fit"] + ["outlier"] * len(carried)
+        rebuilt = loaded.loading @ loaded.dictionary
+        assert set(zip(*rebuilt.nonzero(), strict=True)) == carried
+        for place in carried:
+            assert rebuilt[place] == pytest.approx(values[place])
+
+
+def test_offsets_that_change_by_themselves_are_followed():
+    """A large constant that steps where nothing is fitted must not pull other constants along."""
+    contribution = planted_modes(5, samples=600)[0]
+    usual = contribution.std()
+    contribution[:, 1, 3] = 20 * usual
+    contribution[:, 0, 4] = -200 * usual
+    contribution[500:, 0, 4] *= 0.9
+    modes = modes_in(contribution)
+    assert (modes["origin"] == "constant").sum() == 2
+    assert r2_of(contribution, modes) > 0.99
+    contribution[:, :, 5:] += SIGN[:, None] * usual * np.arange(3, 6)
+    assert (modes_in(contribution)["origin"] == "constant").sum() == 3  # the others share one
+
+
+def test_principal_components_see_the_data_as_they_are():
+    contribution = planted_modes(0, samples=600)[0]
+    contribution[:, 1, 2] = 300
+    for decomposition in (PCA(modes=4), RawChannels()):
+        modes = modes_in(contribution, decomposition)
+        assert set(modes["origin"].values) == {"fit"}
+        assert (modes["offset"] == 0).all()
+    flat = modes_in(contribution, PCA(modes=4))["dictionary"].values.reshape(4, -1)
+    np.testing.assert_allclose(flat @ flat.T, np.eye(4), atol=1e-5)
+    assert "constant" in modes_in(contribution, NMF(modes=12))["origin"].values
+
+
+def test_only_constants_are_refused():
+    contribution = np.zeros((600, 2, 8))
+    contribution[:, 1] = np.arange(8)
+    with pytest.raises(RetinaCodecError, match="must vary"):
+        modes_in(contribution)
+
+
+def test_contributions_of_the_wrong_sign_are_told():
+    contribution = planted_modes(0, samples=600)[0]
+    contribution[:, 1, 2] = np.random.default_rng(0).standard_t(2, 600)
+    with pytest.warns(RecordingWarning, match="layer 'conv1' should be <= 0 .* of their squares"):
+        modes_in(contribution)
+    modes_in(contribution, PCA())  # no warning: its loadings have both signs
