@@ -161,7 +161,7 @@ def contribute(
         "dtype": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    with open_runner(plan, first_input(source)) as runner:
+    with open_runner(plan, first_input(source), stored=store is not None) as runner:
         runner.prepare(source)
         if runner.embedding:
             settings["paths_in"] = f"embedding of {runner.embedding}"

@@ -3,9 +3,10 @@
 A `Plan` decides the numbers, apart from the inputs; a `Runner` is a plan with its network ready.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method, UnitContributions
 from retina_codec.networks.adapter import Adapter
 from retina_codec.networks.blocks import Site
-from retina_codec.networks.borrowed import borrow
+from retina_codec.networks.borrowed import borrow, when_free
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, to_point
 from retina_codec.probing.hooks import HookedFunction
@@ -24,6 +25,7 @@ from retina_codec.probing.points import LayeredFunction
 from retina_codec.probing.retina.forward import RetinaFunction
 from retina_codec.probing.survey import Layer
 from retina_codec.reductions import Reduction
+from retina_codec.storage.identity import Context, describe_network, mark_written, object_text
 from retina_codec.targets.base import Target
 
 __all__ = ["Array", "Plan", "Runner", "make_function", "open_runner"]
@@ -50,13 +52,33 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
     consecutive: bool
+    context: Context = field(default_factory=Context.here)  # of the caller
+
+    def describe(self) -> dict[str, str]:
+        """Describe all that decides the numbers and is not named among the settings."""
+        parts = {"target": self.target, "method": self.method, "reduction": self.reduction}
+        return {
+            **{f"values of {name}": object_text(part) for name, part in parts.items()},
+            **self.context.describe(),
+            **describe_network(self.network.module),
+        }
 
 
 @contextmanager
-def open_runner(plan: Plan, first: Batch) -> Iterator["Runner"]:
-    """Prepare the network of a plan; ``first`` is one input, for a look at the layers."""
+def open_runner(plan: Plan, first: Batch, *, stored: bool = False) -> Iterator["Runner"]:
+    """Prepare the network of a plan; ``first`` is one input, for a look at the layers.
+
+    With ``stored`` the runner knows its description, by which a store is recognised.
+    """
+    found = when_free(plan.network.module, lambda _: plan.describe()) if stored else {}
     with borrow(plan.network.module, plan.device, plan.dtype) as module:
-        yield Runner(replace(plan, network=replace(plan.network, module=module)), first)
+        before = describe_network(module, weights=False) if stored else {}
+        with plan.context.entered():
+            runner = Runner(replace(plan, network=replace(plan.network, module=module)), first)
+        if stored:
+            after = describe_network(module, weights=False)
+            runner.description = mark_written(found, before, after)
+        yield runner
 
 
 def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
@@ -92,6 +114,8 @@ def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
 
 class Runner:
     """A plan whose network is ready; goes through sources and gives reduced arrays."""
+
+    description: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, plan: Plan, first: Batch) -> None:
         self.plan = plan

@@ -116,6 +116,13 @@ def run_shard(
     dict of np.ndarray
         As `Runner.arrays` names them, inputs first.
     """
+    with runner.plan.context.entered():  # in another process, say
+        return _run_shard(runner, part, phase, predicted, tick)
+
+
+def _run_shard(
+    runner: Runner, part: Source, phase: Phase, predicted: bool, tick: Callable[[int], Any]
+) -> dict[str, np.ndarray]:
     whole: dict[str, np.ndarray] = {}
     start = 0
     for found in runner.predict(part) if phase == "predictions" else runner.explain(part):

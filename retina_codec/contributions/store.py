@@ -14,13 +14,14 @@ import xarray as xr
 from retina_codec.contributions.runner import Runner
 from retina_codec.contributions.shards import Labelled, Phase, shard_length
 from retina_codec.probing.inputs import Source
-from retina_codec.storage.provenance import check_describable, function_text, modules_text
+from retina_codec.storage.identity import function_text
+from retina_codec.storage.provenance import check_describable
 from retina_codec.storage.runs import PieceWriter, Run, open_run
 from retina_codec.targets.base import Target
 
 __all__ = ["ShardWriter", "StoreSink", "open_store", "run_identity"]
 
-FORMAT = "retina-codec run 1"
+FORMAT = "retina-codec run 2"
 
 
 def run_identity(runner: Runner, source: Source, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -50,12 +51,12 @@ def run_identity(runner: Runner, source: Source, settings: Mapping[str, Any]) ->
         **{key: str(value) for key, value in settings.items()},
         "target": plan.target.describe() if function is None else function_text(function),
         "layers": ", ".join(f"{name} {layer.shape}" for name, layer in runner.layers.items()),
-        "modules": modules_text(plan.network.module),
         "inputs": source.text(),
         "batch_size": str(plan.batch_size),
         "shard": str(shard_length(runner)),
         "device_type": plan.device.type,
         "versions": f"{settings.get('versions', '')}, zarr {version('zarr')}",
+        **runner.description,
     }
     check_describable(found)
     return found

@@ -3,14 +3,12 @@
 Descriptions are texts and hashes that are the same in every process.
 """
 
-import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,9 @@ __all__ = [
     "array_text",
     "check_describable",
     "check_same",
-    "function_text",
-    "modules_text",
     "readable",
     "state_hash",
+    "tensor_bytes",
     "versions",
 ]
 
@@ -35,11 +32,19 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of an object in memory
 
 SHOWN = 70  # letters of a value in a message
 
+LISTED = 6  # differences in a message
+
+WRITTEN = "written when the network runs"  # a value of an identity that is equal to every other
+
 
 def array_text(values: Any) -> str:
     """Describe an array by shape, dtype and the start of the SHA256 of its bytes."""
     if isinstance(values, torch.Tensor):
         raw = values.detach().cpu()
+        plain = raw.layout == torch.strided and not (raw.is_quantized or raw.is_nested)
+        if not plain or raw.is_meta or raw.is_complex():
+            parts = hashlib.sha256(b"".join(tensor_bytes(raw))).hexdigest()[:16]
+            return f"array {tuple(raw.shape)} {str(raw.dtype).removeprefix('torch.')} {parts}"
         array = (raw.float() if raw.dtype == torch.bfloat16 else raw).numpy()
     else:
         array = np.asarray(values)
@@ -67,12 +72,87 @@ def state_hash(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, values in network.state_dict().items():
         digest.update(name.encode())
-        if isinstance(values, torch.Tensor):
-            raw = values.detach().cpu().contiguous()
-            digest.update(raw.view(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(repr(values).encode())
+        for part in _state_bytes(values):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _state_bytes(values: Any) -> Iterator[bytes]:
+    """Yield what an entry of a state dict holds; packed weights are tuples of tensors."""
+    if isinstance(values, torch.Tensor):
+        yield from tensor_bytes(values)
+    elif isinstance(values, list | tuple):
+        for one in values:
+            yield from _state_bytes(one)
+    elif isinstance(values, dict):
+        for key, one in values.items():
+            yield repr(key).encode()
+            yield from _state_bytes(one)
+    else:
+        yield ADDRESS.sub("", repr(values)).encode()
+
+
+def tensor_bytes(values: torch.Tensor) -> Iterator[bytes]:
+    """Yield the bytes of a tensor of any layout, on whatever device.
+
+    Sparse tensors give indices and values, quantised ones whole numbers and scales, nested ones
+    their parts, tensors without values (meta) their shape and dtype.
+
+    Raises
+    ------
+    RetinaCodecError
+        If torch cannot read the values.
+    """
+    try:
+        yield from _bytes_of(values.detach())
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RetinaCodecError(
+            f"weights and buffers must be readable, to tell networks apart; a {values.dtype} "
+            f"tensor of class {type(values).__name__} is not ({reason:.100}). Convert it to a "
+            "plain tensor."
+        ) from error
+
+
+def _bytes_of(raw: torch.Tensor) -> Iterator[bytes]:
+    if nn.parameter.is_lazy(raw):
+        yield b"not initialised"
+    elif raw.is_meta:
+        yield f"no values {tuple(raw.shape)} {raw.dtype}".encode()
+    elif raw.is_nested:
+        for part in raw.unbind():
+            yield str(tuple(part.shape)).encode()
+            yield from _bytes_of(part)
+    elif raw.layout == torch.sparse_coo:
+        whole = raw.coalesce()
+        yield str(tuple(raw.shape)).encode()
+        yield from _bytes_of(whole.indices())
+        yield from _bytes_of(whole.values())
+    elif raw.layout in (torch.sparse_csr, torch.sparse_bsr, torch.sparse_csc, torch.sparse_bsc):
+        by_rows = raw.layout in (torch.sparse_csr, torch.sparse_bsr)
+        yield f"{raw.layout} {tuple(raw.shape)}".encode()
+        yield from _bytes_of(raw.crow_indices() if by_rows else raw.ccol_indices())
+        yield from _bytes_of(raw.col_indices() if by_rows else raw.row_indices())
+        yield from _bytes_of(raw.values())
+    elif raw.layout != torch.strided:
+        yield from _bytes_of(raw.to_dense())
+    elif raw.is_quantized:
+        yield from _bytes_of(raw.int_repr())
+        if raw.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            yield f"{raw.q_scale()} {raw.q_zero_point()}".encode()
+        else:
+            yield str(raw.q_per_channel_axis()).encode()
+            yield from _bytes_of(raw.q_per_channel_scales())
+            yield from _bytes_of(raw.q_per_channel_zero_points())
+    elif hasattr(raw, "__tensor_flatten__"):  # a tensor made of others
+        names, about = raw.__tensor_flatten__()
+        yield ADDRESS.sub("", repr(about)).encode()
+        for name in names:
+            yield from _bytes_of(getattr(raw, name))
+    else:
+        whole = raw.cpu().resolve_conj().resolve_neg().contiguous()
+        flat = whole.as_strided((whole.numel(),), (1,))  # one entry may have any stride
+        yield flat.view(torch.uint8).numpy().tobytes()
 
 
 @cache
@@ -125,7 +205,8 @@ def check_same(found: Any, identity: Mapping[str, str], path: Any) -> None:
     Raises
     ------
     RetinaCodecError
-        If the store holds no run, or another one: then every difference is named.
+        If the store holds no run, or another one: then the differences are named. What either
+        side knows to be `WRITTEN` by runs of the network is no difference.
     """
     way_out = "Choose another name for store, or remove it."
     try:
@@ -134,62 +215,17 @@ def check_same(found: Any, identity: Mapping[str, str], path: Any) -> None:
         raise RetinaCodecError(
             f"store must be new or hold this run; {path} does not say which run it is. {way_out}"
         ) from None
-    differing = [key for key in {**identity, **other} if identity.get(key) != other.get(key)]
+    pairs = {key: (other.get(key), identity.get(key)) for key in {**identity, **other}}
+    differing = {
+        key: pair for key, pair in pairs.items() if pair[0] != pair[1] and WRITTEN not in pair
+    }
     if differing:
-        listed = "; ".join(_difference(key, other.get(key), identity.get(key)) for key in differing)
+        told = [_difference(key, *pair) for key, pair in differing.items()]
+        more = [f"and {len(told) - LISTED} more differences"] if len(told) > LISTED else []
+        listed = "; ".join(told[:LISTED] + more)
         raise RetinaCodecError(
             f"store must be new or hold this run; {path} belongs to another ({listed}). {way_out}"
         )
-
-
-def function_text(function: Any) -> str:
-    """Describe a callable by name, code, defaults and closure; not by the functions it calls."""
-    if isinstance(function, nn.Module):
-        return f"{modules_text(function)} {state_hash(function)}"
-    if isinstance(function, functools.partial):
-        inner, given = function_text(function.func), [*function.args, function.keywords]
-        return f"partial({inner}, {readable(given)})"
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return str(readable(function))
-    bound = getattr(function, "__self__", None)
-    carried = [
-        *(() if bound is None else (bound,)),
-        *(function.__defaults__ or ()),
-        *(function.__kwdefaults__ or {}).values(),
-        *(cell.cell_contents for cell in function.__closure__ or ()),
-    ]
-    held = ", ".join(function_text(v) if callable(v) else str(readable(v)) for v in carried)
-    return f"{function.__qualname__}({held}), code {_digest(_code_text(code))}"
-
-
-def modules_text(module: nn.Module) -> str:
-    """Describe what a state dict does not hold: structure, code of `forward`, hooks."""
-    found = [ADDRESS.sub("", repr(module))]
-    own = {type(part) for part in module.modules() if not type(part).__module__.startswith("torch")}
-    found += sorted(_method_text(kind.forward) for kind in own)
-    for name, part in module.named_modules():
-        for hook in [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]:
-            found.append(f"{name}: {function_text(hook)}")
-    hooks = len(found) - 1 - len(own)
-    text = f"{_digest(' '.join(found))}{f', {hooks} hooks' if hooks else ''}"
-    held = ADDRESS.search(" ".join(found))
-    return text if held is None else f"{text}, a hook <object{held.group()}>"
-
-
-def _method_text(method: Callable[..., Any]) -> str:
-    code = getattr(method, "__code__", None)
-    return f"{method.__qualname__} {'' if code is None else _code_text(code)}"
-
-
-def _code_text(code: CodeType) -> str:
-    """Return the code of a function, of those inside it too, without places in files."""
-    inside = [_code_text(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return " ".join([code.co_code.hex(), *code.co_names, *inside])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _difference(key: str, there: str | None, here: str | None) -> str:

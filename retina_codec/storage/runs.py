@@ -3,6 +3,7 @@
 A run stands in ``<name>.partial`` until it is whole; each finished piece has a mark there.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -18,8 +19,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.integrity import RUN, bad_files, describe_file, root_attribute, seal
 from retina_codec.storage.provenance import check_same
-from retina_codec.storage.trees import open_tree, save_tree
+from retina_codec.storage.trees import local_path, open_tree, save_tree
 
 __all__ = ["FolderLock", "PieceWriter", "Run", "open_run"]
 
@@ -62,7 +64,7 @@ def open_run(
         If ``path`` does not end in ``.zarr``, something else is there, another process writes to
         it, or it belongs to another run (the message says what differs).
     """
-    place = Path(path).expanduser().resolve()
+    place = local_path(path).resolve()
     if place.suffix.lower() != ".zarr":
         raise RetinaCodecError(
             f"a store that is filled piece by piece must end in .zarr; got {os.fspath(path)!r}."
@@ -81,7 +83,7 @@ def open_run(
         if os.path.lexists(place):  # finished by the process that held the lock until now
             lock.release()
             return _finished(place, partial, identity)
-        run = Run(place, PieceWriter(partial, json.dumps(identity, sort_keys=True)), lock)
+        run = Run(place, partial, lock)
         run.begin(identity, arrays, length)
     except BaseException:
         lock.release()
@@ -95,7 +97,7 @@ def _finished(place: Path, partial: Path, identity: Mapping[str, str]) -> xr.Dat
     """Open a finished store; remove what a crash after its last step left beside it."""
     tree = open_tree(place)
     try:
-        check_same(tree.attrs.get("run"), identity, place)
+        check_same(root_attribute(place, RUN), identity, place)
     except RetinaCodecError:
         tree.close()
         raise
@@ -123,6 +125,15 @@ def _one_line_errors(partial: Path, what: str = "") -> Iterator[None]:
         refuse(problem, "free some space, or mend this, and run the same again", error)
 
 
+def _text(identity: Mapping[str, str]) -> str:
+    """Return an identity as it stands in the folder."""
+    return json.dumps(dict(identity), sort_keys=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class PieceWriter:
     """Writes pieces of a run; can be sent to another process that sees the same folder.
 
@@ -131,7 +142,7 @@ class PieceWriter:
     partial : Path
         The folder of the unfinished run.
     identity : str
-        As it stands in the folder.
+        SHA256 of the identity as it stands in the folder.
     """
 
     def __init__(self, partial: Path, identity: str) -> None:
@@ -142,6 +153,38 @@ class PieceWriter:
         """Say whether a piece is whole, by this run or an earlier one."""
         return self._mark(piece).exists()
 
+    def files(self) -> dict[str, Any]:
+        """Return size and checksum of every file of all pieces, by name."""
+        found: dict[str, Any] = {}
+        for mark in self._marks():
+            found |= _marked(mark) or {}
+        return found
+
+    def drop_damaged(self, *, exact: bool) -> int:
+        """Remove the marks of pieces whose files are lost or damaged; return how many there are.
+
+        Sizes are compared; if ``exact``, checksums too.
+        """
+        dropped = 0
+        for mark in self._marks():
+            files = _marked(mark)
+            if files is None or bad_files(self.data, files, exact=exact):
+                mark.unlink()
+                dropped += 1
+        return dropped
+
+    def refuse_damaged(self) -> None:
+        """Refuse to go on if files of a finished piece are lost."""
+        if dropped := self.drop_damaged(exact=False):
+            raise RetinaCodecError(
+                f"files of {dropped} finished pieces in {self.data} were lost or damaged while the "
+                "run lasted. Run the same again: it computes these pieces once more."
+            )
+
+    def _marks(self) -> list[Path]:
+        found = sorted((self.partial / "done").iterdir())
+        return [mark for mark in found if mark.suffix != ".partial"]
+
     def _mark(self, piece: str) -> Path:
         return self.partial / "done" / piece
 
@@ -149,7 +192,7 @@ class PieceWriter:
         """Check that the folder is here and still that of this run."""
         with _one_line_errors(self.partial):
             found = (self.partial / "run.json").read_text(encoding="utf-8")
-        if found != self.identity:
+        if _digest(found) != self.identity:
             raise RetinaCodecError(
                 f"{self.partial} now belongs to another run, begun while this one lasted. Give "
                 "each run a store of its own."
@@ -161,29 +204,43 @@ class PieceWriter:
 
         self.check()
         with _one_line_errors(self.partial, f"{piece} "):
-            root = zarr.open_group(str(self.data), mode="r+")
+            root, files = zarr.open_group(str(self.data), mode="r+"), {}
             for address, values in found.items():
                 array: Any = root[address.strip("/")]
                 array[start : start + len(values)] = values
                 # A mark that outlives a power cut must not stand for chunks that do not.
                 chunk = str(start // array.chunks[0])
-                _to_disk(self.data / address.strip("/") / "c" / chunk)
-            self._mark(piece).touch()
+                for file in _to_disk(self.data / address.strip("/") / "c" / chunk):
+                    files[file.relative_to(self.data).as_posix()] = describe_file(file)
+            new = self.partial / "done" / f"{piece}.partial"
+            new.write_text(json.dumps(files), encoding="utf-8")
+            _to_disk(new)
+            os.replace(new, self._mark(piece))
 
     def read(self, address: str) -> npt.NDArray[Any]:
         """Read a whole array."""
         import zarr
 
         with _one_line_errors(self.partial):
+            self.refuse_damaged()
             array: Any = zarr.open_group(str(self.data), mode="r")[address.strip("/")]
             return np.asarray(array[:])
+
+
+def _marked(mark: Path) -> dict[str, Any] | None:
+    """Return the files that a mark stands for; None if it does not say."""
+    try:
+        return dict(json.loads(mark.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return None
 
 
 class Run:
     """A run that is being written: its folder, its lock and its pieces; a context."""
 
-    def __init__(self, place: Path, pieces: PieceWriter, lock: "FolderLock") -> None:
-        self.place, self.pieces, self._lock = place, pieces, lock
+    def __init__(self, place: Path, partial: Path, lock: "FolderLock") -> None:
+        self.place, self._lock = place, lock
+        self.pieces = PieceWriter(partial, "")
 
     def __enter__(self) -> Self:
         return self
@@ -208,13 +265,22 @@ class Run:
         with _one_line_errors(partial):
             described = partial / "run.json"
             if described.exists():
-                check_same(described.read_text(encoding="utf-8"), identity, partial)
+                text = described.read_text(encoding="utf-8", errors="replace")
+                check_same(text, identity, partial)
+                self.pieces = PieceWriter(partial, _digest(text))
                 if not (self.pieces.data / "zarr.json").exists():
                     raise RetinaCodecError(
                         f"the arrays of {partial} are gone, though it says that it holds this "
                         "run. Bring data.zarr back, or remove the folder and begin again."
                     )
                 _remove_torn(partial)
+                if dropped := self.pieces.drop_damaged(exact=True):
+                    _LOG.warning(
+                        "files of %d finished pieces in %s are lost or damaged; these pieces are "
+                        "computed again",
+                        dropped,
+                        partial,
+                    )
                 return
             strange = sorted({entry.name for entry in partial.iterdir()} - HALF_MADE)
             if strange:
@@ -223,7 +289,7 @@ class Run:
                     "does not say which run it is. Choose another name for store, or remove it."
                 )
             try:
-                self._create(arrays(), length)
+                self._create(identity, arrays(), length)
             except BaseException:
                 self._empty()
                 raise
@@ -236,7 +302,9 @@ class Run:
             elif entry.name != "lock":
                 entry.unlink(missing_ok=True)
 
-    def _create(self, arrays: Mapping[str, xr.DataArray], length: int) -> None:
+    def _create(
+        self, identity: Mapping[str, str], arrays: Mapping[str, xr.DataArray], length: int
+    ) -> None:
         """Create empty arrays; ``run.json`` comes last: without it the folder is begun again."""
         import zarr
 
@@ -255,9 +323,10 @@ class Run:
                 attributes={str(key): value for key, value in array.attrs.items()},
             )
         described = partial / "run.json.new"
-        described.write_text(self.pieces.identity, encoding="utf-8")
+        described.write_text(_text(identity), encoding="utf-8")
         _to_disk(described)
         os.replace(described, partial / "run.json")
+        self.pieces = PieceWriter(partial, _digest(_text(identity)))
 
     def finish(self, rest: xr.DataTree) -> xr.DataTree:
         """Add what the pieces do not hold, move the store to its place and open it.
@@ -279,14 +348,17 @@ class Run:
         """
         partial, data = self.pieces.partial, self.pieces.data
         with _one_line_errors(partial, "the end "):
+            self.pieces.refuse_damaged()
+            text = (partial / "run.json").read_text(encoding="utf-8")
             added, rest = partial / "rest.zarr", rest.copy()
-            rest.attrs["run"] = self.pieces.identity
+            rest.attrs["run"] = _told(text)  # all of it is in the root of the folder
             save_tree(rest, added, overwrite=True)
             for file in sorted(path for path in added.rglob("*") if path.is_file()):
                 goal = data / file.relative_to(added)
                 goal.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, goal)
             _remove_torn(partial)
+            seal(data, self.pieces.files(), text)
             if os.path.lexists(self.place):
                 raise RetinaCodecError(
                     f"something was put at {self.place} while the run lasted. What is done is "
@@ -305,13 +377,20 @@ def _remove_torn(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _to_disk(place: Path) -> None:
-    """Wait until a file, or all files of a folder, are on the disk; none if there is none."""
-    files = place.rglob("*") if place.is_dir() else [place]
+def _told(text: str) -> str:
+    """Return what the attributes of a result say of its run: settings, not parts of the network."""
+    whole: dict[str, str] = json.loads(text)
+    return _text({key: value for key, value in whole.items() if key.isidentifier()})
+
+
+def _to_disk(place: Path) -> list[Path]:
+    """Wait until a file, or all files of a folder, are on the disk; return those there are."""
+    found = place.rglob("*") if place.is_dir() else [place]
+    files = sorted(file for file in found if file.is_file())
     for file in files:
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    return files
 
 
 _HELD: set[Path] = set()  # by this process, which the operating system would let in again

@@ -5,6 +5,7 @@ All outputs of the package go through `new_output`: a failure leaves the folder 
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,13 +16,23 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage.hdf5 import hdf5_output
+from retina_codec.storage.hdf5 import hdf5_output, is_address
+from retina_codec.storage.integrity import FILES, RUN, seal
 
-__all__ = ["check_output", "new_output", "open_tree", "save_tree", "sha256_of"]
+__all__ = ["check_output", "local_path", "new_output", "open_tree", "save_tree", "sha256_of"]
 
 CHUNK_BYTES = 2**20
 
 ORDER = "order_of_groups"  # attribute of a group in a file: files do not keep an order themselves
+
+BYTES = "stored_bytes"  # attribute of text that stands for bytes, one letter each: their dtype
+
+HIDDEN = (ORDER, FILES, RUN, BYTES)
+
+# Attributes of variables that the formats or xarray read as instructions.
+INSTRUCTIONS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
+
+SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/ is a drive
 
 
 def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -64,7 +75,8 @@ def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: boo
                     stored.to_netcdf(stream, engine="h5netcdf", encoding=encoding)
             else:
                 stored.to_zarr(partial, mode="w", consolidated=False, encoding=encoding)
-        except (RuntimeError, TypeError, ValueError) as error:
+                seal(partial, {})
+        except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
             if isinstance(error, RetinaCodecError):
                 raise
             raise RetinaCodecError(f"could not write {path}: {_one_line(error)}") from error
@@ -92,15 +104,15 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
     RetinaCodecError
         Nothing at ``path``, an unknown suffix, or a file of another format.
     """
-    suffix = tree_suffix(path)
+    place, suffix = local_path(path), tree_suffix(path)
     options: dict[str, Any] = {"decode_times": False, "decode_timedelta": False}
-    if not Path(path).exists():
+    if not place.exists():
         raise RetinaCodecError(f"there must be a file or folder at {path}; nothing is there")
     try:
         if suffix == ".nc":
-            raw = xr.open_datatree(path, engine="h5netcdf", **options)
+            raw = xr.open_datatree(place, engine="h5netcdf", **options)
         else:
-            raw = xr.open_datatree(path, engine="zarr", consolidated=False, **options)
+            raw = _open_zarr(place, options)
     except (OSError, ValueError, KeyError) as error:
         kind = "HDF5 (netCDF4) file" if suffix == ".nc" else "Zarr folder"
         raise RetinaCodecError(
@@ -115,6 +127,50 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
         return tree
     tree.set_close(raw.close)
     return tree
+
+
+def _open_zarr(place: Path, options: dict[str, Any]) -> xr.DataTree:
+    """Open a folder so that a file that is lost or damaged is told of."""
+    from zarr.storage import LocalStore
+
+    from retina_codec.storage.whole import WholeStore
+
+    store: Any = WholeStore(LocalStore(place.resolve(), read_only=True))
+    return xr.open_datatree(store, engine="zarr", consolidated=False, **options)
+
+
+def local_path(path: Any) -> Path:
+    """Return a path of this machine; refuse an address, to which nothing is written.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Path
+        With the home folder in place of ``~``.
+
+    Raises
+    ------
+    RetinaCodecError
+        If it is an address (``s3://...``, also as a `Path`), or no path at all.
+    """
+    try:
+        text = os.fsdecode(os.fspath(path))
+    except TypeError:
+        raise RetinaCodecError(
+            f"a place to write to or open must be a path; got {type(path).__name__}. "
+            "Give its name, 'results.zarr', say."
+        ) from None
+    scheme = SCHEME.match(text)
+    if scheme or is_address(text):
+        way_out = "Leave 'file:' out" if scheme and scheme[1] == "file" else "Use a local folder"
+        raise RetinaCodecError(
+            f"results are written to and opened from folders of this machine; got the address "
+            f"{text!r}. {way_out}, and copy what was made to where it should be."
+        )
+    return Path(text).expanduser()
 
 
 def check_output(
@@ -135,7 +191,7 @@ def check_output(
     RetinaCodecError
         The path exists (without ``overwrite``), or holds an input or the working folder.
     """
-    destination = Path(path).expanduser().resolve()
+    destination = local_path(path).resolve()
     if not os.path.lexists(destination):
         return
     if not overwrite:
@@ -184,7 +240,7 @@ def new_output(
         The path exists (without ``overwrite``), or would swallow an input or the working folder,
         or the system could not write.
     """
-    destination = Path(path).expanduser().resolve()
+    destination = local_path(path).resolve()
     check_output(path, overwrite=overwrite, inputs=inputs)
     partial = destination.with_name(f".{destination.name}.partial")
     made: list[Path] = []
@@ -253,7 +309,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def tree_suffix(path: str | os.PathLike[str]) -> str:
     """Return ``.nc`` or ``.zarr``, the two formats of a tree, or say that it is neither."""
-    suffix = Path(path).suffix.lower()
+    suffix = local_path(path).suffix.lower()
     if suffix not in (".nc", ".zarr"):
         raise RetinaCodecError(
             f"the name must end in .nc or .zarr; got {os.fspath(path)!r}. Rename it."
@@ -267,11 +323,8 @@ def _to_storage(dataset: xr.Dataset, *, zarr: bool) -> tuple[xr.Dataset, dict[st
     encoding: dict[str, Any] = {}
     changed: dict[Any, xr.Variable] = {}
     for name, variable in dataset.variables.items():
-        if variable.dtype.kind in "OTU":
-            if zarr:  # fixed-width text has no specification in Zarr 3
-                changed[name] = xr.Variable(
-                    variable.dims, variable.to_numpy().astype(object), variable.attrs
-                )
+        if variable.dtype.kind in "OSTU":
+            changed[name] = _text_to_storage(name, variable)
             continue
         if variable.dtype.kind in "mM":  # would come back as bare numbers
             raise RetinaCodecError(
@@ -294,6 +347,22 @@ def _to_storage(dataset: xr.Dataset, *, zarr: bool) -> tuple[xr.Dataset, dict[st
     return dataset.assign_coords(coordinates).assign(variables).drop_encoding(), encoding
 
 
+def _text_to_storage(name: Any, variable: xr.Variable) -> xr.Variable:
+    """Return text of any length; bytes as letters of the same number, and their dtype beside."""
+    values, about = variable.to_numpy(), dict(variable.attrs)
+    if values.dtype.kind == "S":  # fixed widths have no specification in Zarr 3, bytes none in HDF5
+        about[BYTES] = values.dtype.str
+        values = np.char.decode(values, "latin-1")
+    text = np.asarray(values, dtype=object)
+    strange = [one for one in text.ravel() if not isinstance(one, str)]
+    if not strange:
+        return xr.Variable(variable.dims, text, about)
+    raise RetinaCodecError(
+        f"variables must hold text or numbers; {name} holds {strange[0]!r:.40}. Write missing "
+        "text as an empty string, and numbers in an array of their own."
+    )
+
+
 def _in_order(node: xr.DataTree) -> Iterator[xr.DataTree]:
     """Give a group and all below it, in the order they were saved in."""
     yield node
@@ -308,9 +377,10 @@ def _from_storage(dataset: xr.Dataset) -> xr.Dataset:
     changed: dict[Any, xr.Variable] = {}
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "OSTU":
-            changed[name] = xr.Variable(
-                variable.dims, variable.to_numpy().astype(object).astype(str), variable.attrs
-            )
+            values = variable.to_numpy().astype(object).astype(str)
+            if BYTES in variable.attrs:
+                values = np.char.encode(values, "latin-1").astype(variable.attrs[BYTES])
+            changed[name] = xr.Variable(variable.dims, values, variable.attrs)
     coordinates = {name: value for name, value in changed.items() if name in dataset.coords}
     variables = {name: value for name, value in changed.items() if name not in dataset.coords}
     dataset = dataset.assign_coords(coordinates).assign(variables)
@@ -324,7 +394,7 @@ def _plain_attributes(attributes: Mapping[Any, Any]) -> dict[Any, Any]:
     return {
         name: value.tolist() if isinstance(value, np.ndarray | np.generic) else value
         for name, value in attributes.items()
-        if name != ORDER
+        if name not in HIDDEN
     }
 
 
@@ -341,6 +411,14 @@ def _check_attributes(tree: xr.DataTree) -> None:
                 for name, value in attributes.items()
                 if not _is_storable(value)
             ]
+        for name, variable in dataset.variables.items():
+            taken = [key for key in variable.attrs if key in INSTRUCTIONS]
+            if taken:
+                raise RetinaCodecError(
+                    f"attributes must not be instructions to a reader; {node.path}:{name} has "
+                    f"{taken[0]}={variable.attrs[taken[0]]!r:.40}, and its values would come back "
+                    "changed. Rename the attribute."
+                )
     if bad:
         raise RetinaCodecError(
             f"attributes must be text, numbers or lists of them; got {'; '.join(bad)}. "

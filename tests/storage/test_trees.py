@@ -100,10 +100,10 @@ def test_opening_reads_no_large_array(tmp_path, suffix, monkeypatch):
     if suffix == ".zarr":  # chunks that cannot be decoded prove that nobody decodes them
         for chunk in (path / "test/stimulus/c").rglob("*"):
             if chunk.is_file():
-                chunk.write_bytes(b"garbage")
+                chunk.write_bytes(b"x" * chunk.stat().st_size)
         tree = open_tree(path)
         assert tree["test/stimulus"].shape == (50, 6, 4)
-        with pytest.raises(RuntimeError, match=r"blosc|[Zz]std|decompress"):
+        with pytest.raises(RetinaCodecError, match=r"lost or damaged \(test/stimulus/c/0"):
             tree["test/stimulus"][:3].to_numpy()
         return
     read = []
