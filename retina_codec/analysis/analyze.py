@@ -1,7 +1,7 @@
 """Run the whole analysis of a recording: contributions, modes, pathways, fields, hypotheses."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,8 @@ __all__ = ["AnalysisSettings", "analyze"]
 
 log = logging.getLogger(__name__)
 
+FEWEST_CELLS = 3  # that can be grouped into 2 pathways
+NOT_COMPUTED = "they were not computed"
 RECORDING_ATTRS = ("session", "species", "source", "source_sha256", "frame_rate", "pixel_size")
 
 
@@ -31,7 +33,8 @@ class AnalysisSettings:
     held_out : float
         Last part of the split, between 0 and 1, that the modes are scored on and never fitted to.
     clusters : sequence of int
-        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`).
+        Numbers of pathways to try; stability, silhouette and gap choose (`find_pathways`). One or
+        two cells have no pathways.
     own_windows : int
         Times at which each cell is described by the modes that drive its own rate
         (`own_contributions`); 0 describes cells by correlations with the modes.
@@ -61,6 +64,7 @@ def analyze(
     device: str | None = None,
     progress: bool | None = None,
     provenance: Mapping[str, str | int | float] | None = None,
+    keep: Callable[[xr.DataTree, str], object] | None = None,
 ) -> xr.DataTree:
     """Explain a network's responses to a recording, from contributions to hypotheses.
 
@@ -94,6 +98,9 @@ def analyze(
         None shows bars for work over 2 s, False never, True at once.
     provenance : mapping of str to scalar, optional
         Added to the attributes of the root: file names, hashes, the command.
+    keep : callable, optional
+        Gets the results so far and the name of the next step ("scores", "hypotheses") before each
+        of these, which may take minutes; save them there against a loss.
 
     Returns
     -------
@@ -104,7 +111,8 @@ def analyze(
         ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
         ``/pathways``, ``/receptive_fields``; ``/hypotheses`` (hypothesis, cell) and ``/channels``
         (what each channel sees); ``/layers/<name>/score`` if asked for. The attributes of the root
-        record settings and inputs; ``no_hypotheses`` gives the reason where there are none.
+        record settings and inputs; ``no_pathways``, ``no_receptive_fields``, ``no_scores`` and
+        ``no_hypotheses`` give the reason where there are none.
 
     Raises
     ------
@@ -113,15 +121,14 @@ def analyze(
 
     Notes
     -----
-    Where hypotheses cannot be computed (a movie of a few seconds, for example), the reason is
-    logged and recorded, and the other results are complete.
+    What cannot be computed from this recording (hypotheses from a movie of a few seconds, pathways
+    of two cells) is left out; the reason is logged and recorded, the other results are complete.
 
     References
     ----------
     Melander et al. 2026, ICLR (arXiv 2603.06557), section 7 and Figure 8.
     """
     from retina_codec.analysis.pathways.prediction import agreement, split_of
-    from retina_codec.modes.scores.score import score_modes
     from retina_codec.networks.retina.prediction import check_match
 
     settings = AnalysisSettings() if settings is None else settings
@@ -129,30 +136,37 @@ def analyze(
     _check(network, settings)
     inputs = check_match(network, part)
     layers = list(network.layers) if layers is None else list(layers)
-    decomposed = _find_modes(network, inputs, layers, settings, seed, device, progress)
-    results = _find_pathways(network, inputs, decomposed, layers, settings, seed, device, progress)
+    results = _find_modes(network, inputs, layers, settings, seed, device, progress)
+    results.attrs |= {
+        **{name: recording.attrs[name] for name in RECORDING_ATTRS if name in recording.attrs},
+        "split": split,
+        "seed": seed,
+        **(provenance or {}),
+    }
+    results = _add_pathways(results, network, inputs, layers, settings, seed, device, progress)
     _add_fields(results, network, inputs, layers, device, progress)
     responses = results["responses"].to_dataset()
     results["responses"] = xr.DataTree(
         responses.assign(agreement(responses["prediction"], part).data_vars)
     )
     if scores:
-        log.info("scores of the modes: other seeds, controls, the network")
-        results = score_modes(
-            results, network=network, inputs=inputs, seed=seed, device=device, progress=progress
-        )
-    reason = "they were not asked for"
-    if hypotheses:
-        log.info("hypotheses: the effect of silencing interneurons")
-        reason = _add_hypotheses(results, network, recording, split, seed, device, progress)
-    results.attrs |= {
-        **({"no_hypotheses": reason} if reason else {}),
-        **{name: recording.attrs[name] for name in RECORDING_ATTRS if name in recording.attrs},
-        "split": split,
-        "seed": seed,
-        **(provenance or {}),
-    }
+        results = _add_scores(results, network, inputs, seed, device, progress, keep)
+    if not hypotheses:
+        results.attrs["no_hypotheses"] = "they were not asked for"
+        return results
+    if keep:
+        results.attrs["no_hypotheses"] = NOT_COMPUTED
+        keep(results, "hypotheses")
+        del results.attrs["no_hypotheses"]
+    log.info("hypotheses: the effect of silencing interneurons")
+    _add_hypotheses(results, network, recording, split, seed, device, progress)
     return results
+
+
+def _leave_out(results: xr.DataTree, what: str, reason: str) -> None:
+    """Log and record why the results lack a part."""
+    log.warning("no %s: %s", what.replace("_", " "), reason)
+    results.attrs[f"no_{what}"] = reason
 
 
 def _check(network: RetinaCNN, settings: AnalysisSettings) -> None:
@@ -163,11 +177,12 @@ def _check(network: RetinaCNN, settings: AnalysisSettings) -> None:
             f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "
             "for other networks."
         )
-    if not any(2 <= k < len(network.cells) for k in settings.clusters):
+    cells = len(network.cells)
+    if cells >= FEWEST_CELLS and not any(2 <= k < cells for k in settings.clusters):
         raise RetinaCodecError(
             "clusters must hold a number from 2 to cells − 1; got "
-            f"{list(settings.clusters)} for {len(network.cells)} cells. Record more cells, or try "
-            "fewer pathways."
+            f"{list(settings.clusters)} for {cells} cells. Try fewer pathways: "
+            f"AnalysisSettings(clusters=range(2, {min(cells, 9)}))."
         )
 
 
@@ -209,10 +224,10 @@ def _find_modes(
     )
 
 
-def _find_pathways(
+def _add_pathways(
+    decomposed: xr.DataTree,
     network: RetinaCNN,
     inputs: xr.Dataset,
-    decomposed: xr.DataTree,
     layers: list[str],
     settings: AnalysisSettings,
     seed: int,
@@ -240,15 +255,23 @@ def _find_pathways(
         described = all(bool(np.isfinite(share).all()) for share in shares)
         if not described:
             log.info("some cells have no share in any mode: all are described by correlations")
+    if len(network.cells) < FEWEST_CELLS:
+        count = f"{len(network.cells)} cell{'s' if len(network.cells) > 1 else ''}"
+        _leave_out(decomposed, "pathways", f"they need {FEWEST_CELLS} cells; there are {count}")
+        return decomposed
     log.info("pathways")
-    return find_pathways(
-        decomposed,
-        layers=layers,
-        clusters=settings.clusters,
-        description="own" if described else "correlation",
-        seed=seed,
-        progress=progress,
-    )
+    try:
+        return find_pathways(
+            decomposed,
+            layers=layers,
+            clusters=settings.clusters,
+            description="own" if described else "correlation",
+            seed=seed,
+            progress=progress,
+        )
+    except RetinaCodecError as error:
+        _leave_out(decomposed, "pathways", str(error))
+        return decomposed
 
 
 def _add_fields(
@@ -264,9 +287,40 @@ def _add_fields(
 
     grouping = "conv2" if "conv2" in layers else layers[min(1, len(layers) - 1)]
     log.info("receptive fields at chosen events, grouped by the modes of %s", grouping)
-    results["receptive_fields"] = xr.DataTree(
-        receptive_fields(network, inputs, results, layer=grouping, device=device, progress=progress)
-    )
+    try:
+        found = receptive_fields(
+            network, inputs, results, layer=grouping, device=device, progress=progress
+        )
+    except RetinaCodecError as error:
+        _leave_out(results, "receptive_fields", str(error))
+        return
+    results["receptive_fields"] = xr.DataTree(found)
+
+
+def _add_scores(
+    results: xr.DataTree,
+    network: RetinaCNN,
+    inputs: xr.Dataset,
+    seed: int,
+    device: str | None,
+    progress: bool | None,
+    keep: Callable[[xr.DataTree, str], object] | None,
+) -> xr.DataTree:
+    """Score the modes, or record why not."""
+    from retina_codec.modes.scores.score import score_modes
+
+    if keep:
+        results.attrs |= {"no_scores": NOT_COMPUTED, "no_hypotheses": NOT_COMPUTED}
+        keep(results, "scores")
+        del results.attrs["no_scores"], results.attrs["no_hypotheses"]
+    log.info("scores of the modes: other seeds, controls, the network")
+    try:
+        return score_modes(
+            results, network=network, inputs=inputs, seed=seed, device=device, progress=progress
+        )
+    except RetinaCodecError as error:
+        _leave_out(results, "scores", str(error))
+        return results
 
 
 def _add_hypotheses(
@@ -277,18 +331,22 @@ def _add_hypotheses(
     seed: int,
     device: str | None,
     progress: bool | None,
-) -> str:
-    """Put hypotheses and kernels of the channels into the results; return why there are none."""
+) -> None:
+    """Put hypotheses and kernels of the channels into the results, or why there are none."""
     from retina_codec.analysis.hypotheses.hypothesize import hypothesize
     from retina_codec.analysis.hypotheses.kernels import separable_kernels
     from retina_codec.probing.retina.hidden import LAYERS
 
     if not isinstance(network, RetinaCNN):
-        return (
-            f"they need a RetinaCNN, whose channels can be silenced; got {type(network).__name__}"
-        )
+        kind = type(network).__name__
+        reason = f"they need a RetinaCNN, whose channels can be silenced; got {kind}"
+        _leave_out(results, "hypotheses", reason)
+        return
     if not set(LAYERS) & set(results["layers"].children):
-        return f"they need {' or '.join(LAYERS)} among the layers explained"
+        _leave_out(
+            results, "hypotheses", f"they need {' or '.join(LAYERS)} among the layers explained"
+        )
+        return
     try:
         found = hypothesize(
             network,
@@ -301,9 +359,8 @@ def _add_hypotheses(
             progress=progress,
         )
     except RetinaCodecError as error:
-        log.warning("no hypotheses: %s", error)
-        return str(error)
+        _leave_out(results, "hypotheses", str(error))
+        return
     results["hypotheses"] = xr.DataTree(found)
     kernels = separable_kernels(network, recording.children[split], device=device)
     results["channels"] = xr.DataTree(kernels)
-    return ""

@@ -1,12 +1,19 @@
 """Commands that explain a network: ``demo``, ``analyze`` and ``report``."""
 
 import logging
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from retina_codec.cli.options import analysis_options, opening_options, out_option
+from retina_codec.cli.options import (
+    EXIT_STATUS,
+    analysis_options,
+    opening_options,
+    out_option,
+)
+from retina_codec.cli.products import Products, SomeStepsFailed
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.hdf5 import is_address
 
@@ -22,7 +29,7 @@ DEMO_CELLS_SEED = 0  # the simulated retina that it was fitted to
 DEMO_TRAIN_DURATION = 10.0  # s; the demo explains the test movie
 
 
-@click.command(epilog="Example: retina-codec demo --out demo")
+@click.command(epilog=f"Example: retina-codec demo --out demo\n\n{EXIT_STATUS}")
 @out_option("Folder for session.nwb, results.nc, report.html, hypotheses and figures/.")
 @click.option(
     "--network",
@@ -59,10 +66,10 @@ def demo(
     from retina_codec.recordings.simulated.retina import simulate_retina
     from retina_codec.storage.trees import new_output
 
-    folder = network or Path(DEMO_NETWORK)
-    model = load_network(folder)
-    with new_output(out, overwrite=overwrite, inputs=[folder]) as partial:
-        partial.mkdir()
+    chosen = network or Path(DEMO_NETWORK)
+    model = load_network(chosen)
+    with new_output(out, overwrite=overwrite, inputs=[chosen]) as folder:
+        folder.mkdir()
         log.info("simulate a retina that watches photographs for %g s", duration)
         recording, _ = simulate_retina(
             seed=DEMO_CELLS_SEED,
@@ -71,14 +78,17 @@ def demo(
             test_duration=duration,
         )
         log.info("write session.nwb")
-        write_nwb(recording, partial / "session.nwb")
+        write_nwb(recording, folder / "session.nwb")
         log.info("open session.nwb")
-        session = open_recording(partial / "session.nwb")
-        _analyze_into(partial, session, partial / "session.nwb", model, folder, settings)
-    _say_where(out)
+        session = open_recording(folder / "session.nwb")
+        products = _analyze_into(folder, session, folder / "session.nwb", model, chosen, settings)
+    _conclude(products, out)
 
 
-@click.command(epilog="Example: retina-codec analyze session.nwb --network insilico --out results")
+@click.command(
+    epilog="Example: retina-codec analyze session.nwb --network insilico --out results"
+    f"\n\n{EXIT_STATUS}"
+)
 @click.argument("recording")
 @click.option(
     "--network",
@@ -112,10 +122,10 @@ def analyze(
     model = load_network(network)
     session = open_recording(recording, **opening)
     inputs: list[str | Path] = [network] if is_address(recording) else [network, recording]
-    with new_output(out, overwrite=overwrite, inputs=inputs) as partial:
-        partial.mkdir()
-        _analyze_into(partial, session, recording, model, network, settings)
-    _say_where(out)
+    with new_output(out, overwrite=overwrite, inputs=inputs) as folder:
+        folder.mkdir()
+        products = _analyze_into(folder, session, recording, model, network, settings)
+    _conclude(products, out)
 
 
 def _analyze_into(
@@ -125,54 +135,100 @@ def _analyze_into(
     network: Any,
     network_path: Path,
     settings: dict[str, Any],
-) -> None:
+) -> Products:
     """Analyze a session and leave results.nc, report.html, hypotheses and figures/ in a folder."""
-    from retina_codec.analysis.analyze import AnalysisSettings
-    from retina_codec.analysis.analyze import analyze as run
     from retina_codec.analysis.hypotheses.table import hypotheses_to_table
-    from retina_codec.report.page.page import write_report
-    from retina_codec.storage.trees import save_tree, sha256_of
+    from retina_codec.storage.trees import sha256_of
 
-    chosen = {name: settings.pop(name) for name in ("steps", "modes", "active", "shrinkage")}
-    settings = settings | {"layers": settings.get("layers") or None}
-    results = run(
-        session,
-        network,
-        **settings,
-        settings=AnalysisSettings(**chosen),
-        provenance={
-            "command": click.get_current_context().obj["command"],
-            "recording_file": PurePath(session_path).name,
-            "recording_sha256": "" if is_address(session_path) else sha256_of(session_path),
-            "network_folder": network_path.resolve().name,
-        },
-    )
-    log.info("write results.nc")
-    save_tree(results, folder / "results.nc")
+    products = Products(folder)
+    provenance = {
+        "command": click.get_current_context().obj["command"],
+        "recording_file": PurePath(session_path).name,
+        "recording_sha256": "" if is_address(session_path) else sha256_of(session_path),
+        "network_folder": network_path.resolve().name,
+    }
+    results = _results(products, session, network, settings | {"provenance": provenance})
     if "hypotheses" in results.children:
-        log.info("write hypotheses.csv and hypotheses.json")
         claims = results["hypotheses"].to_dataset()
         for suffix in ("csv", "json"):
-            hypotheses_to_table(claims, folder / f"hypotheses.{suffix}")
-    log.info("draw figures")
-    _draw(results, folder / "figures")
-    log.info("write report.html")
-    write_report(results, folder / "report.html")
+            products.make(f"hypotheses.{suffix}", lambda path: hypotheses_to_table(claims, path))
+    with products.step("figures"):
+        _draw(results, products)
+    products.make("report.html", lambda path: _report(results, path, products))
+    return products
 
 
-def _draw(results: "xr.DataTree", folder: Path) -> None:
+def _results(
+    products: Products, session: "xr.DataTree", network: Any, settings: dict[str, Any]
+) -> "xr.DataTree":
+    """Analyze, and save results.nc before each step that may take minutes, and at the end."""
+    from retina_codec.analysis.analyze import AnalysisSettings
+    from retina_codec.analysis.analyze import analyze as run
+    from retina_codec.storage.trees import open_tree, save_tree
+
+    path, begun = products.folder / "results.nc", ""
+    chosen = {name: settings.pop(name) for name in ("steps", "modes", "active", "shrinkage")}
+
+    def keep(results: "xr.DataTree", step: str) -> None:
+        nonlocal begun
+        log.info("write results.nc")
+        save_tree(results, path, overwrite=True)
+        begun = step
+
+    try:
+        results = run(
+            session,
+            network,
+            **(settings | {"layers": settings.get("layers") or None}),
+            settings=AnalysisSettings(**chosen),
+            keep=keep,
+        )
+        keep(results, "")
+        return results
+    except (Exception, KeyboardInterrupt) as error:
+        if not path.exists():
+            raise
+        step = begun or "results.nc"
+        with products.step(step):
+            raise error
+    results = open_tree(path, lazy=False)
+    if step in products.failed and step != "results.nc":
+        results.attrs[f"no_{step}"] = f"an error stopped them ({products.failed[step]})"
+        with products.step("results.nc"):
+            save_tree(results, path, overwrite=True)
+    return results
+
+
+def _draw(results: "xr.DataTree", products: Products) -> None:
     """Save every figure that the results can fill as a PNG of its own."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from retina_codec.figures.base import drawn_figures
 
-    folder.mkdir()
-    for figure, drawn in drawn_figures(results):
-        drawn.savefig(folder / f"{figure.name}.png", dpi=150)
+    if products.stopped:
+        return
+    (products.folder / "figures").mkdir()
+    failed: dict[str, str] = {}
+    for figure, drawn in drawn_figures(results, failed=failed):
+        save = partial(drawn.savefig, dpi=150)
+        products.make(f"figures/{figure.name}.png", save)
+        if products.stopped:
+            return
+    products.failed |= {f"figures/{name}.png": why for name, why in failed.items()}
 
 
-def _say_where(out: Path) -> None:
+def _report(results: "xr.DataTree", path: Path, products: Products) -> None:
+    """Write the page; a figure that cannot be drawn is left out and noted."""
+    from retina_codec.report.page.page import write_report
+
+    for name, why in write_report(results, path).items():
+        if f"figures/{name}.png" not in products.failed:
+            products.failed[f"figure {name} of {path.name}"] = why
+
+
+def _conclude(products: Products, out: Path) -> None:
+    products.conclude(out)
     log.info("done: open %s", out / "report.html")
 
 
@@ -199,5 +255,8 @@ def report(results: Path, out: Path, overwrite: bool) -> None:
             "Make one with `retina-codec analyze`."
         )
     log.info("write %s", out.name)
-    write_report(open_tree(path), out, overwrite=overwrite)
+    failed = write_report(open_tree(path), out, overwrite=overwrite)
+    if failed:
+        why = "; ".join(f"{name} ({words})" for name, words in failed.items())
+        raise SomeStepsFailed(f"{out} was written without figures that failed: {why}")
     log.info("done: open %s", out)

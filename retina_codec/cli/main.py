@@ -1,30 +1,38 @@
-"""The command line ``retina-codec``: its commands, its log, and errors in one line.
-
-Outputs are written whole or not at all. An error that a user can cause ends with exit code 2.
-"""
+"""The command line ``retina-codec``: its commands, its log, and errors in one line."""
 
 import logging
+import os
 import shlex
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 import click
 
 from retina_codec.cli.analyze import analyze, demo, report
 from retina_codec.cli.fit import fit
+from retina_codec.cli.options import EXIT_STATUS
+from retina_codec.cli.products import SomeStepsFailed, Stopped
 from retina_codec.cli.recordings import convert, export, look
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, command_line_words
 
 __all__ = ["commands", "main", "recorded_command"]
+
+ENDS = tuple(  # signals that end a command as an interrupt does
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Example: retina-codec demo --out demo",
+    epilog=f"Example: retina-codec demo --out demo\n\n{EXIT_STATUS}",
 )
 @click.version_option(package_name="retina-codec")
 def commands() -> None:
@@ -74,6 +82,33 @@ def _show_warning(
     click.echo(_one_line(f"warning: {message}"), err=True)
 
 
+@contextmanager
+def _ended_like_an_interrupt() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Stopped`, so that half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a worker
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Stopped(status=128 + number)
+
+    before = {number: signal.getsignal(number) for number in ENDS}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
 
@@ -85,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 success, 2 bad input (one line on standard error), 130 interrupted.
+        Exit status: 0 done; 2 bad input, nothing was written; 3 some steps failed, what the others
+        made is kept; 130 interrupted, 128 + n ended by the signal n. One line on standard error
+        says what happened.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     handler = logging.StreamHandler()
@@ -95,10 +132,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with warnings.catch_warnings():
+        with _ended_like_an_interrupt(), warnings.catch_warnings(), command_line_words():
             warnings.showwarning = _show_warning
-            context = {"command": recorded_command(arguments)}
-            commands.main(arguments, "retina-codec", standalone_mode=False, obj=context)
+            return _run(arguments)
+    except KeyboardInterrupt as stop:
+        click.echo(_one_line(str(stop) or "interrupted; nothing was written"), err=True)
+        return getattr(stop, "status", 130)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return its exit status; errors that a user can cause are one line."""
+    try:
+        context = {"command": recorded_command(arguments)}
+        with commands.make_context("retina-codec", arguments, obj=context) as root:
+            commands.invoke(root)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
@@ -107,15 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         click.echo(_one_line(f"{error.format_message()} (--help shows how)"), err=True)
         return 2
+    except SomeStepsFailed as error:
+        click.echo(_one_line(error), err=True)
+        return 3
     except (RetinaCodecError, OSError) as error:
         click.echo(_one_line(error), err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(_one_line("interrupted; nothing was written"), err=True)
-        return 130
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
     return 0
 
 

@@ -9,7 +9,13 @@ import click
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["analysis_options", "device_option", "opening_options", "out_option"]
+__all__ = ["EXIT_STATUS", "analysis_options", "device_option", "opening_options", "out_option"]
+
+EXIT_STATUS = (
+    "Exit status: 0 done; 2 bad input, nothing was written; 3 some steps failed, the results and "
+    "what the other steps made are kept; 130 or 143 interrupted or terminated, results.nc is kept "
+    "if it was written."
+)
 
 
 def out_option(what: str) -> Callable[[Any], Any]:

@@ -116,7 +116,7 @@ registry: Registry[type[Figure]] = Registry(
 
 
 def drawn_figures(
-    results: xr.DataTree, *, page: bool = False
+    results: xr.DataTree, *, page: bool = False, failed: dict[str, str] | None = None
 ) -> Iterator[tuple[Figure, "drawing.Figure"]]:
     """Draw every registered figure that these results can fill, one after the other.
 
@@ -126,6 +126,9 @@ def drawn_figures(
         Results of ``analyze``.
     page : bool
         Leave out those that do not stand on the report's page.
+    failed : dict, optional
+        Gets why a figure cannot be drawn, by name, and the others are drawn. Without it such a
+        figure is an error.
 
     Yields
     ------
@@ -136,7 +139,7 @@ def drawn_figures(
     Raises
     ------
     RetinaCodecError
-        If a figure of another package cannot be drawn.
+        If a figure of another package cannot be drawn, without ``failed``.
     """
     import matplotlib.pyplot as plt
 
@@ -147,6 +150,10 @@ def drawn_figures(
         try:
             drawn = figure.draw(results) if figure.needs(results) else None
         except Exception as error:
+            if failed is not None:
+                words = " ".join(str(error).split())
+                failed[name] = f"{type(error).__name__}: {words}" if words else repr(error)
+                continue
             if type(figure).__module__.startswith("retina_codec."):
                 raise
             raise RetinaCodecError(

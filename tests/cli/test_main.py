@@ -170,8 +170,8 @@ def test_help_is_quick_because_nothing_is_imported():
 
 @pytest.mark.usefixtures("work")
 def test_overwrite_replaces_the_whole_folder(monkeypatch):
-    monkeypatch.setattr("retina_codec.figures.base.drawn_figures", lambda _results: ())
-    monkeypatch.setattr("retina_codec.report.page.page.write_report", lambda _, path: path.touch())
+    monkeypatch.setattr("retina_codec.figures.base.drawn_figures", lambda _, failed: ())  # noqa: ARG005
+    monkeypatch.setattr("retina_codec.report.page.page.write_report", lambda *_: {})
     Path("out").mkdir()
     Path("out/old.txt").write_text("old")
     arguments = ["analyze", "session.nwb", "--network", "network", "--out", "out", *SMALL]
@@ -209,7 +209,7 @@ def test_settings_reach_the_analysis(monkeypatch):
         *["--shrinkage", "ledoit-wolf", "--seed", "5", "--no-hypotheses", "--scores"],
     )
     assert code == 2
-    del seen["provenance"]
+    del seen["provenance"], seen["keep"]
     assert seen == {
         "split": "test",
         "layers": ("conv2", "conv1"),

@@ -14,7 +14,7 @@ from retina_codec.figures.base import drawn_figures
 from retina_codec.report.page.checks import checks_of
 from retina_codec.report.page.numbers import numbers_of
 from retina_codec.report.page.text import count, listed, number, percent, signed
-from retina_codec.storage.trees import new_output
+from retina_codec.storage.trees import check_output, new_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,9 @@ PROVENANCE = {
 }
 
 
-def write_report(results: xr.DataTree, path: str | Path, *, overwrite: bool = False) -> None:
+def write_report(
+    results: xr.DataTree, path: str | Path, *, overwrite: bool = False
+) -> dict[str, str]:
     """Write the results as one self-contained HTML page.
 
     Parameters
@@ -66,6 +68,11 @@ def write_report(results: xr.DataTree, path: str | Path, *, overwrite: bool = Fa
     overwrite : bool
         Replace the file if it exists.
 
+    Returns
+    -------
+    dict of str to str
+        Figures that could not be drawn, and why; the page says so too. Empty where all went well.
+
     Raises
     ------
     RetinaCodecError
@@ -73,13 +80,19 @@ def write_report(results: xr.DataTree, path: str | Path, *, overwrite: bool = Fa
     """
     if Path(path).suffix.lower() not in (".html", ".htm"):
         raise RetinaCodecError(f"the report is an HTML page; got {str(path)!r}. Name it *.html.")
-    page = render(results)
+    check_output(path, overwrite=overwrite)
+    failed: dict[str, str] = {}
+    page = render(results, failed)
     with new_output(path, overwrite=overwrite) as partial:
         partial.write_text(page, encoding="utf-8")
+    return failed
 
 
-def render(results: xr.DataTree) -> str:
-    """Return the page as text; no request leaves it and nothing outside it is needed."""
+def render(results: xr.DataTree, failed: dict[str, str] | None = None) -> str:
+    """Return the page as text; no request leaves it and nothing outside it is needed.
+
+    ``failed`` gets why figures could not be drawn; without it such a figure is an error.
+    """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     from retina_codec.figures.style import layer_name
@@ -100,7 +113,8 @@ def render(results: xr.DataTree) -> str:
     sections = SECTIONS | {name for name in ("pathways", "fields") if numbers[name]}
     return environment.get_template("template.html").render(
         **numbers,
-        figures=_figures(results, sections),
+        figures=_figures(results, sections, failed),
+        undrawn=failed or {},
         provenance=_provenance(results),
         checks=checks_of(numbers),
     )
@@ -120,10 +134,12 @@ def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
     ]
 
 
-def _figures(results: xr.DataTree, sections: set[str]) -> dict[str, list[dict[str, str]]]:
+def _figures(
+    results: xr.DataTree, sections: set[str], failed: dict[str, str] | None
+) -> dict[str, list[dict[str, str]]]:
     """Draw every figure that the results can fill, by section of the page; PNGs as text."""
     found: dict[str, list[dict[str, str]]] = {}
-    for figure, drawn in drawn_figures(results, page=True):
+    for figure, drawn in drawn_figures(results, page=True, failed=failed):
         place = figure.section if figure.section in sections else "further"
         found.setdefault(place, []).append(
             {

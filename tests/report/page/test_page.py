@@ -58,7 +58,7 @@ def undrawn(monkeypatch):
     """Leave the pictures out of pages whose words are tested."""
     known = [registry.get(name)() for name in registry.list()]
 
-    def captions(results, *, page):
+    def captions(results, *, page, failed):  # noqa: ARG001
         return ((f, None) for f in known if f.needs(results) and (f.section or not page))
 
     monkeypatch.setattr(writing, "drawn_figures", captions)
