@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from retina_codec.contributions.claims import retracted_claims
 from retina_codec.contributions.results import completeness, label
 from retina_codec.contributions.runner import Plan, Runner, first_input, open_runner
 from retina_codec.contributions.shards import MemorySink, Phase, Sink, Work, run_here
@@ -24,6 +25,7 @@ from retina_codec.methods.base import Method
 from retina_codec.methods.base import registry as methods
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.networks.borrowed import open_device, reference_parameter, when_free
+from retina_codec.probing.checks import check_network
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.reductions import ChannelSums, Reduction
 from retina_codec.storage.provenance import state_hash, versions
@@ -162,9 +164,17 @@ def contribute(
         "versions": versions(),
     }
     with open_runner(plan, first_input(source), stored=store is not None) as runner:
+        check_network(
+            runner.plain,
+            source,
+            device,
+            dtype,
+            batch_size=min(plan.batch_size, len(source)),
+            classes=target.classes,
+            follows_path=method.follows_path,
+        )
         runner.prepare(source)
-        if runner.embedding:
-            settings["paths_in"] = f"embedding of {runner.embedding}"
+        settings |= runner.entry.describe()
         found = _run(runner, source, settings, store, client, progress)
     return found
 
@@ -188,9 +198,11 @@ def _run(
 
         check_sendable(runner.plan, source)
 
+    claims: dict[str, str] = {}  # known at the end
+
     def labelled(found: dict[str, Any], target: Target) -> xr.DataTree:
         described = settings | {"target": target.describe()}
-        return label(found, runner, source, target, described)
+        return label(found, runner, source, target, described, claims)
 
     sink: Sink
     if suffix == ".zarr":
@@ -208,6 +220,7 @@ def _run(
             cells = runner.plan.network.cells
             runner.explain_to(runner.plan.target.prepare(responses=responses, cells=cells))
         run("contributions")
+        claims |= retracted_claims(runner, source, sink.read)
         tree = sink.finish(runner.plan.target)
     if suffix == ".nc":
         save_tree(tree, store or "")

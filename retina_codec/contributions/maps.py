@@ -1,7 +1,6 @@
 """Maps in input space: which part of an input a weighted set of hidden units used.
 
-A sum over units of rows of a Jacobian is one vector–Jacobian product, so one backward pass per
-point of the path gives the map of all units together.
+One backward pass per point of the path gives the map of all units together.
 
 Notation: b inputs, x input, x′ baseline, h units of a layer, g = ∂F/∂h, J = ∂h/∂x, m weights.
 """

@@ -1,13 +1,15 @@
 """Names, dims, coordinates and units of the results of `contribute`, and how complete they are."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from retina_codec.contributions.claims import claim
 from retina_codec.contributions.runner import Runner
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.base import OF_THE_TARGET
+from retina_codec.methods.base import units_of
 from retina_codec.probing.inputs import Source
 from retina_codec.storage.results import layers_of
 from retina_codec.targets.base import Target
@@ -61,7 +63,12 @@ def completeness(tree: xr.DataTree) -> xr.Dataset:
 
 
 def label(
-    found: dict[str, Any], runner: Runner, source: Source, target: Target, settings: dict[str, Any]
+    found: dict[str, Any],
+    runner: Runner,
+    source: Source,
+    target: Target,
+    settings: dict[str, Any],
+    claims: Mapping[str, str],
 ) -> xr.DataTree:
     """Put dims, coordinates and units on what was found.
 
@@ -77,6 +84,8 @@ def label(
         Its statistics are left out while it is incomplete.
     settings : dict
         Attributes of the root.
+    claims : mapping of str to str
+        What replaces the claim of completeness of some layers.
 
     Returns
     -------
@@ -88,17 +97,17 @@ def label(
     RetinaCodecError
         If a statistic of the target has a name that results use for something else.
     """
-    # Only a network that names its cells is known to put out rates.
-    rates = "Hz" if runner.plan.network.cells is not None else "1"
-    of_target = rates if target.units == "Hz" else target.units
-    own = runner.plan.method.units
-    responses = _responses(found, runner, source, {"prediction": rates, "target": of_target})
+    of_outputs = runner.plan.network.output_units
+    units = {"prediction": of_outputs, "target": target.units_for(of_outputs)}
+    responses = _responses(found, runner, source, units)
     if not target.incomplete:
-        responses = _with_statistics(responses, target)
+        responses = _with_statistics(responses, target, of_outputs)
     nodes = {"/": xr.Dataset(attrs=settings), "/responses": responses}
     for name in runner.layers:
-        units = of_target if own == OF_THE_TARGET else own
-        nodes[f"/layers/{name}"] = _layer(found, runner, source, name, units)
+        of_layer = units_of(runner.plan.method, target, of_outputs)
+        dataset = _layer(found, runner, source, name, of_layer)
+        dataset.attrs |= {"completeness": claims[name]} if name in claims else {}
+        nodes[f"/layers/{name}"] = dataset
     return xr.DataTree.from_dict(nodes)
 
 
@@ -117,7 +126,8 @@ def _responses(
         if source.rate is not None:
             recorded = source.rate.transpose(dim, "cell")
             responses["rate"] = ((dim, "cell"), recorded.values, dict(recorded.attrs))
-    names = {"prediction": "model rate", "target": "target F(x)", "steps": "steps of the path"}
+    output = "model rate" if units["prediction"] == "Hz" else "network output"
+    names = {"prediction": output, "target": "target F(x)", "steps": "steps of the path"}
     for key, text in names.items():
         if key in found:
             attrs = {"units": units.get(key, "1"), "long_name": text}
@@ -125,9 +135,13 @@ def _responses(
     return responses
 
 
-def _with_statistics(responses: xr.Dataset, target: Target) -> xr.Dataset:
+def _with_statistics(responses: xr.Dataset, target: Target, outputs: str) -> xr.Dataset:
     """Add the target's statistics, with the ids of the outputs along their dims."""
-    statistics = target.statistics()
+    statistics = {name: values.copy() for name, values in target.statistics().items()}
+    if outputs == "1":  # no rates, so that statistics of them have no unit either
+        for values in statistics.values():
+            if values.attrs.get("units") in ("Hz", "Hz²"):
+                values.attrs["units"] = "1"
     taken = sorted(set(statistics) & (set(responses.variables) | set(responses.dims)))
     if taken:
         raise RetinaCodecError(
@@ -163,19 +177,12 @@ def _layer(
 def _about(runner: Runner, name: str) -> dict[str, Any]:
     """Return attrs of a layer: its units, and whether contributions can be complete."""
     layer, site = runner.layers[name], runner.site(name)
-    sums_to = runner.plan.method.sums_to
-    if not sums_to:
-        complete = f"not defined for {type(runner.plan.method).__name__}"
-    elif layer.cuts:
-        complete = f"holds: contributions sum to {sums_to}"
-    else:
-        complete = "cannot hold: some path from input to output does not cross this layer"
     about = {
         "unit_shape": list(layer.shape),
         "channel_axis": layer.channel_axis,
         "space_axes": list(layer.space_axes),
         "axes_are": layer.axes_are,
-        "completeness": complete,
+        "completeness": claim(runner, name),
     }
     if site is None:
         return about

@@ -16,7 +16,8 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method, UnitContributions
 from retina_codec.networks.adapter import Adapter
 from retina_codec.networks.blocks import Site
-from retina_codec.networks.borrowed import borrow, when_free
+from retina_codec.networks.borrowed import borrow, settled, when_free
+from retina_codec.networks.embeddings import Entry
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, to_point
 from retina_codec.probing.hooks import HookedFunction
@@ -40,6 +41,12 @@ class Array:
     dtype: str
 
 
+def _context_of_work() -> Context:
+    """Return the settings of torch that hold during the work: `borrow` switches autocast off."""
+    with settled():
+        return Context.here()
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides the numbers, apart from the inputs."""
@@ -52,7 +59,7 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
     consecutive: bool
-    context: Context = field(default_factory=Context.here)  # of the caller
+    context: Context = field(default_factory=_context_of_work)
 
     def describe(self) -> dict[str, str]:
         """Describe all that decides the numbers and is not named among the settings."""
@@ -113,16 +120,22 @@ def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
 
 
 class Runner:
-    """A plan whose network is ready; goes through sources and gives reduced arrays."""
+    """A plan whose network is ready; goes through sources and gives reduced arrays.
+
+    Attributes
+    ----------
+    plain : HookedFunction
+        The network, module by module.
+    """
 
     description: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, plan: Plan, first: Batch) -> None:
         self.plan = plan
         first = to_point(first, plan.device, plan.dtype)
-        self._plain = HookedFunction.open(plan.network, first)
-        self.function = make_function(plan, self._plain)
-        self.layers: dict[str, Layer] = self._plain.survey
+        self.plain = HookedFunction.open(plan.network, first)
+        self.function = make_function(plan, self.plain)
+        self.layers: dict[str, Layer] = self.plain.survey
         odd = {name: layer.shape for name, layer in self.layers.items() if not layer.row_for_each}
         if odd:
             raise RetinaCodecError(
@@ -130,7 +143,7 @@ class Runner:
                 f"{odd} (windows of attention, or the tokens of all inputs in one row). Explain "
                 "the blocks instead."
             )
-        self.output_shape = tuple(self._plain.outputs(self._plain.enter(first)).shape[1:])
+        self.output_shape = tuple(self.plain.outputs(self.plain.enter(first)).shape[1:])
         self.leading = {name: self._leading(name) for name in self.layers}
         if plan.network.tokens == "patches" and not any(self.leading.values()):
             raise RetinaCodecError(
@@ -139,9 +152,9 @@ class Runner:
             )
 
     @property
-    def embedding(self) -> str:
-        """Name of the module whose output stands for inputs that are words by number, or none."""
-        return self._plain.embedding
+    def entry(self) -> Entry:
+        """Where paths between inputs lead: through which embeddings, and what stands still."""
+        return self.plain.entry
 
     def site(self, name: str) -> Site | None:
         """Return what is known of the place of a layer within its block."""
@@ -170,7 +183,7 @@ class Runner:
         plan = self.plan
 
         def mean() -> Batch:
-            return mean_input(self._plain, source, plan.device, plan.dtype)
+            return mean_input(self.plain, source, plan.device, plan.dtype)
 
         self.plan = replace(plan, method=plan.method.prepare(mean))
 
@@ -219,14 +232,14 @@ class Runner:
                 self._refuse(self.function.activations(point), number)
                 where = number + _first_bad(outputs)
                 raise RetinaCodecError(f"the network's output is not finite for input {where}.")
-            yield {"prediction": _to_numpy(outputs)}
+            yield self._checked({"prediction": _to_numpy(outputs)}, number)
             number += batch_length(batch)
 
     def explain(self, source: Source) -> Iterator[dict[str, np.ndarray]]:
         """Explain batch by batch; arrays as `arrays` says, with the inputs first."""
         plan, number = self.plan, source.offset
         for batch in source.batches(plan.batch_size):
-            point = self._plain.enter(to_point(batch, plan.device, plan.dtype))
+            point = self.plain.enter(to_point(batch, plan.device, plan.dtype))
             units = plan.method.explain(self.function, plan.target, point)
             activation = units.activation
             if not (units.whole or self.function.whole):
@@ -237,8 +250,24 @@ class Runner:
                     f"the target is not finite for input {number + _first_bad(units.value)}. "
                     "Check the network's outputs there."
                 )
-            yield self._reduce(units, activation, number)
+            yield self._checked(self._reduce(units, activation, number), number)
             number += batch_length(batch)
+
+    def _checked(self, found: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
+        """Return arrays that have the shapes of those of the first input."""
+        arrays = self.arrays()
+        for key, values in found.items():
+            if values.shape[1:] == arrays[key].shape:
+                continue
+            layer, _, what = key.rpartition("/")
+            origin = f"the {what} of layer {layer!r}" if layer else f"the network's {what}"
+            raise RetinaCodecError(
+                "all inputs must give the same shape, to stand in one array; "
+                f"{origin} has {values.shape[1:]} for input {number}, {arrays[key].shape} for the "
+                "first. Pad all inputs to one length, or keep the sums over space alone: "
+                "reduction=ChannelSums()."
+            )
+        return found
 
     def _reduce(
         self, units: UnitContributions, activation: dict[str, torch.Tensor], number: int
@@ -292,13 +321,20 @@ def mean_input(
 ) -> Batch:
     """Return the mean of all inputs as one input; of their embeddings, where they are words."""
     first = to_point(first_input(source), device, dtype)
-    if function.enter(first) is first:
-        return source.mean()
     total: Batch | None = None
-    for batch in source.batches(64):
-        entered = function.enter(to_point(batch, device, dtype))
-        one: Batch = map_tensors(lambda x: x.cpu().double().sum(0), entered)
-        total = one if total is None else map_tensors(torch.add, total, one)
+    try:
+        if function.enter(first) is first:
+            return source.mean()
+        for batch in source.batches(64):
+            entered = function.enter(to_point(batch, device, dtype))
+            one: Batch = map_tensors(lambda x: x.cpu().double().sum(0), entered)
+            total = one if total is None else map_tensors(torch.add, total, one)
+    except RuntimeError as error:
+        raise RetinaCodecError(
+            "the mean input needs inputs of one shape; these differ "
+            f"({(str(error).splitlines() or [''])[0]}). Pad all to one length, or use another "
+            "baseline, such as 0.0."
+        ) from error
     mean: Batch = map_tensors(lambda x: x / len(source), total or first)
     return mean
 

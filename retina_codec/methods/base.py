@@ -103,6 +103,11 @@ class Method(ABC):
         del layers
         return None
 
+    @property
+    def follows_path(self) -> bool:
+        """Whether it needs a path, a baseline or noise; not if its baseline is None."""
+        return getattr(self, "baseline", 0.0) is not None
+
     def input_path(self, steps: int) -> InputPath | None:
         """Return how contributions are mapped to the input; None if no map is defined.
 
@@ -127,9 +132,17 @@ class Method(ABC):
         }
 
 
-def units_of(method: Method, target: Target) -> str:
-    """Return the unit of the contributions of a method to a target."""
-    return target.units if method.units == OF_THE_TARGET else method.units
+def units_of(method: Method, target: Target, outputs: str) -> str:
+    """Return the unit of the contributions of a method to a target.
+
+    Parameters
+    ----------
+    method : Method
+    target : Target
+    outputs : str
+        Unit of the network's outputs, see `Adapter.output_units`.
+    """
+    return target.units_for(outputs) if method.units == OF_THE_TARGET else method.units
 
 
 def at_least_float(values: torch.Tensor) -> torch.Tensor:

@@ -1,111 +1,254 @@
 """Put embeddings in place of inputs that are words by number, so that paths between inputs exist.
 
+Words are followed from the input to the embedding that takes them, in one pass.
+
 Notation: b inputs, d dimensions.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["PREFIX", "embedded", "find_embedding", "place_embeddings"]
+from retina_codec.errors import RetinaCodecError
+
+__all__ = ["PREFIX", "Entry", "Place", "embedded", "find_entry", "input_name", "place_embeddings"]
 
 PREFIX = "embedding of "  # then the name of the module; no argument of a function is called so
+
+
+STILL = "still "  # then dtype and name of a floating input that no path changes, as its bits
 
 
 UNNAMED = ""  # a single tensor, among inputs by name
 
 
+# Parts of the names of arguments that are no words, where the network does not name its embedding.
+NO_WORDS = {"position", "positions", "pos", "type", "types", "segment", "segments"}
+
+
+MASKS = {"mask", "masks"}
+
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 Inputs = torch.Tensor | dict[str, torch.Tensor]
 
 
-def find_embedding(module: nn.Module, inputs: Inputs, run: Callable[[Inputs], Any]) -> str | None:
-    """Return the name of the largest `torch.nn.Embedding` that is given one of the inputs.
+@dataclass(frozen=True)
+class Place:
+    """Calls of an embedding that are given the same words.
+
+    Parameters
+    ----------
+    name : str
+        Of the module.
+    calls : tuple of int
+        Which of its calls in one pass, counted from 1.
+    axis : int, optional
+        Which axis of its output counts inputs; None where inputs follow each other along the first.
+    words : tuple of str
+        Names of the inputs that it is given.
+    """
+
+    name: str
+    calls: tuple[int, ...] = (1,)
+    axis: int | None = 0
+    words: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name of its output among inputs by name; `read` turns it back into a place."""
+        calls = "" if self.calls == (1,) else "@" + "+".join(map(str, self.calls))
+        axis = "" if self.axis == 0 else " (flat)" if self.axis is None else f" (axis {self.axis})"
+        return f"{PREFIX}{self.name}{calls}{axis}"
+
+    @classmethod
+    def read(cls, key: str) -> "Place":
+        """Return the place with a key."""
+        found = re.fullmatch(
+            re.escape(PREFIX) + r"(.*?)(?:@([\d+]+))?(?: \((?:axis (\d+)|flat)\))?", key
+        )
+        if found is None:
+            raise RetinaCodecError(f"an embedding must be named {PREFIX}<module>; got {key!r}.")
+        calls = tuple(map(int, (found[2] or "1").split("+")))
+        flat = key.endswith(" (flat)")
+        return cls(found[1], calls, None if flat else int(found[3] or 0))
+
+    def inputs_first(self, output: torch.Tensor, count: int) -> torch.Tensor:
+        """Return an output of the embedding with inputs along the first axis, (b, ..., d)."""
+        if self.axis is None:
+            fits = len(output) % count == 0
+            return output.unflatten(0, (count, -1)) if fits else self._refuse()
+        moved = output.movedim(self.axis, 0) if self.axis < output.ndim else self._refuse()
+        return moved if len(moved) == count else self._refuse()
+
+    def as_output(self, values: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Return values with inputs along the first axis in the shape of an output."""
+        if values.numel() != output.numel():
+            self._refuse()
+        turned = values.movedim(0, self.axis) if self.axis else values
+        return turned.clone().view(output.shape)  # the network may overwrite it
+
+    def _refuse(self) -> torch.Tensor:
+        raise RetinaCodecError(
+            f"the embedding {self.name!r} must be given the words of every input in the same way; "
+            "for some inputs it is called otherwise than for the first. Pass embeddings as "
+            "inputs, or use ActGrad()."
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where paths between inputs lead: through which embeddings, and which inputs stand still.
+
+    Parameters
+    ----------
+    places : tuple of Place
+    still : tuple of str
+        Floating inputs that no path changes, such as masks.
+    doubt : str
+        Why no path is known although there could be one; methods that need a path say it.
+    """
+
+    places: tuple[Place, ...] = ()
+    still: tuple[str, ...] = ()
+    doubt: str = ""
+
+    def describe(self) -> dict[str, str]:
+        """Return what results say of it; nothing where paths lead through the inputs themselves."""
+        found = [place.key for place in self.places]
+        if len(found) > 1:
+            found = [f"{place.key} ({', '.join(place.words)})" for place in self.places]
+        about = {"paths_in": ", ".join(found), "held_still": ", ".join(self.still)}
+        return {key: text for key, text in about.items() if text}
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs:
+        """Return inputs that a path can lead to; the same object where nothing changes."""
+        if not self.places and not self.still:
+            return inputs
+        if not isinstance(inputs, torch.Tensor):
+            if any(key.startswith((PREFIX, STILL)) for key in inputs):
+                return inputs
+            inputs = {
+                (f"{STILL}{_text(values)} {name}" if name in self.still else name): (
+                    values.view(BITS[values.element_size()]) if name in self.still else values
+                )
+                for name, values in inputs.items()
+            }
+        return embedded(module, self.places, inputs) if self.places else inputs
+
+
+def find_entry(
+    module: nn.Module,
+    inputs: Inputs,
+    run: Callable[[Inputs], Any],
+    paths: Sequence[str] | None = None,
+) -> Entry:
+    """Find where paths between inputs lead.
+
+    Words enter through the embedding that the module names itself (``get_input_embeddings()``), or
+    else through every `torch.nn.Embedding` that is given them; masks stand still, and so do
+    positions and types of tokens beside words.
 
     Parameters
     ----------
     module : torch.nn.Module
     inputs : torch.Tensor or dict of torch.Tensor
-        All whole numbers; one input is enough.
+        One input is enough.
     run : callable
         Runs the module on them.
+    paths : sequence of str, optional
+        Names of the inputs that paths lead through; told by the module when left out.
 
     Returns
     -------
-    str or None
-        None if no embedding is called with any of them.
+    Entry
+
+    Raises
+    ------
+    RetinaCodecError
+        If ``paths`` names an input that is unknown, or whole numbers that no embedding takes.
     """
-    numbers = _numbers(inputs)
-    found: list[tuple[int, str]] = []
+    named = {UNNAMED: inputs} if isinstance(inputs, torch.Tensor) else dict(inputs)
+    floating = [name for name, values in named.items() if values.is_floating_point()]
+    unknown = sorted(set(paths or ()) - set(named))
+    if unknown:
+        raise RetinaCodecError(
+            f"paths must name inputs of the network, {[n for n in named if n]}; got {unknown}. "
+            "Leave these out."
+        )
+    calls: list[_Call] = []
+    looked_up: set[str] = set()
+    tables = any(isinstance(inner, nn.Embedding) for inner in module.modules())
+    if len(floating) < len(named) and (tables or floating):
+        calls, looked_up = _follow(module, named, run)
+    if paths is not None:
+        return _chosen(calls, paths, floating, named)
+    words = _words(module, calls)
+    still = [name for name in floating if _parts(name) & MASKS]
+    if not words and not looked_up:
+        moving = len(named) > len(still)
+        return Entry(still=tuple(still) if moving else ())
+    still += [name for name in floating if name not in still and _parts(name) & NO_WORDS]
+    doubt = _doubt(words, [name for name in floating if name not in still], looked_up)
+    return Entry(() if doubt else _places(words), tuple(still), doubt)
 
-    def note(name: str) -> Callable[..., None]:
-        def called(embedding: nn.Module, given: Any, named: Any, output: Any) -> None:
-            del output
-            if isinstance(embedding, nn.Embedding) and _is_one_of(_given(given, named), numbers):
-                found.append((embedding.num_embeddings, name))
 
-        return called
-
-    handles = [
-        inner.register_forward_hook(note(name), with_kwargs=True)
-        for name, inner in module.named_modules()
-        if isinstance(inner, nn.Embedding)
-    ]
-    try:
-        with torch.no_grad():
-            run(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return max(found)[1] if found else None
-
-
-def embedded(module: nn.Module, name: str, inputs: Inputs) -> dict[str, torch.Tensor]:
+def embedded(module: nn.Module, places: Iterable[Place], inputs: Inputs) -> dict[str, torch.Tensor]:
     """Return whole numbers with their embeddings ``(b, token, d)`` beside them.
 
     Parameters
     ----------
     module : torch.nn.Module
-    name : str
-        Of the embedding, as `find_embedding` returns it.
+    places : iterable of Place
+        As `find_entry` returns them.
     inputs : torch.Tensor or dict of torch.Tensor
 
     Returns
     -------
     dict of torch.Tensor
-        The inputs, and ``"embedding of <name>"``.
+        The inputs, and every ``place.key``.
     """
     named = {UNNAMED: inputs} if isinstance(inputs, torch.Tensor) else dict(inputs)
-    embedding, kept = module.get_submodule(name), []
+    count, kept = len(next(iter(named.values()))), {}
+    wanted = {(place.name, place.calls[0]): place for place in places}
 
-    def keep(inner: nn.Module, given: Any, named_too: Any, output: torch.Tensor) -> None:
-        del inner
-        if _is_one_of(_given(given, named_too), _numbers(named)):
-            kept.append(output)
-            raise _Reached
+    def keep(name: str, call: int, output: torch.Tensor) -> None:
+        place = wanted.get((name, call))
+        if place is not None:
+            kept[place.key] = place.inputs_first(output, count)
+            if len(kept) == len(wanted):
+                raise _Reached
 
-    handle = embedding.register_forward_hook(keep, with_kwargs=True)
     try:
-        with torch.no_grad():
-            _call(module, named)
+        with torch.no_grad(), _calls_of(module, {name for name, _ in wanted}, keep):
+            with place_embeddings(module, named) as given:
+                module(**given) if isinstance(given, dict) else module(given)
     except _Reached:
         pass
-    finally:
-        handle.remove()
-    return {**named, PREFIX + name: kept[0]}
+    for place in wanted.values():
+        if place.key not in kept:
+            place._refuse()
+    return {**named, **kept}
 
 
 @contextmanager
 def place_embeddings(module: nn.Module, inputs: Inputs) -> Iterator[Inputs]:
-    """Yield the inputs without embeddings, which their module returns within the context.
+    """Yield the inputs without embeddings, which their modules return within the context.
 
     Parameters
     ----------
     module : torch.nn.Module
     inputs : torch.Tensor or dict of torch.Tensor
-        As `embedded` returns them, or without embeddings, which changes nothing.
+        As `Entry.enter` returns them, or without embeddings, which changes nothing.
 
     Yields
     ------
@@ -115,56 +258,286 @@ def place_embeddings(module: nn.Module, inputs: Inputs) -> Iterator[Inputs]:
     if isinstance(inputs, torch.Tensor):
         yield inputs
         return
-    rest = {key: values for key, values in inputs.items() if not key.startswith(PREFIX)}
-    numbers = _numbers(rest)
+    rest: dict[str, torch.Tensor] = {}
+    placed: dict[tuple[str, int], tuple[Place, torch.Tensor]] = {}
+    for key, values in inputs.items():
+        if key.startswith(PREFIX):
+            place = Place.read(key)
+            placed |= {(place.name, call): (place, values) for call in place.calls}
+        elif key.startswith(STILL):
+            _, kind, name = key.split(" ", 2)
+            rest[name] = values.view(getattr(torch, kind))
+        else:
+            rest[key] = values
 
-    def give(values: torch.Tensor) -> Callable[..., torch.Tensor | None]:
-        def called(
-            embedding: nn.Module, given: Any, named: Any, output: torch.Tensor
-        ) -> torch.Tensor | None:
-            del embedding
-            if not _is_one_of(_given(given, named), numbers):
-                return None
-            return values.clone().view_as(output)  # the network may overwrite it
+    def give(name: str, call: int, output: torch.Tensor) -> torch.Tensor | None:
+        if (name, call) not in placed:
+            return None
+        place, values = placed[name, call]
+        return place.as_output(values, output)
+
+    with _calls_of(module, {name for name, _ in placed}, give):
+        yield rest[UNNAMED] if UNNAMED in rest else rest
+
+
+def input_name(key: str) -> str:
+    """Return the name of the argument that a tensor of an entered point is."""
+    return key.split(" ", 2)[2] if key.startswith(STILL) else key
+
+
+class _Reached(Exception):
+    """All embeddings have been called; nothing above them is needed."""
+
+
+@contextmanager
+def _calls_of(
+    module: nn.Module, names: Iterable[str], see: Callable[[str, int, torch.Tensor], Any]
+) -> Iterator[None]:
+    """Call ``see(name, call, output)`` after every call of some modules, before other hooks.
+
+    What it returns goes on in the place of the output, so that who watches the embedding sees it.
+    """
+    counts: Counter[str] = Counter()
+
+    def after(name: str) -> Callable[..., Any]:
+        def called(inner: nn.Module, given: Any, output: torch.Tensor) -> Any:
+            del inner, given
+            counts[name] += 1
+            return see(name, counts[name], output)
 
         return called
 
     handles = [
-        # Before other hooks, so that who watches the embedding sees what goes on.
-        module.get_submodule(key.removeprefix(PREFIX)).register_forward_hook(
-            give(values), with_kwargs=True, prepend=True
-        )
-        for key, values in inputs.items()
-        if key.startswith(PREFIX)
+        module.get_submodule(name).register_forward_hook(after(name), prepend=True)
+        for name in names
     ]
     try:
-        yield rest[UNNAMED] if UNNAMED in rest else rest
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-class _Reached(Exception):
-    """The embedding has been called; nothing above it is needed."""
+@dataclass(frozen=True)
+class _Call:
+    """A call of an embedding with numbers that come from inputs."""
+
+    name: str
+    number: int
+    sources: frozenset[str]
+    given: torch.Tensor
+    table: int  # its identity
+
+    @property
+    def same(self) -> Any:
+        """What is equal for calls that are given the very same numbers."""
+        where = (self.given.data_ptr(), self.given.shape, self.given.stride())
+        return self.name, where, self.given._version
 
 
-def _call(module: nn.Module, named: Mapping[str, torch.Tensor]) -> Any:
-    return module(named[UNNAMED]) if UNNAMED in named else module(**named)
+def _follow(
+    module: nn.Module, named: Mapping[str, torch.Tensor], run: Callable[[Inputs], Any]
+) -> tuple[list[_Call], set[str]]:
+    """Run the module; return its calls of embeddings, and all inputs that a table is read with."""
+    # Copies, because inputs may share memory, by which they are recognised.
+    copies = {n: v if v.is_floating_point() else v.clone() for n, v in named.items()}
+    trace, found = _Trace(copies), []
+    counts: Counter[str] = Counter()
+
+    def note(name: str) -> Callable[..., None]:
+        def called(embedding: Any, given: Any, by_name: Mapping[str, Any], output: Any) -> None:
+            del output
+            counts[name] += 1
+            numbers = given[0] if given else next(iter(by_name.values()), None)
+            sources = trace.sources(numbers)
+            if sources:
+                found.append(_Call(name, counts[name], sources, numbers, _table(embedding)))
+
+        return called
+
+    handles = [
+        inner.register_forward_hook(note(name), with_kwargs=True)
+        for name, inner in module.named_modules()
+        if isinstance(inner, nn.Embedding)
+    ]
+    try:
+        with torch.no_grad(), trace:
+            run(copies[UNNAMED] if UNNAMED in copies else copies)
+    finally:
+        for handle in handles:
+            handle.remove()
+    known = {name for call in found for name in call.sources}
+    return found, {n for n in trace.looked_up - known if not _names_no_words(n)}
 
 
-def _numbers(inputs: Inputs) -> list[torch.Tensor]:
-    parts = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs.values())
-    return [values for values in parts if not values.is_floating_point()]
+# Steps of torch (without trailing _) whose result still holds the numbers of its first arguments.
+PASSING = {
+    "_to_copy", "clone", "copy", "cat", "stack", "index", "index_select", "gather", "take",
+    "take_along_dim", "add", "sub", "rsub", "mul", "div", "floor_divide", "remainder", "fmod",
+    "clamp", "clamp_min", "clamp_max", "minimum", "maximum", "where", "masked_fill",
+    "masked_scatter", "masked_select", "flip", "roll", "repeat", "constant_pad_nd", "scatter",
+    "slice_scatter", "select_scatter", "index_put", "index_copy", "index_fill", "_unsafe_index",
+    "bitwise_and", "bitwise_or", "bitwise_xor", "tril", "triu", "repeat_interleave", "lift_fresh",
+}  # fmt: skip
 
 
-def _given(given: Any, named: Mapping[str, Any]) -> Any:
-    """Return what an embedding was called with."""
-    return given[0] if given else next(iter(named.values()), None)
+class _Trace(TorchDispatchMode):
+    """Follow whole numbers from the inputs through copies, cuts, shifts and sums.
+
+    Views share their memory. Comparisons give truth values, which are followed no further: a mask
+    or a position counted from it is no word.
+    """
+
+    def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self._sources: dict[int, frozenset[str]] = {}
+        self._kept: list[torch.Tensor] = []  # so that no other tensor gets their memory
+        self.looked_up: set[str] = set()
+        for name, values in inputs.items():
+            if _is_whole(values):
+                self._mark(values, frozenset([name]))
+
+    def sources(self, values: Any) -> frozenset[str]:
+        """Return the inputs that a tensor of whole numbers comes from."""
+        if not _is_whole(values):
+            return frozenset()
+        return self._sources.get(values.untyped_storage().data_ptr(), frozenset())
+
+    def _mark(self, values: Any, sources: frozenset[str]) -> None:
+        if _is_whole(values) and sources and values.numel():
+            place = values.untyped_storage().data_ptr()
+            self._sources[place] = self._sources.get(place, frozenset()) | sources
+            self._kept.append(values)
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run a step, and mark what holds the numbers of an input."""
+        del types
+        output = function(*args, **(kwargs or {}))
+        step = str(function.overloadpacket).rpartition(".")[2]
+        if "embedding" in step and "backward" not in step:
+            self.looked_up |= self.sources(args[1])
+        elif step.rstrip("_") in PASSING:
+            parts = [part for arg in args for part in (arg if isinstance(arg, list) else [arg])]
+            first = self.sources(parts[0]) if parts else frozenset()
+            if not first or not step.startswith(("index", "gather", "take", "_unsafe_index")):
+                first = first.union(*map(self.sources, parts))
+            self._mark(output, first)
+        return output
 
 
-def _is_one_of(given: Any, numbers: list[torch.Tensor]) -> bool:
-    """Return whether an embedding was given one of the inputs, in whatever shape."""
-    return isinstance(given, torch.Tensor) and any(
-        given.numel() == values.numel() and torch.equal(given.reshape(values.shape), values)
-        for values in numbers
+def _is_whole(values: Any) -> bool:
+    return (
+        isinstance(values, torch.Tensor)
+        and values.layout == torch.strided
+        and values.dtype != torch.bool
+        and not values.is_floating_point()
+        and not values.is_complex()
     )
+
+
+def _words(module: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
+    """Return the calls that are given words, by what the module says of itself."""
+    said, speaking = set(), []
+    for name, inner in module.named_modules():
+        named = _own_embeddings(inner)
+        if named:
+            said |= named
+            speaking.append(f"{name}." if name else "")
+    return [
+        call
+        for call in calls
+        if call.table in said
+        or (
+            not any(call.name.startswith(name) for name in speaking)
+            and not all(map(_names_no_words, call.sources))
+        )
+    ]
+
+
+def _own_embeddings(module: nn.Module) -> set[int]:
+    """Return the tables that a module names as those of its words, by identity."""
+    ask = getattr(type(module), "get_input_embeddings", None)
+    if not callable(ask):
+        return set()
+    try:
+        found = ask(module)
+    except Exception:  # a module may have the method without such a table
+        return set()
+    inner = found.modules() if isinstance(found, nn.Module) else ()
+    return {_table(one) for one in inner if isinstance(one, nn.Embedding)}
+
+
+def _table(embedding: nn.Module) -> int:
+    """Return the identity of a table: tied modules share their weight."""
+    weight = embedding._parameters.get("weight")
+    return id(embedding if weight is None else weight)
+
+
+def _chosen(
+    calls: Sequence[_Call],
+    paths: Sequence[str],
+    floating: Sequence[str],
+    named: Mapping[str, torch.Tensor],
+) -> Entry:
+    """Return the entry through the inputs that were named."""
+    taken = {name for call in calls for name in call.sources}
+    lost = [name for name in paths if name not in floating and name not in taken]
+    if lost or not paths:
+        raise RetinaCodecError(
+            "paths must name floating inputs, or whole numbers that an embedding "
+            f"(torch.nn.Embedding) of the network takes; got {lost or list(paths)}. There are "
+            f"{[name for name in named if name in floating or name in taken]}."
+        )
+    some = [call for call in calls if call.sources & set(paths)]
+    return Entry(_places(some), tuple(name for name in floating if name not in paths))
+
+
+def _doubt(words: Sequence[_Call], floating: Sequence[str], looked_up: set[str]) -> str:
+    """Say why it cannot be known which inputs paths lead through; empty if it can."""
+    whole = sorted({name for call in words for name in call.sources} | looked_up)
+    way_out = (
+        f"Name them: adapt(network, ..., paths={[*whole[:1]]!r}) leads paths through this input "
+        "alone, the others stand still; ActGrad() needs no path."
+    )
+    if floating:
+        return (
+            f"paths could lead through words ({', '.join(whole)}) or through floating inputs "
+            f"({', '.join(floating)}), and the network does not say which. {way_out}"
+        )
+    if len({call.table for call in words}) > 1 and len(whole) > 1:
+        return (
+            f"paths could lead through several inputs that are looked up in different tables "
+            f"({', '.join(whole)}), and the network does not say which are words. {way_out}"
+        )
+    return ""
+
+
+def _places(calls: Sequence[_Call]) -> tuple[Place, ...]:
+    """Join the calls that are given the very same numbers."""
+    found: dict[Any, list[_Call]] = {}
+    for call in calls:
+        found.setdefault(call.same, []).append(call)
+    return tuple(
+        Place(
+            some[0].name,
+            tuple(call.number for call in some),
+            next((a for a, size in enumerate(some[0].given.shape) if size == 1), None),
+            tuple(sorted(some[0].sources)),
+        )
+        for some in found.values()
+    )
+
+
+def _names_no_words(name: str) -> bool:
+    return bool(_parts(name) & (NO_WORDS | MASKS))
+
+
+def _parts(name: str) -> set[str]:
+    """Return the words in the name of an argument, in small letters."""
+    return set(re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower().split("_"))
+
+
+def _text(values: torch.Tensor) -> str:
+    return str(values.dtype).removeprefix("torch.")

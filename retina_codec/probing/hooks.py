@@ -21,6 +21,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, adapt, place_of_tensor, put, take
 from retina_codec.networks.embeddings import Entry, find_entry
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
+from retina_codec.probing.forward_mode import check_forward_mode
 from retina_codec.probing.points import (
     Bound,
     Evaluation,
@@ -55,6 +56,7 @@ class HookedFunction:
         self, network: Adapter, survey: Mapping[str, Layer], entry: Entry | None = None
     ) -> None:
         self.network, self.survey, self.entry = network, dict(survey), entry or Entry()
+        self._forward_checked = False
 
     @classmethod
     def open(
@@ -185,6 +187,7 @@ class HookedFunction:
                 output = self.network.call(_dual(point, direction))
             slope = _unpack(checked_value(target, output))[1]
         slope = torch.zeros_like(here.value) if slope is None else slope
+        self._check_forward(point, direction, tangents)
         return Evaluation(
             here.value, here.output, here.activation, here.gradient, self._ordered(tangents), slope
         )
@@ -205,7 +208,13 @@ class HookedFunction:
         with _forward_mode(), torch.no_grad(), forward_ad.dual_level():
             with suppress(Reached), self.watched(see):
                 self.network.call(_dual(point, direction))
+        self._check_forward(point, direction, found)
         return found[name]
+
+    def _check_forward(self, point: Batch, direction: Batch, tangents: Layers) -> None:
+        """Check derivatives carried forward, the first time that there are some."""
+        if not self._forward_checked:
+            self._forward_checked = check_forward_mode(self, point, direction, tangents)
 
     def above(
         self, name: str, units: torch.Tensor, point: Batch, target: Bound

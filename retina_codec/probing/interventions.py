@@ -20,6 +20,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
 from retina_codec.probing.batches import batch_length, to_point
+from retina_codec.probing.checks import check_network
 from retina_codec.probing.from_layer import FromLayer
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source, open_inputs
@@ -276,6 +277,7 @@ def open_perturbed(
     with borrow(adapter.module, place, dtype) as module:
         first = to_point(next(source.part(0, 1).batches(1)), place, dtype)
         function = HookedFunction.open(replace(adapter, module=module), first)
+        check_network(function, source, place, dtype, batch_size=size, follows_path=False)
         yield Perturbed(function, source, size, place, dtype)
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.adapter import Adapter, place_of_tensor
+from retina_codec.networks.adapter import Adapter, place_of_tensor, put
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
 
-__all__ = ["Layer", "survey"]
+__all__ = ["Layer", "find_class_axis", "survey"]
 
 Watched = Callable[
     [Callable[[str, torch.Tensor], torch.Tensor | None]], AbstractContextManager[None]
@@ -33,6 +35,7 @@ class Layer:
     channel_axis: int  # counted with the batch axis 0
     axes_are: str  # "declared", "inferred", or "guessed: ..." with the reason
     cuts: bool  # whether every path from input to output crosses the layer
+    attached: bool = True  # whether derivatives lead from the layer back to the input
     overwritten: bool = False  # whether a later step of the network overwrites its values in place
     row_for_each: bool = True  # whether it has one row for every input
 
@@ -155,6 +158,85 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]
     }
 
 
+def find_class_axis(network: Adapter, point: Batch) -> int | None:
+    """Return which axis of outputs ``(b, ..., ...)`` holds what the last step of weights made.
+
+    Parameters
+    ----------
+    network : Adapter
+    point : Batch
+        One input is enough.
+
+    Returns
+    -------
+    int or None
+        Counted with the batch axis 0. None if it cannot be told. The last axis, where the network
+        calls its outputs ``logits``, as language models do.
+    """
+    latest: list[_Maker] = []
+    named: list[bool] = []
+
+    def note(module: nn.Module, inputs: Any, output: Any) -> Any:
+        del inputs
+        usual, place = _usual(module), place_of_tensor(output)
+        made = output if place is None else output[place]
+        if usual is None or not isinstance(made, torch.Tensor):
+            return None
+        leaf = _leaf(made, usual[0], latest)
+        return leaf if place is None else put(output, None, leaf)
+
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
+        named.append(isinstance(getattr(output, "logits", None), torch.Tensor))
+
+    handles = [m.register_forward_hook(note) for m in network.module.modules() if _usual(m)]
+    handles.append(network.module.register_forward_hook(end))
+    try:
+        with torch.enable_grad(), _WeightsInView(latest):
+            output = network.call(map_tensors(torch.clone, point))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if named and named[-1] and network.output in (None, "logits"):
+        return output.ndim - 1
+    if not latest:
+        return None
+    maker, axes = latest[-1], list(range(1, output.ndim))
+    traced = _traced(_Seen(output, output, (0, 0), None, maker), maker, axes)
+    if traced is not None:
+        return traced
+    fitting = [axis for axis in axes if output.shape[axis] == maker.features]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _leaf(made: torch.Tensor, axis: int, latest: list[_Maker]) -> torch.Tensor:
+    """Let the graph begin at what weights have made; return a copy that may be overwritten."""
+    leaf = made.detach().requires_grad_(made.is_floating_point())
+    latest[:] = [_Maker(axis, leaf.shape[axis], True, leaf)]
+    return leaf.clone()
+
+
+class _WeightsInView(TorchFunctionMode):
+    """Note the products with weights that a network makes without a module."""
+
+    LAST = (functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+    SECOND = (functional.conv1d, functional.conv2d, functional.conv_transpose1d)
+
+    def __init__(self, latest: list[_Maker]) -> None:
+        super().__init__()
+        self.latest = latest
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run a step; let the graph begin at what it made with weights."""
+        del types
+        output = function(*args, **(kwargs or {}))
+        if function in self.LAST + self.SECOND and output.ndim > 2:
+            return _leaf(output, -1 if function in self.LAST else 1, self.latest)
+        return output
+
+
 def _describe(
     network: Adapter,
     name: str,
@@ -172,11 +254,13 @@ def _describe(
             f"the channel axis of layer {name!r} must be between 1 and {len(shape) - 1} "
             f"for values {shape}; got {axis}."
         )
+    attached = _reaches(seen.values.grad_fn, leaves, None)
     return Layer(
         shape[1:],
         axis % len(shape),
         how,
-        cuts=not _reaches(output.grad_fn, leaves, seen.node),
+        cuts=not _reaches(output.grad_fn, leaves, seen.node) and attached,
+        attached=attached,
         overwritten=(seen.values._version, seen.copy._version) != seen.versions,
         row_for_each=shape[0] == rows,
     )

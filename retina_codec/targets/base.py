@@ -31,6 +31,7 @@ class Target(ABC):
     Should
     ------
     - set `units`;
+    - set `classes`, if the last axis of outputs ``(b, token, n)`` must be classes;
     - override `incomplete` and `prepare`, if it is fitted to the network's responses over all
       inputs; then also `unfitted`;
     - override `statistics`, if results must hold more than the description to compute it again,
@@ -43,10 +44,15 @@ class Target(ABC):
     """
 
     units: ClassVar[str] = "1"
+    classes: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return F, ``(b,)``, for outputs ``(b, n)``."""
+
+    def units_for(self, outputs: str) -> str:
+        """Return its unit for a network with outputs in a unit: "Hz" stands for theirs."""
+        return outputs if self.units == "Hz" else self.units
 
     @property
     def incomplete(self) -> bool:

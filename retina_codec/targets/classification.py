@@ -83,6 +83,7 @@ class TopK(Target):
 
     k: int = 1
     reselect: bool = False
+    classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check k."""
@@ -127,6 +128,7 @@ class Probability(Target):
     """
 
     output: Any = None
+    classes: ClassVar[bool] = True
     _index: int | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -185,6 +187,7 @@ class Entropy(Target):
 
     tokens: Literal["last", "mean", "sum"] = "last"
     units: ClassVar[str] = "nats"
+    classes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the choice."""
@@ -231,6 +234,7 @@ class Contrast(Target):
     """
 
     reselect: bool = False
+    classes: ClassVar[bool] = True
 
     def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the lead, ``(b,)``."""

@@ -8,7 +8,14 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import adapt
-from retina_codec.networks.embeddings import PREFIX, embedded, find_embedding, place_embeddings
+from retina_codec.networks.embeddings import (
+    PREFIX,
+    Entry,
+    Place,
+    embedded,
+    find_entry,
+    place_embeddings,
+)
 from tests.networks.families import LANGUAGE
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
@@ -33,8 +40,10 @@ def test_the_network_gives_the_same_when_its_own_embeddings_are_put_in(
     """Also where the embedding scales what it reads (Gemma)."""
     network, given = LANGUAGE[family]().double(), inputs(form)
     adapter = adapt(network, "blocks")
-    assert find_embedding(network, given, adapter.call) == TOKENS[family]
-    entered = embedded(network, TOKENS[family], given)
+    entry = find_entry(network, given, adapter.call)
+    assert [place.name for place in entry.places] == [TOKENS[family]]
+    assert entry.describe() == {"paths_in": PREFIX + TOKENS[family]}
+    entered = embedded(network, entry.places, given)
     key = PREFIX + TOKENS[family]
     torch.testing.assert_close(entered[key], network.get_submodule(TOKENS[family])(IDS))
     torch.testing.assert_close(adapter.call(entered), adapter.call(given))
@@ -82,7 +91,7 @@ def test_no_embedding_takes_the_input() -> None:
             return ids[..., None] * self.places(torch.arange(6))
 
     network = Scales()
-    assert find_embedding(network, IDS, network) is None
+    assert find_entry(network, IDS, network) == Entry()
 
 
 def test_a_crash_leaves_no_hooks() -> None:
@@ -93,10 +102,10 @@ def test_a_crash_leaves_no_hooks() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        find_embedding(network, IDS, crash)
+        find_entry(network, IDS, crash)
     with (
         pytest.raises(RuntimeError),
-        place_embeddings(network, embedded(network, "transformer.wte", IDS)),
+        place_embeddings(network, embedded(network, [Place("transformer.wte")], IDS)),
     ):
         raise RuntimeError
     assert not any(m._forward_hooks for m in network.modules())

@@ -1,0 +1,143 @@
+"""What results say of completeness: a claim is retracted where the measured error is against it.
+
+An error that falls with the steps of the path is one of quadrature, and retracts nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass, replace
+
+import numpy as np
+import torch
+
+from retina_codec.contributions.runner import Runner
+from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.base import Method
+from retina_codec.probing.batches import to_point
+from retina_codec.probing.inputs import Source
+
+__all__ = ["claim", "retracted_claims"]
+
+LARGE = 0.05  # of the change of the target: an error that is looked into
+
+
+MOST_INPUTS = 3  # that are looked into
+
+
+def claim(runner: Runner, name: str) -> str:
+    """Return what the graph of the network says of the completeness of a layer."""
+    layer, sums_to = runner.layers[name], runner.plan.method.sums_to
+    if not sums_to:
+        return f"not defined for {type(runner.plan.method).__name__}"
+    if not layer.attached:
+        return (
+            "not known: no derivatives lead from this layer back to the input (torch.no_grad, "
+            "detach or a step without a derivative below it)"
+        )
+    if layer.cuts:
+        return f"holds: contributions sum to {sums_to}"
+    return "cannot hold: some path from input to output does not cross this layer"
+
+
+def retracted_claims(
+    runner: Runner, source: Source, read: Callable[[str], np.ndarray]
+) -> dict[str, str]:
+    """Return claims that replace those that do not hold.
+
+    The input with the largest error is explained again with more steps; where the error does not
+    fall, and is more than rounding, the claim does not hold.
+
+    Parameters
+    ----------
+    runner : Runner
+    source : Source
+        All inputs.
+    read : callable
+        Name of an array to its values over all inputs.
+
+    Returns
+    -------
+    dict of str to str
+        By layer.
+    """
+    doubts: dict[int, list[str]] = {}
+    errors: dict[str, np.ndarray] = {}
+    for name, layer in runner.layers.items():
+        if not (runner.plan.method.sums_to and layer.cuts):
+            continue
+        error = np.abs(read(f"{name}/completeness_error").astype(float))
+        change = np.abs(read(f"{name}/target_change").astype(float))
+        if (error > LARGE * change).any():
+            # An input that hardly changes the target has a large share of nothing.
+            worst = int((error / (change + np.median(change) / 10 + 1e-30)).argmax())
+            doubts.setdefault(worst, []).append(name)
+            errors[name] = error
+    found: dict[str, str] = {}
+    for number in sorted(doubts, key=lambda n: -len(doubts[n]))[:MOST_INPUTS]:
+        steps = int(read("steps")[number]) if runner.plan.method.tolerance is not None else None
+        again = _explained_again(runner, source, number, steps)
+        for name in doubts[number]:
+            text = again.verdict(name, float(errors[name][number]))
+            if text:
+                sums_to = runner.plan.method.sums_to
+                found[name] = f"does not hold: contributions miss {sums_to} {text}"
+    return found
+
+
+@dataclass(frozen=True)
+class _Again:
+    """The sums of one input, explained again."""
+
+    number: int
+    finer: Method | None
+    falls_to: float  # share of an error that quadrature may leave
+    miss: dict[str, float]
+    change: float
+    rounding: dict[str, float]
+
+    def verdict(self, name: str, before: float) -> str:
+        """Say by how much contributions miss their sum; empty if that is quadrature or rounding."""
+        miss = self.miss[name]
+        least = max(LARGE / 2 * self.change, self.rounding[name])
+        if miss <= least or (self.finer is not None and miss <= self.falls_to * before):
+            return ""
+        share = f"{100 * miss / self.change:.0f} %" if self.change else "more than its size"
+        with_steps = f" with {self.finer.steps} steps" if self.finer is not None else ""  # type: ignore[attr-defined]
+        return (
+            f"by {share} for input {self.number}{with_steps}: a part of the network has no "
+            "derivative, or leads around this layer without one"
+        )
+
+
+def _explained_again(runner: Runner, source: Source, number: int, steps: int | None) -> _Again:
+    """Explain one input with more steps, or as it was where a method has none."""
+    plan = runner.plan
+    finer, falls_to = _finer(plan.method, steps)
+    batch = next(source.part(number, number + 1).batches(1))
+    point = runner.plain.enter(to_point(batch, plan.device, plan.dtype))
+    units = (finer or plan.method).explain(runner.function, plan.target, point)
+    change = float(units.expected[0]) if units.expected is not None else 0.0
+    miss, rounding = {}, {}
+    for name, values in units.contribution.items():
+        wide = values[0].double()
+        miss[name] = abs(float(wide.sum()) - change)
+        size = float(wide.abs().sum()) + abs(float(units.value[0]))
+        rounding[name] = 32 * torch.finfo(plan.dtype).eps * size
+        if name in units.standard_error:
+            rounding[name] += 4 * float(units.standard_error[name][0])
+    return _Again(number, finer, falls_to, miss, abs(change), rounding)
+
+
+def _finer(method: Method, used: int | None) -> tuple[Method | None, float]:
+    """Return the method with more steps, and to which share an error of quadrature falls then."""
+    steps = getattr(method, "steps", None) if used is None else used
+    if not is_dataclass(method) or isinstance(steps, bool) or not isinstance(steps, int):
+        return None, 1.0
+    times = 4 if steps <= 250 else 2
+    changes: dict[str, int | None] = {"steps": times * steps}
+    if used is not None:
+        changes["tolerance"] = None
+    try:
+        finer: Method = replace(method, **changes)  # type: ignore[arg-type]
+    except (RetinaCodecError, TypeError):
+        return None, 1.0
+    return finer, 0.5 if times == 4 else 0.8
