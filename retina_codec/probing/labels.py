@@ -64,7 +64,7 @@ def array_labels(inputs: xr.DataArray, dim: str) -> dict[str, xr.Variable]:
     }
 
 
-def dataset_labels(dataset: Any) -> dict[str, xr.Variable]:
+def dataset_labels(dataset: Any, count: int | None = None) -> dict[str, xr.Variable]:
     """Return the labels of the samples of a data set.
 
     Parameters
@@ -74,6 +74,9 @@ def dataset_labels(dataset: Any) -> dict[str, xr.Variable]:
         names, one per sample, and ``classes``, the names of the numbers (as
         ``torchvision.datasets.ImageFolder`` has them): then they are the ``label``. A
         ``torch.utils.data.Subset`` of one has the labels of its samples.
+    count : int, optional
+        Number of samples; the length of the data set when left out, which differs where it gives
+        whole batches.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def dataset_labels(dataset: Any) -> dict[str, xr.Variable]:
     RetinaCodecError
         If there is not one value per sample, a target has no class, or see `array_labels`.
     """
-    if isinstance(dataset, Subset):
+    if isinstance(dataset, Subset) and count in (None, len(dataset)):
         chosen = np.asarray(list(dataset.indices), dtype=np.int64)
         return {name: whole[chosen] for name, whole in dataset_labels(dataset.dataset).items()}
     coords = getattr(dataset, "coords", None)
@@ -96,14 +99,15 @@ def dataset_labels(dataset: Any) -> dict[str, xr.Variable]:
     else:
         return {}
     labels = {}
+    count = len(dataset) if count is None else count
     for name, values in found.items():
         variable = getattr(values, "variable", values)
         if not isinstance(variable, xr.Variable):
             variable = xr.Variable(("sample",), np.asarray(values))
-        if variable.shape != (len(dataset),):
+        if variable.shape != (count,):
             raise RetinaCodecError(
                 f"a data set must have one {name} per sample; got {variable.shape} for "
-                f"{len(dataset)} samples."
+                f"{count} samples."
             )
         labels[name] = _checked(name, xr.Variable(("sample",), variable.data, variable.attrs))
     return labels

@@ -184,10 +184,6 @@ CHANGES: dict[str, tuple[Callable[[Question], Any], str]] = {
     "batch size": (option(batch_size=5), "batch_size: 4 there, 5 here"),
     "dtype": (option(dtype=torch.float64), "dtype: float32 there, float64 here"),
     "layers": (option(layers=["first", "last"]), "layers: "),
-    "autocast": (
-        lambda q: setattr(q, "context", lambda: torch.autocast("cpu", torch.bfloat16)),
-        "autocast: off there, cpu bfloat16 here",
-    ),
     "default dtype": (
         lambda q: setattr(q, "context", DefaultDtype),
         "default_dtype: float32 there, float64 here",
@@ -200,6 +196,9 @@ SAME: dict[str, Callable[[Question], Any]] = {
     "the network is in training mode": lambda q: q.network.train(),
     "no gradients": lambda q: setattr(q, "context", torch.no_grad),
     "inference mode": lambda q: setattr(q, "context", torch.inference_mode),
+    "autocast, which a borrowed network does not heed": lambda q: setattr(
+        q, "context", lambda: torch.autocast("cpu", torch.bfloat16)
+    ),
     "weights are fixed": lambda q: q.network.requires_grad_(False),
     "a gradient is there": lambda q: q.network(q.inputs).sum().backward(),
     "another seed": lambda q: torch.manual_seed(99),  # noqa: ARG005

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from retina_codec.networks.adapter import adapt
-from retina_codec.probing import inputs as sources
+from retina_codec.probing import sources
 from retina_codec.probing.batches import tensors_of
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.storage.trees import open_tree, save_tree
@@ -133,7 +133,7 @@ def test_text_tells_inputs_labels_rates_and_normalisation_apart() -> None:
     assert len(set(texts)) == len(texts) - same_numbers
 
 
-def test_many_inputs_are_told_apart_by_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_inputs_in_a_file_are_told_apart_by_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above a size, sixteen places from the first to the last input; no more is read."""
     monkeypatch.setattr(sources, "SMALL", 1000)
     read: list[tuple[int, int]] = []
@@ -143,16 +143,23 @@ def test_many_inputs_are_told_apart_by_a_few(monkeypatch: pytest.MonkeyPatch) ->
         read.append((start, stop))
         return plain(self, start, stop)
 
+    def text(values: torch.Tensor) -> str:
+        lazy = xr.DataArray(values.numpy(), dims=("sample", "c", "y", "x")).chunk({"sample": 7})
+        return open_inputs(PLAIN, lazy).text()
+
     monkeypatch.setattr(sources.ArraySource, "part", noted)
-    text = open_inputs(PLAIN, VALUES).text()
+    plain_text = text(VALUES)
     assert len(set(read)) == sources.SAMPLED
     assert {0, COUNT - 1} <= {start for start, _ in read}
     assert all(stop - start == 1 for start, stop in read)
-    assert open_inputs(PLAIN, changed((0, 0, 0, 0))).text() != text
-    assert open_inputs(PLAIN, changed((COUNT - 1, 2, 15, 15))).text() != text
+    assert text(changed((0, 0, 0, 0))) != plain_text
+    assert text(changed((COUNT - 1, 2, 15, 15))) != plain_text
     seen = {start for start, _ in read}
     unseen = next(place for place in range(COUNT) if place not in seen)
-    assert open_inputs(PLAIN, changed((unseen, 0, 0, 0))).text() == text
+    assert text(changed((unseen, 0, 0, 0))) == plain_text
+    assert open_inputs(PLAIN, changed((unseen, 0, 0, 0))).text() != (
+        open_inputs(PLAIN, VALUES).text()
+    ), "inputs in memory are told apart by all"
     frames = open_inputs(RETINA, tiny_split(1000))
     other = tiny_split(1000)
     other["stimulus"][-1, 2, 2] += 1
