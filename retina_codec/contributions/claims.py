@@ -118,7 +118,7 @@ def _explained_again(runner: Runner, source: Source, number: int, steps: int | N
     change = float(units.expected[0]) if units.expected is not None else 0.0
     miss, rounding = {}, {}
     for name, values in units.contribution.items():
-        wide = values[0].double()
+        wide = values[0].cpu().double()
         miss[name] = abs(float(wide.sum()) - change)
         size = float(wide.abs().sum()) + abs(float(units.value[0]))
         rounding[name] = 32 * torch.finfo(plan.dtype).eps * size

@@ -160,7 +160,6 @@ def contribute(
         "target": target.describe(),
         "reduction": plan.reduction.describe(),
         "network_sha256": when_free(adapter.module, state_hash),
-        "dtype": str(dtype).removeprefix("torch."),
         "versions": versions(),
     }
     with open_runner(plan, first_input(source), stored=store is not None) as runner:
@@ -174,7 +173,7 @@ def contribute(
             follows_path=method.follows_path,
         )
         runner.prepare(source)
-        settings |= runner.entry.describe()
+        settings |= runner.entry.describe() | {"dtype": runner.dtype_text()}
         found = _run(runner, source, settings, store, client, progress)
     return found
 

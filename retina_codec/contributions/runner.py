@@ -156,6 +156,16 @@ class Runner:
         """Where paths between inputs lead: through which embeddings, and what stands still."""
         return self.plain.entry
 
+    def dtype_text(self) -> str:
+        """Return the number type of the run, and that of layers that the network casts itself."""
+        wanted = str(self.plan.dtype).removeprefix("torch.")
+        cast: dict[str, list[str]] = {}
+        for name, layer in self.layers.items():
+            if layer.dtype != self.plan.dtype:
+                cast.setdefault(str(layer.dtype).removeprefix("torch."), []).append(name)
+        parts = [f"{', '.join(names)} in {kind}" for kind, names in cast.items()]
+        return f"{wanted}, but the network computes {' and '.join(parts)}" if parts else wanted
+
     def site(self, name: str) -> Site | None:
         """Return what is known of the place of a layer within its block."""
         sites = self.plan.network.sites

@@ -4,7 +4,7 @@ Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/�
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -105,8 +105,13 @@ class Method(ABC):
 
     @property
     def follows_path(self) -> bool:
-        """Whether it needs a path, a baseline or noise; not if its baseline is None."""
-        return getattr(self, "baseline", 0.0) is not None
+        """Whether the network must tell which inputs paths, baselines or noise are of.
+
+        Not if the baseline is None, or names inputs.
+        """
+        baseline = getattr(self, "baseline", 0.0)
+        several = baseline if isinstance(baseline, list | tuple) else [baseline]
+        return not all(one is None or isinstance(one, Mapping) for one in several)
 
     def input_path(self, steps: int) -> InputPath | None:
         """Return how contributions are mapped to the input; None if no map is defined.

@@ -162,9 +162,9 @@ def find_entry(
     ----------
     module : torch.nn.Module
     inputs : torch.Tensor or dict of torch.Tensor
-        One input is enough.
+        Only the first is run.
     run : callable
-        Runs the module on them.
+        Runs the module on it.
     paths : sequence of str, optional
         Names of the inputs that paths lead through; told by the module when left out.
 
@@ -178,6 +178,7 @@ def find_entry(
         If ``paths`` names an input that is unknown, or whole numbers that no embedding takes.
     """
     named = {UNNAMED: inputs} if isinstance(inputs, torch.Tensor) else dict(inputs)
+    named = {name: values[:1] for name, values in named.items()}
     floating = [name for name, values in named.items() if values.is_floating_point()]
     unknown = sorted(set(paths or ()) - set(named))
     if unknown:
@@ -499,7 +500,7 @@ def _doubt(words: Sequence[_Call], floating: Sequence[str], looked_up: set[str])
     whole = sorted({name for call in words for name in call.sources} | looked_up)
     way_out = (
         f"Name them: adapt(network, ..., paths={[*whole[:1]]!r}) leads paths through this input "
-        "alone, the others stand still; ActGrad() needs no path."
+        "alone, and the others stand still. ActGrad() needs no path."
     )
     if floating:
         return (

@@ -196,9 +196,10 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> str:
     known = torch.isfinite(one) & torch.isfinite(other)
     if not bool((known | (one.isnan() & other.isnan()) | (one == other)).all()):
         return "numbers that are not finite"
-    apart = (one - other)[known].double().abs()
-    largest = float(one[known].double().abs().max()) if len(apart) else 0.0
-    most = float(apart.max()) if len(apart) else 0.0
+    if not bool(known.any()):
+        return ""
+    largest = float(one[known].abs().max())
+    most = float((one - other)[known].abs().max())
     if most <= ROUNDING.get(one.dtype, 5e-2) * largest:
         return ""
     return f"{most:.2g} (the largest output is {largest:.2g})"

@@ -74,11 +74,10 @@ def check_forward_mode(
     up, down = at(step), at(-step)
     doubtful: Layers = {}
     for name, tangent in tangents.items():
-        slope = (up[name] - down[name]).double() / (2 * step)
-        noise = 32 * torch.finfo(up[name].dtype).eps * float(up[name].double().norm()) / step
-        found = tangent.double()
-        apart = float((slope - found).norm())
-        if not apart <= APART * max(float(slope.norm()), float(found.norm())) + noise:
+        slope = (up[name] - down[name]) / (2 * step)
+        noise = 32 * torch.finfo(slope.dtype).eps * float(up[name].norm()) / step
+        apart = float((slope - tangent).norm())
+        if not apart <= APART * max(float(slope.norm()), float(tangent.norm())) + noise:
             doubtful[name] = slope
     if doubtful:
         _compare_backward(function, here, way, tangents, doubtful)
@@ -96,9 +95,10 @@ def _compare_backward(
     leaves = [v for v in tensors_of(leaf) if v.is_floating_point()]
     ways = [v for v in tensors_of(way) if v.is_floating_point()]
     for name, slope in slopes.items():
-        along = (slope / slope.norm()).to(seen[name].dtype) if slope.norm() else None
-        if along is None or not bool(torch.isfinite(slope).all()):
+        size = float(slope.norm())
+        if not 0 < size < float("inf"):
             continue
+        along = slope / size
         pulled: tuple[torch.Tensor | None, ...] = (None,) * len(leaves)
         if seen[name].requires_grad:
             pulled = torch.autograd.grad(
@@ -108,11 +108,11 @@ def _compare_backward(
             float((g * v).sum()) for g, v in zip(pulled, ways, strict=True) if g is not None
         )
         forward = float((tangents[name] * along).sum())
-        largest = max(abs(backward), abs(forward), float(slope.norm()))
+        largest = max(abs(backward), abs(forward), size)
         if abs(backward - forward) > APART * largest:
             raise RetinaCodecError(
                 f"derivatives carried forward must be those of the network; of layer {name!r} "
-                f"along the path they are {forward:.3g}, and {float(slope.norm()):.3g} by "
+                f"along the path they are {forward:.3g}, and {size:.3g} by "
                 "differences (a wrapper or a torch.autograd.Function of one's own drops them). "
                 "Use IntegratedGradients() with its usual quadrature, or ActGrad(), or give the "
                 "module without the wrapper."

@@ -38,6 +38,7 @@ class Layer:
     attached: bool = True  # whether derivatives lead from the layer back to the input
     overwritten: bool = False  # whether a later step of the network overwrites its values in place
     row_for_each: bool = True  # whether it has one row for every input
+    dtype: torch.dtype = torch.float32  # of its values
 
     @property
     def space_axes(self) -> tuple[int, ...]:
@@ -263,6 +264,7 @@ def _describe(
         attached=attached,
         overwritten=(seen.values._version, seen.copy._version) != seen.versions,
         row_for_each=shape[0] == rows,
+        dtype=seen.values.dtype,
     )
 
 

@@ -218,7 +218,7 @@ def test_dims_and_coordinates_come_from_the_inputs() -> None:
         linear_net(), torch.zeros(2, 5).double(), "0", target=Sum(), method=InputGrad()
     )
     assert flat["map"].dims == ("sample", "axis1")
-    assert flat["map"].attrs["units"] == "Hz"
+    assert flat["map"].attrs["units"] == "1"
 
 
 def test_windows_of_a_retina_are_mapped_by_lag_and_place() -> None:

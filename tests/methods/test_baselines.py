@@ -58,7 +58,7 @@ def test_inputs_by_name_have_baselines_by_name_and_numbers_stay() -> None:
     (same,) = resolve_baselines(4.0, inputs)
     assert torch.equal(same["pixels"], found["pixels"])
     with pytest.raises(
-        RetinaCodecError, match=r"inputs of the network, \['pixels', 'mask'\]; got \['depth'\]"
+        RetinaCodecError, match=r"inputs that paths change, \['pixels'\]; got \['depth'\]"
     ):
         resolve_baselines({"depth": 0.0}, inputs)
 
