@@ -17,6 +17,7 @@ from retina_codec.modes.scaling import (
     measure_scaling,
     without_scaling,
 )
+from retina_codec.networks.borrowed import settled
 from retina_codec.storage.results import layers_of
 
 __all__ = ["checked_contribution", "decompose", "modes_of"]
@@ -30,6 +31,7 @@ STALE = ("pathways", "receptive_fields", "hypotheses")
 STALE_OF_LAYER = ("own", "pathways", "score")
 
 
+@settled()
 def decompose(
     tree: xr.DataTree,
     decomposition: Decomposition,
@@ -81,7 +83,8 @@ def decompose(
         one feature dominates), unit of the contributions; ``active`` (time, mode), where the size
         of the loading exceeds 1 % of ``scale``; the scores of `scorecard`; ``split`` along time;
         ``origin`` along mode: "fit" for modes of the decomposition, "constant" for modes of
-        the offsets, "outlier" for a feature that alone carries a sample beyond the others.
+        the offsets, "outlier" for a feature that alone carries a sample beyond the others,
+        "opposite" for a feature's values of the wrong sign.
         Modes of the fit that never load in the fitted part are dropped; modes stand in order of the
         sum they explain there, largest first. Results of earlier modes are dropped: own
         contributions, scores and pathways of these layers; pathways of all layers, receptive fields
@@ -91,7 +94,7 @@ def decompose(
     -----
     RecordingWarning
         If more than 1 % of the squared contributions have the wrong sign for their label and the
-        decomposition is sign consistent: its modes cannot rebuild these.
+        decomposition is sign consistent: modes of single features must carry these.
 
     Raises
     ------
@@ -131,8 +134,8 @@ def _check_signs(contribution: xr.DataArray, name: str) -> None:
     if share > WRONG:
         warnings.warn(
             f"contributions of layer {name!r} should be <= 0 where sign is 'inhibitory' and >= 0 "
-            f"elsewhere; {share:.0%} of their squares are not, and modes with one sign per entry "
-            "cannot rebuild these. Check the labels, or use sign_consistent=False or PCA.",
+            f"elsewhere; {share:.0%} of their squares are not, and modes of single features carry "
+            "these. Check the labels, or use sign_consistent=False or PCA.",
             RecordingWarning,
             stacklevel=3,
         )

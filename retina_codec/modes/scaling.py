@@ -5,7 +5,7 @@ the fit sees y = (x − o) g / s.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,10 @@ OF_FEATURE = 0.1  # this share of its root mean square without its largest value
 OF_ALL = 0.1  # and, scaled as in the fit, this share of the standard deviation of all features
 LONGEST, FEWEST = 0.01, 10  # the longest samples: share, or number where there are few
 LONG = 100.0  # samples this many times as long as others are outliers
-LARGEST = 0.95  # share of the variance that the largest features may hold together
+LARGEST = 0.9  # share of the squares that the largest features may hold together
 PART = 8  # the largest features: one in so many, at least one
 LEAST_GAIN = 1e-3
+OPPOSITE = 0.01  # squares of the wrong sign in a feature, as a share of the variance of all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,16 +45,18 @@ class Scaling:
     """Length of y above which a sample is an outlier; infinite if nothing bounds it."""
     non_negative: bool
     """Whether features, their offsets and the modes are >= 0."""
+    opposite: npt.NDArray[np.bool_]
+    """(feature,): has values below 0 that count though it should have none."""
 
     def apply(self, values: Floats) -> Floats:
         """Return y (sample, feature) of values (sample, feature), dimensionless."""
-        if not self.offset.any():
-            shifted = values
-        else:
+        shifted = values
+        if self.offset.any():
             shifted = values - self.offset
-            if self.non_negative:  # what lies below the offset is left to the constant mode
-                own = self.offset > 0
-                shifted[:, own] = shifted[:, own].clip(min=0)
+        if self.non_negative:  # what lies below is left to modes of its own
+            own = (self.offset > 0) | self.opposite
+            if own.any():
+                shifted = np.where(own, shifted.clip(min=0), shifted)
         if (self.gain < 1).any():
             shifted = shifted * self.gain
         scaled: Floats = shifted / self.scale
@@ -92,6 +95,7 @@ def without_scaling(values: Floats, sign: Floats) -> Scaling:
         scale=float((values * sign).std()),
         limit=np.inf,
         non_negative=False,
+        opposite=np.zeros(width, dtype=bool),
     )
 
 
@@ -103,8 +107,8 @@ def measure_scaling(values: Floats, sign: Floats, *, non_negative: bool) -> Scal
     and, in what the fit sees, a tenth of the standard deviation of all features; else 0.
     Limit: a sample is an outlier if it is 100 times as long as the others (root mean square length
     without silent samples and the longest: 1 %, or 10 of few samples but at most 5 %). Gain: below
-    1 for the largest features, one in eight, where they hold more than 95 % of the variance; it
-    brings them to 95 %.
+    1 for the largest features, one in eight, where they hold more than 90 % of the squares; it
+    brings them to 90 %.
 
     Parameters
     ----------
@@ -123,28 +127,45 @@ def measure_scaling(values: Floats, sign: Floats, *, non_negative: bool) -> Scal
         Its ``scale`` is 0 if nothing is left that varies.
     """
     offset = _offsets(values, non_negative)
-    found = _with_offset(values, sign, offset, non_negative)
-    small = np.abs(offset) * found.gain < OF_ALL * found.scale
-    if (offset[small] != 0).any():
-        found = _with_offset(values, sign, np.where(small, 0.0, offset), non_negative)
+    none = np.zeros(len(offset), dtype=bool)
+    found = _without(values, sign, offset, none, non_negative)
+    kept = np.abs(offset) * found.gain >= OF_ALL * found.scale
+    below = (values.clip(max=0) * found.gain) ** 2
+    opposite = none
+    if non_negative and found.scale > 0:
+        opposite = below.mean(axis=0) > OPPOSITE * found.scale**2
+    if (offset[~kept] != 0).any() or opposite.any():
+        found = _without(values, sign, np.where(kept, offset, 0.0), opposite, non_negative)
     return found
 
 
-def _with_offset(values: Floats, sign: Floats, offset: Floats, non_negative: bool) -> Scaling:
-    """Measure limit, gain and scale of what is left without the offsets (feature,)."""
-    none = np.ones(values.shape[1])
-    plain = Scaling(offset=offset, gain=none, scale=1.0, limit=np.inf, non_negative=non_negative)
+def _without(
+    values: Floats,
+    sign: Floats,
+    offset: Floats,
+    opposite: npt.NDArray[np.bool_],
+    non_negative: bool,
+) -> Scaling:
+    """Measure limit, gain and scale of what is left without offsets and opposite values."""
+    plain = Scaling(
+        offset=offset,
+        gain=np.ones(len(offset)),
+        scale=1.0,
+        limit=np.inf,
+        non_negative=non_negative,
+        opposite=opposite,
+    )
     shifted = plain.apply(values)
     length = np.linalg.norm(shifted, axis=1)
     limit = LONG * _ordinary(length)
     if (length > limit).any():
         shifted = shifted * np.minimum(1.0, limit / np.maximum(length, limit))[:, None]
-    gain = _gains(shifted.var(axis=0))
+    gain = _gains(np.mean(shifted**2, axis=0))
     if (gain < 1).any():
         shifted = shifted * gain
     scale = float((shifted * sign).std())
     limit = LONG * _ordinary(np.linalg.norm(shifted, axis=1)) / scale if scale > 0 else np.inf
-    return Scaling(offset=offset, gain=gain, scale=scale, limit=limit, non_negative=non_negative)
+    return replace(plain, gain=gain, scale=scale, limit=limit)
 
 
 def _offsets(values: Floats, non_negative: bool) -> Floats:
@@ -168,12 +189,12 @@ def _ordinary(length: Floats) -> float:
     return float(np.sqrt(np.mean(kept**2))) if len(kept) else np.inf
 
 
-def _gains(variance: Floats) -> Floats:
-    """Return the gains (feature,) that bring the largest variances to their share at most."""
-    gain = np.ones(len(variance))
-    largest = np.argsort(-variance, kind="stable")[: max(1, len(variance) // PART)]
-    top = variance[largest]
-    allowed = LARGEST / (1 - LARGEST) * (variance.sum() - top.sum())
+def _gains(power: Floats) -> Floats:
+    """Return the gains (feature,) that bring the largest mean squares to their share at most."""
+    gain = np.ones(len(power))
+    largest = np.argsort(-power, kind="stable")[: max(1, len(power) // PART)]
+    top = power[largest]
+    allowed = LARGEST / (1 - LARGEST) * (power.sum() - top.sum())
     if not 0 < allowed < top.sum():
         return gain
     for count in range(1, len(top) + 1):
@@ -194,7 +215,7 @@ class Loaded:
     unpolished: npt.NDArray[np.float32]
     """(sample, mode), straight from the encoder."""
     origin: npt.NDArray[np.str_]
-    """(mode,): "fit", "constant" or "outlier"."""
+    """(mode,): "fit", "constant", "outlier" or "opposite"."""
 
 
 Encode = Callable[[npt.NDArray[np.float32]], tuple[npt.NDArray[np.float32], ...]]
@@ -208,7 +229,7 @@ def load_modes(
     Offsets are carried by further modes, one for each of the largest (one feature in eight) and one
     for all others; their loadings are what is left of the values along them. Where a sample is not
     rebuilt to within the limit of outliers, its extreme features are carried by modes of one
-    feature each, and the modes are loaded on the others.
+    feature each, and the modes are loaded on the others. So are values of the wrong sign.
 
     Parameters
     ----------
@@ -250,6 +271,16 @@ def load_modes(
         np.hstack([loading, (more * single_scale).astype(np.float32)])
         for loading, more in zip(loadings, extra, strict=True)
     ]
+    below = np.flatnonzero(scaling.opposite)
+    if len(below):
+        rebuilt = np.vstack(parts)[:, below]
+        wrong = values[:, below] < 0
+        loadings = [
+            np.hstack([own, np.where(wrong, own @ rebuilt - values[:, below], 0).clip(min=0)])
+            for own in loadings
+        ]
+        parts.append(-np.eye(values.shape[1], dtype=np.float32)[below])
+        origin += ["opposite"] * len(below)
     constant = _constant_modes(scaling.offset)
     if len(constant):
         along, shared = values @ constant.T, np.vstack(parts).astype(np.float64) @ constant.T

@@ -11,12 +11,13 @@ from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.linear import PCA, RawChannels
 from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
+from retina_codec.modes.explained_variance import explained_variance
 from retina_codec.modes.scaling import load_modes, measure_scaling
 from tests.reference.modes import planted_modes
 
 SIGN = np.array([-1.0, 1.0])
 QUICK = SparseAutoencoder(restarts=1, epochs=12, encoder_epochs=1)
-KINDS = ("constant", "offset", "t", "lognormal", "huge", "silent", "steps")
+KINDS = ("constant", "offset", "t", "lognormal", "huge", "silent", "steps", "gaps", "drift")
 
 
 def tree_of(contribution):
@@ -58,9 +59,14 @@ def spoil(contribution, kind, generator, size=None, place=None):
         own[place] = SIGN[sign] * 1e4 * usual
     elif kind == "silent":
         own[:] = 0
-    else:  # constant, but for a step
+    else:  # constant, but for a step, gaps or a slow change
         own[:] = SIGN[sign] * size * usual
-        own[generator.integers(samples) :] *= 0.9
+        if kind == "steps":
+            own[generator.integers(samples) :] *= 0.9
+        elif kind == "gaps":
+            own[generator.random(samples) < 0.02] = 0
+        else:
+            own *= np.linspace(1, generator.uniform(0.8, 1.2), samples)
     return sign, channel
 
 
@@ -179,9 +185,10 @@ def test_scaling_and_back_gives_the_values():
 
 def test_outliers_that_no_mode_rebuilds_are_carried_by_their_features():
     generator = np.random.default_rng(1)
-    values = generator.normal(size=(400, 6))
-    values[10, 3], values[20, 4] = 1e5, -1e5
-    for non_negative, carried in ((True, {(10, 3)}), (False, {(10, 3), (20, 4)})):
+    signed = generator.normal(size=(400, 6))
+    signed[10, 3], signed[20, 4] = 1e5, -1e5
+    for non_negative in (True, False):
+        values, carried = abs(signed) if non_negative else signed, {(10, 3), (20, 4)}
         scaling = measure_scaling(values, np.ones(6), non_negative=non_negative)
         nothing = np.zeros((1, 6), dtype=np.float32)
         loaded = load_modes(
@@ -227,9 +234,25 @@ def test_only_constants_are_refused():
         modes_in(contribution)
 
 
-def test_contributions_of_the_wrong_sign_are_told():
+def test_contributions_of_the_wrong_sign_are_told_and_kept_apart():
     contribution = planted_modes(0, samples=600)[0]
     contribution[:, 1, 2] = np.random.default_rng(0).standard_t(2, 600)
     with pytest.warns(RecordingWarning, match="layer 'conv1' should be <= 0 .* of their squares"):
-        modes_in(contribution)
-    modes_in(contribution, PCA())  # no warning: its loadings have both signs
+        modes = modes_in(contribution)
+    assert r2_of(contribution, modes) > 0.98
+    opposite = modes.isel(mode=modes["origin"].values == "opposite")
+    assert opposite["dictionary"].values.ravel().nonzero()[0].tolist() == [8 + 2]
+    assert float(opposite["dictionary"].sum()) == -1
+    assert ((opposite["loading"].values[:, 0] > 0) <= (contribution[:, 1, 2] < 0)).all()
+    others = modes.isel(mode=modes["origin"].values != "opposite")
+    assert (others["dictionary"].sel(sign="excitatory") >= 0).all()
+    assert set(modes_in(contribution, PCA())["origin"].values) == {"fit"}  # and without a warning
+
+
+def test_a_feature_that_does_not_vary_has_no_r2():
+    """The mean of equal numbers is rounded, and what is left must not be taken for variance."""
+    values = xr.DataArray(np.full((601, 2), 0.1), dims=("time", "channel"))
+    values[:, 1] = np.arange(601)
+    found = explained_variance(values, values + 0.01, "time")
+    assert np.isnan(found["r2_feature"][0])
+    assert float(found["r2_feature"][1]) > 0.99

@@ -67,7 +67,7 @@ def information_of_cells(
 
     ``½ ln(1 + C² / (s² + m² + v))`` for timed cells, else 0; C and its standard error s, ``v = F (λ
     + λ₁) / T`` in the events and elsewhere, F the ``variability`` (cell,). Without events (not
-    ``active``) Δ takes the place of C, and all cells count.
+    ``active``) Δ takes the place of C, and all cells count; NaN where s is not known.
     """
     noise = _noise(effects.rate, effects.change, effects.seconds, variability)
     value, error = effects.change, effects.error
@@ -78,7 +78,7 @@ def information_of_cells(
     width = error**2 + claimed.match_error[:, None] ** 2 + noise
     ratio = np.divide(value**2, width, out=np.zeros_like(value), where=width > 0)
     gain = 0.5 * np.log1p(ratio)
-    return np.where(claimed.timed, gain, 0.0) if active else gain
+    return np.where(claimed.timed, gain, 0.0) if active else np.where(np.isnan(error), np.nan, gain)
 
 
 def detectabilities(
@@ -117,8 +117,9 @@ def order_and_join(
     Repeatedly, the row with the largest ``I / (1 + n)`` is taken next, n the number of rows taken
     before about the same silencing (``experiment``, compared by ==). It joins the first earlier row
     of the same silencing whose events (``masks``, (row, time)) `overlap` by at least ``alike``,
-    else it opens an experiment of its own. Of equal rows the earlier comes first.
+    else it opens an experiment of its own. Of equal rows the earlier comes first; NaN comes last.
     """
+    information = np.where(np.isnan(information), -np.inf, information)
     left = list(range(len(information)))
     found: list[list[int]] = []
     while left:

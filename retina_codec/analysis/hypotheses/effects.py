@@ -168,7 +168,7 @@ def event_effects(
         apart = drawn - _ratio(weight @ outside, weight @ others)
         here = _ratio(inside.sum(0), count.sum())
         there = _ratio(outside.sum(0), others.sum())
-        few = [(n > 0).sum() < min(FEWEST_BLOCKS, blocks) for n in (count, others)]
+        few = [(n > 0).sum() < FEWEST_BLOCKS for n in (count, others)]
         rows.append(
             [
                 _ratio((before[:kept] * mask[:, None]).sum(0), count.sum()),

@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,13 @@ import xarray as xr
 from retina_codec.analysis.hypotheses.claims import ClaimedCells
 from retina_codec.analysis.hypotheses.effects import EventEffects
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.trees import local_path
 
 __all__ = ["cells_of", "describe", "hypotheses_to_table", "make_table"]
 
 Floats = npt.NDArray[np.float64]
+
+FEW_BLOCKS = "not enough blocks of time"
 
 KERNEL = ("polarity", "peak_lag", "biphasic_index", "width")
 
@@ -114,8 +116,10 @@ def _sentence(row: xr.Dataset) -> str:
             mean = abs(float(change[affected & chosen].mean()))
             noun = "cell" if cells.size == 1 else "cells"
             text = f"{word} the rate of {noun} {_list(cells)} by {mean:.1f} Hz on average"
+            elsewhere = np.nan
             if then:
                 elsewhere = float(row["change_elsewhere"].values[affected & chosen].mean())
+            if np.isfinite(elsewhere):
                 text += f" ({elsewhere:+.1f} Hz elsewhere)"
             parts.append(text)
     unsure = row["undecided"].values.astype(bool) if "undecided" in row else affected & False
@@ -123,9 +127,16 @@ def _sentence(row: xr.Dataset) -> str:
     open_end = f"; {_list(row['cell'].values[unsure])} cannot be decided" if unsure.any() else ""
     if not parts:
         least = f"{row.attrs['threshold']:.0%} of its rate"
-        return f"{who} changes no cell surely by more than {least}{open_end}."
+        why = f" ({FEW_BLOCKS} for intervals)" if not _intervals(row).any() else ""
+        return f"{who} changes no cell surely by more than {least}{open_end}{why}."
     end = f"; it leaves {_list(rest)} alone" if rest.size else ""
     return f"{who} {' and '.join(parts)}{end}{open_end}."
+
+
+def _intervals(row: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Find the cells (cell,) whose change has an interval."""
+    both = np.isfinite(row["change_low"].values) & np.isfinite(row["change_high"].values)
+    return np.asarray(both)
 
 
 def _when(row: xr.Dataset) -> str:
@@ -157,7 +168,8 @@ def hypotheses_to_table(
         In order of rank: numbers and texts by the names of the dataset; ``cells`` with ``cell``,
         ``type``, ``rate``, ``change``, ``change_low``, ``change_high`` (Hz), ``affected`` and
         ``cell_repeats`` each; ``stimuli`` with d² by name. None stands for NaN and for infinity,
-        which JSON does not have. In CSV one line per hypothesis, with ``affected_cells`` and
+        which JSON does not have; ``undefined`` says in words which numbers are missing, and why. In
+        CSV one line per hypothesis, with empty cells for None, and with ``affected_cells`` and
         ``changes`` as text in place of the nested ones.
 
     Raises
@@ -168,7 +180,7 @@ def hypotheses_to_table(
     rows = [_row(hypotheses.isel(hypothesis=i)) for i in range(hypotheses.sizes["hypothesis"])]
     if path is None:
         return rows
-    place = Path(path)
+    place = local_path(path)
     if place.suffix not in (".csv", ".json"):
         raise RetinaCodecError(
             f"a table of hypotheses is written to .csv or .json; got {place.name!r}."
@@ -196,6 +208,7 @@ def _row(row: xr.Dataset) -> dict[str, Any]:
         for name, values in row.data_vars.items()
         if values.ndim == 0 and name != "statement"
     }
+    plain["undefined"] = _undefined(row)
     names = ("rate", "change", "change_low", "change_high", "affected", "cell_repeats")
     plain["cells"] = [
         {
@@ -218,11 +231,40 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     cells = row["cells"]
     flat = {key: value for key, value in row.items() if key not in ("cells", "stimuli")}
     flat["affected_cells"] = _list(cell["cell"] for cell in cells if cell["affected"])
-    flat["changes"] = "; ".join(
-        f"{c['cell']}: {c['change']:.3g} ({c['change_low']:.3g} to {c['change_high']:.3g}) Hz"
-        for c in cells
-    )
+    flat["changes"] = "; ".join(_change(cell) for cell in cells)
     return flat
+
+
+def _change(cell: Mapping[str, Any]) -> str:
+    """Write the change of one cell with its interval: "a: -3 (-4 to 4) Hz"."""
+    change, low, high = (cell[name] for name in ("change", "change_low", "change_high"))
+    if change is None:
+        return f"{cell['cell']}: not known"
+    if low is None or high is None:
+        return f"{cell['cell']}: {change:.3g} Hz (no interval: {FEW_BLOCKS})"
+    return f"{cell['cell']}: {change:.3g} ({low:.3g} to {high:.3g}) Hz"
+
+
+def _undefined(row: xr.Dataset) -> str:
+    """Say which numbers of a hypothesis are missing and why: "change_low: ...; match: ..."."""
+    found: dict[str, list[str]] = {}
+    for name, values in row.data_vars.items():
+        if not np.issubdtype(values.dtype, np.floating) or "event" in values.dims:
+            continue
+        some = values.values[~np.isfinite(values.values)]
+        if some.size:
+            found.setdefault(_reason(str(name), some), []).append(str(name))
+    return "; ".join(f"{', '.join(names)}: {why}" for why, names in found.items())
+
+
+def _reason(name: str, missing: Floats) -> str:
+    if name.endswith("_repeats"):
+        return "no number is enough, nothing changes" if np.isinf(missing).any() else "not known"
+    if name.endswith(("_low", "_high")) or name == "information":
+        return FEW_BLOCKS
+    if "match" in name or name.startswith("place_"):
+        return "no interneuron"
+    return "not known"
 
 
 def _plain(value: Any) -> Any:

@@ -78,6 +78,15 @@ def test_information_is_that_of_a_gaussian_channel():
     assert always[5] == pytest.approx(0.5 * np.log(1 + 1.5**2 / (0.05**2 + 0.2**2 + noise)))
 
 
+def test_without_a_standard_error_information_is_not_known_and_comes_last():
+    row = effects([1.0, 0.5], [0.0, 0.0], [10.0, 10.0])
+    claimed = claim_cells(row, np.full(2, 10.0), np.ones(1), 0.01)
+    row.error[:] = np.nan
+    assert np.isnan(information_of_cells(row, claimed, np.ones(2), active=False)).all()
+    apart = masks({0}, {1}, {2})
+    assert order_and_join(np.array([np.nan, 0.0, 2.0]), "abc", apart) == [[2], [1], [0]]
+
+
 def test_detectability_adds_the_affected_cells():
     row, factor = effects(CHANGE, ELSEWHERE, RATE), np.ones(6)
     affected = np.array([[True, False, False, False, True, False]])

@@ -158,3 +158,16 @@ def test_events_in_few_blocks_have_no_interval(rates):
     assert np.isnan(always.contrast).all()
     assert always.seconds_elsewhere == 0
     assert not masks.all()
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_recording_of_few_blocks_has_no_interval(rates, blocks):
+    """Draws from one block are all alike: their interval would have no width."""
+    before, after, masks = rates
+    bins = blocks * OPTIONS["per_block"]
+    found = event_effects(
+        before[:bins], after[:, :bins], np.array([0]), masks[:1, :bins] | True, **OPTIONS
+    )
+    assert np.isfinite(found.change).all()
+    assert np.isnan(found.low).all()
+    assert np.isnan(found.error).all()

@@ -313,3 +313,20 @@ def test_the_table_survives_a_file(timed, tmp_path):
 def test_bad_options_are_refused(network, recording, modes, options, words):
     with pytest.raises(RetinaCodecError, match=words):
         predicted(network, recording, modes, **options)
+
+
+@pytest.mark.parametrize("when", ["active", "always"])
+def test_a_recording_of_few_blocks_is_told_of_in_words(network, recording, modes, tmp_path, when):
+    """Two blocks of 2 s and a rest: no interval, no claim, and files that can be written."""
+    claims = predicted(
+        network, recording, modes, modes, when=when, event_share=SHARE, block=2.0, **OPTIONS
+    )
+    assert np.isnan(claims["change_low"]).all()
+    assert not claims["affected"].any()
+    for ending in ("csv", "json"):
+        rows = hypotheses_to_table(claims, tmp_path / f"claims.{ending}")
+    for row in rows:
+        assert "not enough blocks of time" in row["statement"]
+        assert "not enough blocks of time" in row["undefined"]
+    text = (tmp_path / "claims.csv").read_text(encoding="utf-8")
+    assert "Hz (no interval: not enough blocks of time)" in text

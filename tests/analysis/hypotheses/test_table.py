@@ -98,3 +98,59 @@ def test_another_ending_is_refused_and_an_old_file_stays(claims, tmp_path):
     with pytest.raises(RetinaCodecError, match=r"\.csv or \.json"):
         hypotheses_to_table(claims, tmp_path / "claims.xlsx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def unknown(claims):
+    """One row without any interval, one with some; nothing else is missing but what was."""
+    low, high = claims["change_low"].copy(), claims["change_high"].copy()
+    low[0], high[0], low[1, 1] = np.nan, np.nan, -np.inf
+    affected = claims["affected"].copy()
+    affected[0] = False
+    undecided = xr.zeros_like(affected)
+    undecided[0, :2] = True
+    claims = claims.assign(change_low=low, change_high=high, affected=affected, undecided=undecided)
+    return claims.assign(statement=("hypothesis", describe(claims)))
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_undefined_intervals_are_words(unknown, tmp_path, ending):
+    rows = hypotheses_to_table(unknown, tmp_path / f"claims.{ending}")
+    assert rows[0]["statement"].endswith(
+        "10% of its rate; a, b cannot be decided (not enough blocks of time for intervals)."
+    )
+    assert rows[0]["cells"][0]["change_low"] is None
+    assert "change_low, change_high: not enough blocks of time" in rows[0]["undefined"]
+    assert "cell_repeats: no number is enough, nothing changes" in rows[0]["undefined"]
+    assert "match: no interneuron" in rows[1]["undefined"]
+    assert "change_low" not in rows[2]["undefined"]
+    if ending == "csv":
+        with (tmp_path / "claims.csv").open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert lines[0]["changes"].startswith("a: -3 Hz (no interval: not enough blocks of time);")
+        assert lines[1]["changes"].split("; ")[0] == "a: 0 (-4 to 4) Hz"
+        assert lines[1]["match"] == ""
+        assert lines[0]["undefined"] == rows[0]["undefined"]
+    else:
+        assert json.loads((tmp_path / "claims.json").read_text(encoding="utf-8")) == rows
+
+
+@pytest.mark.parametrize("name", ["change", "rate", "match", "change_low", "cell_repeats"])
+def test_any_number_may_be_missing(claims, tmp_path, name):
+    for missing in (np.nan, np.inf, -np.inf):
+        spoiled = claims.assign({name: xr.full_like(claims[name], missing)})
+        for ending in ("csv", "json"):
+            rows = hypotheses_to_table(spoiled, tmp_path / f"claims.{ending}")
+        assert all(name in row["undefined"] for row in rows)
+        text = (tmp_path / "claims.csv").read_text(encoding="utf-8")
+        assert "None" not in text
+        assert "nan" not in text
+
+
+def test_a_sentence_leaves_out_what_happens_elsewhere_if_all_times_are_events(claims):
+    timed = claims.assign(
+        event_source=("hypothesis", ["conv1 mode 3"] * 3),
+        event_time=("hypothesis", [5.9] * 3),
+        change_elsewhere=(("hypothesis", "cell"), np.full((3, 3), np.nan)),
+    ).assign_attrs(when="active")
+    assert "by 2.0 Hz on average; it leaves c alone" in describe(timed)[0]
