@@ -25,9 +25,9 @@ CHUNK_BYTES = 2**20
 
 ORDER = "order_of_groups"  # attribute of a group in a file: files do not keep an order themselves
 
-BYTES = "stored_bytes"  # attribute of text that stands for bytes, one letter each: their dtype
+DTYPE = "stored_dtype"  # of text that stands for bytes, one letter each, and of text of no entries
 
-HIDDEN = (ORDER, FILES, RUN, BYTES)
+HIDDEN = (ORDER, FILES, RUN, DTYPE)
 
 # Attributes of variables that the formats or xarray read as instructions.
 INSTRUCTIONS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
@@ -351,8 +351,10 @@ def _text_to_storage(name: Any, variable: xr.Variable) -> xr.Variable:
     """Return text of any length; bytes as letters of the same number, and their dtype beside."""
     values, about = variable.to_numpy(), dict(variable.attrs)
     if values.dtype.kind == "S":  # fixed widths have no specification in Zarr 3, bytes none in HDF5
-        about[BYTES] = values.dtype.str
+        about[DTYPE] = values.dtype.str
         values = np.char.decode(values, "latin-1")
+    elif not values.size:  # formats give no entries a dtype of numbers
+        about[DTYPE] = "<U1"
     text = np.asarray(values, dtype=object)
     strange = [one for one in text.ravel() if not isinstance(one, str)]
     if not strange:
@@ -376,10 +378,11 @@ def _from_storage(dataset: xr.Dataset) -> xr.Dataset:
     """Text as fixed-width arrays, attributes as plain Python, whichever format it came from."""
     changed: dict[Any, xr.Variable] = {}
     for name, variable in dataset.variables.items():
-        if variable.dtype.kind in "OSTU":
+        if variable.dtype.kind in "OSTU" or DTYPE in variable.attrs:
             values = variable.to_numpy().astype(object).astype(str)
-            if BYTES in variable.attrs:
-                values = np.char.encode(values, "latin-1").astype(variable.attrs[BYTES])
+            dtype = np.dtype(variable.attrs.get(DTYPE, values.dtype))
+            if dtype.kind == "S":
+                values = np.char.encode(values, "latin-1").astype(dtype)
             changed[name] = xr.Variable(variable.dims, values, variable.attrs)
     coordinates = {name: value for name, value in changed.items() if name in dataset.coords}
     variables = {name: value for name, value in changed.items() if name not in dataset.coords}

@@ -15,12 +15,13 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import as_adapter
-from retina_codec.networks.borrowed import borrow
+from retina_codec.networks.borrowed import borrow, when_free
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.probing.retina.forward import RetinaFunction
 from retina_codec.progress import progress_bar
+from retina_codec.storage.identity import Context, describe_network
 from retina_codec.storage.provenance import state_hash, versions
 from retina_codec.storage.runs import open_run
 
@@ -111,7 +112,9 @@ def all_fields(
         raise RetinaCodecError(
             f"rank must be at most the number of lags, {network.history}; got {rank=}."
         )
-    weights = network.conv3.weight
+    weights, described = network.conv3.weight, {}
+    if store is not None:
+        described = when_free(network, describe_network) | Context.here().describe()
     source = open_inputs(as_adapter(network, None), inputs, weights.dtype)
     with borrow(network, device) as lent:
         worker = _Worker(lent, source, rank, every, batch_size)
@@ -119,11 +122,12 @@ def all_fields(
         if store is None:
             return _in_memory(worker, template, progress)
         identity = {
-            "format": "retina-codec fields 1",
-            "network": state_hash(network),
+            "format": "retina-codec fields 2",
+            "network_sha256": state_hash(network),
             "inputs": source.text(),
             "settings": f"{rank=}, {every=}, {weights.dtype}",
             "versions": versions(),
+            **described,
         }
         return _in_store(worker, template, store, identity, progress)
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,24 @@ def test_a_store_continues_where_it_stopped(network, split, found, tmp_path, mon
     xr.testing.assert_identical(again.load(), stored.load())
     with pytest.raises(RetinaCodecError, match=r"settings: rank=1, every=1.*rank=2"):
         all_fields(network, split, rank=2, store=path, progress=False)
+
+
+def test_a_store_is_of_one_network_and_whole(network, split, tmp_path):
+    path = tmp_path / "fields.zarr"
+    all_fields(network, split, store=path, progress=False).close()
+    other = copy.deepcopy(network)
+    other.note = 1
+    with pytest.raises(RetinaCodecError, match=r"another \(network.note: nothing there, 1 here"):
+        all_fields(other, split, store=path, progress=False)
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(RetinaCodecError, match=r"another \(autocast: off there, cpu bfloat16 here"),
+    ):
+        all_fields(network, split, store=path, progress=False)
+    chunk = next(file for file in (path / "spatial/c").rglob("*") if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    with pytest.raises(RetinaCodecError, match=r"must be whole.*spatial/c/"):
+        all_fields(network, split, store=path, progress=False)
 
 
 def test_what_is_in_the_way_stays(network, split, tmp_path):
