@@ -14,15 +14,17 @@ from matplotlib.colors import FuncNorm, PowerNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.gridspec import GridSpec
 
-from retina_codec.storage.results import table
+from retina_codec.storage.results import layers_with, table
 
 __all__ = [
     "LOADING",
     "MUTED",
     "RATE",
+    "RED_MEANS",
     "SIGNED",
     "WIDTH",
     "Area",
+    "cell_groups",
     "cell_order",
     "color_bar",
     "draw_title",
@@ -51,6 +53,9 @@ INK, MUTED = "#1f2733", "#66707d"
 
 
 SIGNED = "RdBu_r"  # blue: negative, white: zero, red: positive; safe for the colour-blind
+RED_MEANS = (  # of every field: the time course is drawn with its peak upwards
+    "Red: more light at the peak of the time course raises the rate; blue: lowers it."
+)
 LOADING = "Purples"
 RATE = "Greys"
 
@@ -182,6 +187,22 @@ def type_colors(types: Sequence[str] | npt.NDArray[Any]) -> dict[str, Any]:
         shades = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, len(known)))
         colors = dict(zip(known, shades, strict=True))
     return colors | {"unknown": UNKNOWN}
+
+
+def cell_groups(results: xr.DataTree) -> xr.DataArray:
+    """Return what the colour of every cell stands for, (cell).
+
+    Its type; where no type is known, its pathway in the first layer with pathways ("pathway 0").
+    The attribute ``of`` says which: "type", or "pathway (layer 1)".
+    """
+    types = table(results, "responses")["type"].astype(str).drop_vars("type")
+    layers = layers_with(results, "pathways")
+    if not layers or bool((types != "unknown").any()):
+        return types.assign_attrs(of="type")
+    number = table(results, f"layers/{layers[0]}/pathways")["pathway"].values
+    return types.copy(data=np.array([f"pathway {one}" for one in number])).assign_attrs(
+        of=f"pathway ({layer_name(layers[0])})"
+    )
 
 
 def cell_order(results: xr.DataTree, layer: str) -> npt.NDArray[np.intp]:

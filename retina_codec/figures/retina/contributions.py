@@ -16,6 +16,7 @@ from retina_codec.figures.style import (
     RATE,
     SIGNED,
     Area,
+    cell_groups,
     cell_order,
     color_bar,
     draw_title,
@@ -53,10 +54,11 @@ class Contributions(base.Figure):
     look_for = "modes (purple) that switch on where several channels (red and blue) act together."
     caption = (
         "The stretch with most of the events chosen for receptive fields. Rates of all cells "
-        "stand in the order of their pathways, the strip gives their type. Colours grow with the "
-        "square root of the value and saturate at the 99.5th percentile of the stretch, so that "
-        "weak contributions stay visible. Modes stand in the order of the summed contributions "
-        "that they rebuild in the fitted part, largest first. Dotted lines: the numbered moments "
+        "stand in the order of their pathways, the strip gives their type (their pathway, where no "
+        "type is known). Colours grow with the square root of the value and saturate at the "
+        "99.5th percentile of the stretch, so that weak contributions stay visible. Modes stand in "
+        "the order of the summed contributions that they rebuild in the fitted part, largest "
+        "first. Dotted lines: the numbered moments "
         "whose receptive fields are shown below."
     )
 
@@ -153,7 +155,7 @@ def draw_contributions(
     span = (float(shown["time"][0]), float(shown["time"][-1]) + step)
 
     traces = area.add_subplot(spec[0, 1])
-    _cell_trace(traces, shown, cell)
+    _cell_trace(traces, shown, cell, cell_groups(results).values)
     rows = [traces, _population(area, spec, shown, results, span)]
     target = area.add_subplot(spec[2, 1])
     target.plot(shown["time"], shown["target"], color="#5b3f8c", lw=1.0)
@@ -193,17 +195,17 @@ def _events_inside(
     return found, int(score.values.argmax())
 
 
-def _cell_trace(axes: Axes, shown: xr.Dataset, cell: int) -> None:
+def _cell_trace(axes: Axes, shown: xr.Dataset, cell: int, groups: npt.NDArray[np.str_]) -> None:
     """Draw recorded and predicted rate of one cell, Hz."""
     one = shown.isel(cell=cell)
-    color = type_colors(shown["type"].values)[str(one["type"].values)]
+    color = type_colors(groups)[groups[cell]]
     if "rate" in one:
         axes.fill_between(
             one["time"], one["rate"], step="post", color="#cfd4da", lw=0, label="recorded"
         )
     axes.plot(one["time"], one["prediction"], color=color, lw=1.3, label="predicted")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-    _side_label(axes, f"cell {one['cell'].item()}\n{one['type'].item()}\nrate (Hz)")
+    _side_label(axes, f"cell {one['cell'].item()}\n{groups[cell]}\nrate (Hz)")
     axes.legend(
         loc="upper right",
         ncols=2,
@@ -243,7 +245,7 @@ def _population(
     axes.set_yticks([])
     _side_label(axes, f"all {len(order)} cells\nby pathway")
     strip = area.add_subplot(spec[1, 0])
-    type_strip(strip, ordered["type"].values, vertical=True)
+    type_strip(strip, cell_groups(results).values[order], vertical=True)
     color_bar(area, area.add_subplot(spec[1, 2]), image, "Hz", [0, limit / 4, limit])
     return axes
 

@@ -14,8 +14,10 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
+    RED_MEANS,
     SIGNED,
     Area,
+    cell_groups,
     draw_title,
     grid,
     layer_name,
@@ -59,8 +61,8 @@ class Fields(base.Figure):
         "the scene, mean of the last 400 ms, squares where the fields are shown. Middle: spatial "
         "parts with the predicted rate, each tile on its own scale: the gradient behind a pattern "
         "at a few Hz is small. Right: time courses of the cells that respond, in the colour of "
-        "their type. Below, if drawn: single fields as the sum of the parts that pass through each "
-        "active mode and a remainder."
+        "their type (of their pathway, where no type is known). Below, if drawn: single fields as "
+        "the sum of the parts that pass through each active mode and a remainder."
     )
 
     def needs(self, results: xr.DataTree) -> bool:
@@ -128,11 +130,13 @@ def first_events(fields: xr.Dataset) -> list[int]:
     return [labels.index(label) for label in dict.fromkeys(labels)][:ROWS]
 
 
-def shown_cells(fields: xr.Dataset, events: list[int]) -> list[int]:
-    """Choose up to six cells: types in turn, in each the cells that answer most events."""
+def shown_cells(
+    fields: xr.Dataset, events: list[int], groups: npt.NDArray[np.str_] | None = None
+) -> list[int]:
+    """Choose up to six cells: groups (types) in turn, in each those that answer most events."""
     here = fields.isel(event=events)
     score = (here["responding"].sum("event") + here["prediction"].mean("event") / 1e4).values
-    types = fields["type"].values.astype(str)
+    types = fields["type"].values.astype(str) if groups is None else groups
     by_type = [
         sorted(np.flatnonzero(types == name), key=lambda i: -score[i]) for name in np.unique(types)
     ]
@@ -164,7 +168,8 @@ def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
     """Draw panel D into a figure or a part of one."""
     fields = _fields(results)
     events = first_events(fields)
-    cells = shown_cells(fields, events)
+    types = cell_groups(results).values
+    cells = shown_cells(fields, events, types)
     layer = layer_name(str(fields.attrs.get("layer", "")))
     draw_title(area, letter, f"What drove each cell, by the active modes of {layer}")
     spec = grid(
@@ -178,7 +183,6 @@ def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
         gap_y=0.12,
         gap_x=0.2,
     )
-    types = fields["type"].values.astype(str)
     colors = [type_colors(types)[name] for name in types]
     windows = _windows(fields, cells)
     shown = fields.isel(event=events)
@@ -195,7 +199,7 @@ def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
             if bool(one["responding"]):
                 courses.plot(-1000 * fields["lag"], one["temporal"], color=colors[cell], lw=1.1)
             if row == 0:
-                words = f"cell {one['cell'].item()}\n{types[cell].replace(' ', chr(10), 1)}"
+                words = f"cell {one['cell'].item()}\n{_in_two(types[cell])}"
                 axes.set_title(words, size=8, color=colors[cell], weight="bold", pad=4)
             scene.add_patch(_outline(windows[cell], colors[cell]))
         courses.axhline(0, color=MUTED, lw=0.5)
@@ -208,6 +212,11 @@ def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
             courses.set_title("time courses (unit length)", size=8.5, pad=4)
     courses.set_xlabel("time before the response (ms)")
     _scale_bar(area, fields, results.attrs.get("pixel_size"))
+
+
+def _in_two(words: str) -> str:
+    """Break long words at the first space."""
+    return words.replace(" ", "\n", 1) if len(words) > 10 else words
 
 
 def _windows(fields: xr.Dataset, cells: Iterable[int]) -> dict[int, tuple[slice, slice]]:
@@ -282,12 +291,12 @@ def _scale_bar(area: Area, fields: xr.Dataset, pixel_size: Any) -> None:
     """Say the size of a tile and what its colours mean, under the panel."""
     width, height = size_of(area)
     side = min(CROP, fields.sizes["y"], fields.sizes["x"])
-    size = f" = {side * float(pixel_size):.0f} µm" if pixel_size else ""
+    known = isinstance(pixel_size, int | float) and np.isfinite(pixel_size) and pixel_size > 0
+    size = f" = {side * float(pixel_size):.0f} µm" if known else ""
     area.text(
         1.25 / width,
         0.06 / height,
-        f"Tiles: {side} px{size} wide, each scaled to its own largest value.\n"
-        "Red: more light at the peak of the time course raises the rate; blue: lowers it.",
+        f"Tiles: {side} px{size} wide, each scaled to its own largest value.\n{RED_MEANS}",
         size=8,
         color=MUTED,
         va="bottom",

@@ -14,6 +14,7 @@ from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
     Area,
+    cell_groups,
     color_bar,
     draw_title,
     grid,
@@ -83,7 +84,7 @@ def draw_network_and_target(area: Area, results: xr.DataTree, letter: str = "") 
     responses = table(results, "responses")
     target, units = responses["target"].values, units_of(responses["target"])
     cloud = area.add_subplot(spec[2])
-    dots = _two_cells(cloud, responses)
+    dots = _two_cells(cloud, responses, cell_groups(results).values)
     low, high = dots.get_clim()
     ticks = [low + 0.03 * (high - low), (low + high) / 2, high] if low > 0 else [low, 0, high]
     color_bar(area, area.add_subplot(spec[3]), dots, f"F ({units})", ticks)
@@ -148,7 +149,7 @@ def _schematic(axes: Axes, results: xr.DataTree) -> None:
         words = f"{layer_name(name)}\n{channels} channels"
         axes.text(left + 0.42, 1.45, words, ha="center", va="top", size=8)
     responses = table(results, "responses")
-    types, units = responses["type"].values.astype(str), units_of(responses["target"])
+    types, units = cell_groups(results).values, units_of(responses["target"])
     colors = type_colors(types)
     _arrow(axes, 6.85, 7.4, y)
     heights = np.linspace(y + 1.25, y - 0.95, len(types))
@@ -174,7 +175,7 @@ def _arrow(axes: Axes, start: float, stop: float, height: float) -> None:
     )
 
 
-def _two_cells(axes: Axes, responses: xr.Dataset) -> PathCollection:
+def _two_cells(axes: Axes, responses: xr.Dataset, groups: npt.NDArray[Any]) -> PathCollection:
     """Scatter two cells that are correlated, coloured by the target; return the dots."""
     rates = responses["prediction"].transpose("time", "cell").values.astype(np.float64)
     first, second = _related_pair(rates)
@@ -193,7 +194,7 @@ def _two_cells(axes: Axes, responses: xr.Dataset) -> PathCollection:
         axes.add_patch(
             Ellipse((center[0], center[1]), along, across, angle=angle, fill=False, lw=1.0)
         )
-    cells, types = responses["cell"].values, responses["type"].values
+    cells, types = responses["cell"].values, groups
     axes.set_xlabel(f"cell {cells[first]}, {types[first]} (Hz)")
     axes.set_ylabel(f"cell {cells[second]}, {types[second]} (Hz)")
     limit = 1.05 * max(x.max(), y.max())

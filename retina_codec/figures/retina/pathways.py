@@ -12,6 +12,7 @@ from retina_codec.figures import base
 from retina_codec.figures.style import (
     SIGNED,
     Area,
+    cell_groups,
     cell_order,
     color_bar,
     draw_title,
@@ -40,7 +41,8 @@ class Pathways(base.Figure):
     look_for = "red blocks: cells side by side that share their modes."
     caption = (
         "Red: the mode is strong when the cell fires. Cells and modes are ordered by pathway; the "
-        "strip above gives the number of the pathway and, in colour, the type of each cell. "
+        "strip above gives the number of the pathway and, in colour, the type of each cell (its "
+        "pathway in the first layer, where no type is known). "
         "Dots: significant correlations. In brackets after an agreement: the middle 95 % over "
         "stretches of time drawn again. Right: the silhouette for each number of pathways; a ring "
         "marks the chosen one."
@@ -111,7 +113,8 @@ def draw_pathways(area: Area, results: xr.DataTree, letter: str = "") -> None:
         gap_y=0.05,
         gap_x=0.3,
     )
-    types = table(results, "responses")["type"].values.astype(str)
+    groups = cell_groups(results)
+    types = groups.values
     every = [table(results, f"layers/{name}/pathways")["correlation"].values for name in layers]
     limit = max(0.1, float(np.ceil(10 * max(np.abs(values).max() for values in every)) / 10))
     image = None
@@ -136,7 +139,9 @@ def draw_pathways(area: Area, results: xr.DataTree, letter: str = "") -> None:
     width, height = size_of(area)
     area.legend(
         handles=handles,
-        title="type of the cell (not used to find pathways)",
+        title="type of the cell (not used to find pathways)"
+        if groups.attrs["of"] == "type"
+        else f"no types are known: {groups.attrs['of']}",
         title_fontsize=8,
         loc="lower left",
         bbox_to_anchor=(0.5 / width, 0.02 / height),

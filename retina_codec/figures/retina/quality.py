@@ -9,6 +9,7 @@ from retina_codec.figures import base
 from retina_codec.figures.style import (
     MUTED,
     Area,
+    cell_groups,
     draw_title,
     grid,
     layer_name,
@@ -103,14 +104,15 @@ def _prediction(axes: Axes, results: xr.DataTree) -> None:
     """Prediction r per cell, in the colour of its type, and the ceiling as a short line."""
     responses = table(results, "responses")
     axes.set_title("the network predicts the cells", size=9)
-    axes.set_xlabel("cell, coloured by type")
+    groups = cell_groups(results)
+    axes.set_xlabel(f"cell, coloured by {groups.attrs['of']}")
     axes.set_ylabel("Pearson r")
     axes.set_ylim(0, 1.2)
     axes.set_yticks([0, 0.5, 1])
     if "pearson" not in responses:
         axes.text(0.5, 0.5, "no recorded rates", transform=axes.transAxes, ha="center")
         return
-    types = responses["type"].values.astype(str)
+    types = groups.values
     colors = type_colors(types)
     order = np.argsort(types, kind="stable")
     position = np.arange(len(order))

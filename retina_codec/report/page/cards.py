@@ -23,6 +23,7 @@ from retina_codec.report.page.text import (
 __all__ = ["hypothesis_cards"]
 
 SHOWN = 10  # cards; the others stand in a table
+USUAL_SHIFTS = 24  # of the null of a match, where the results do not say
 
 
 def hypothesis_cards(
@@ -46,16 +47,20 @@ def hypothesis_cards(
         and not for the whole movie; ``named`` whether any interneuron is named;
         ``threshold``, ``significance``, ``power``, ``split``, ``duration`` (s) of the prediction,
         None where not known.
+
+    Cells are coloured by the coordinate ``group`` where there is one, else by type.
     """
     count = hypotheses.sizes["hypothesis"]
     rows = [hypotheses.isel(hypothesis=i) for i in range(count)]
     attrs = hypotheses.attrs
-    kinds = hypotheses["type"].values.astype(str)
+    groups = hypotheses["group" if "group" in hypotheses.coords else "type"].values.astype(str)
+    above = [_alike_above(rows, number) for number in range(count)]
     return {
-        "cards": [_card(row, number, channels) for number, row in enumerate(rows[:SHOWN], 1)],
-        "rest": [_short(row, number) for number, row in enumerate(rows[SHOWN:], SHOWN + 1)],
-        "types": sorted(colors_of(kinds).items()),
+        "cards": [_card(row, i, above[i], channels) for i, row in enumerate(rows[:SHOWN])],
+        "rest": [_short(row, i, above[i]) for i, row in enumerate(rows[SHOWN:], SHOWN)],
+        "types": sorted(colors_of(groups).items()),
         "timed": any(timed(row) for row in rows),
+        "shifts": int(attrs.get("shifts", USUAL_SHIFTS)),
         "named": any(str(row["interneuron"].item()) for row in rows),
         "split": str(attrs.get("split", "")),
         **{
@@ -65,14 +70,16 @@ def hypothesis_cards(
     }
 
 
-def _card(
-    row: xr.Dataset,
-    number: int,
-    channels: xr.Dataset | None,
-) -> dict[str, Any]:
+def _alike_above(rows: list[xr.Dataset], number: int) -> int:
+    """Count the rows of better rank in which the same channels are silenced."""
+    own = text_of(rows[number], "silenced")
+    return sum(text_of(row, "silenced") == own for row in rows[:number]) if own else 0
+
+
+def _card(row: xr.Dataset, number: int, above: int, channels: xr.Dataset | None) -> dict[str, Any]:
     layer = str(row["layer"].item())
     named = str(row["channels"].item())
-    return _short(row, number) | {
+    return _short(row, number, above) | {
         "statement": str(row["statement"].item()),
         "layer": layer_words(layer),
         "channels": named,
@@ -80,7 +87,7 @@ def _card(
         "named_by": supporters(row),
         "events": _events(row),
         "elsewhere": _elsewhere(row),
-        "p_value": _p_words(_value(row, "match_p_value")),
+        "p_value": _p_words(_value(row, "match_p_value"), _shifts(row)),
         "matched": math.isfinite(_value(row, "match")),
         "second": _second(row),
         "sees": _sees(row),
@@ -92,14 +99,17 @@ def _card(
     }
 
 
-def _short(row: xr.Dataset, number: int) -> dict[str, Any]:
+def _short(row: xr.Dataset, number: int, above: int) -> dict[str, Any]:
     """Return what both the card and the line in the table hold."""
+    information = _value(row, "information")
     return {
-        "rank": number,
+        "rank": number + 1,
+        "above": above,
+        "ranked_as": measured(information / (1 + above), 1),
         "headline": headline(row),
         "interneuron": str(row["interneuron"].item()),
         "match": measured(_value(row, "match")),
-        "information": measured(_value(row, "information"), 1),
+        "information": measured(information, 1),
         "event_repeats": _repeats(_value(row, "event_repeats")) if timed(row) else "",
         "segment_repeats": _repeats(_value(row, "segment_repeats")),
         "stimulus_repeats": _repeats(_value(row, "stimulus_repeats")),
@@ -133,7 +143,9 @@ def _elsewhere(row: xr.Dataset) -> str:
         for chosen in (change < 0, change > 0)
         if (affected & chosen).any()
     ]
-    rounded = [round(float(mean), 1) + 0.0 for mean in means]  # + 0.0: no zero has a minus
+    rounded = [
+        round(float(mean), 1) + 0.0 for mean in means if np.isfinite(mean)
+    ]  # + 0.0: no zero has a minus
     return " and ".join(f"{'+' if value > 0 else ''}{signed(value, 1)} Hz" for value in rounded)
 
 
@@ -182,10 +194,17 @@ def _repeats(value: float) -> str:
     return {1.0: "once", 2.0: "twice"}.get(value, f"{value:,.0f} times")
 
 
-def _p_words(value: float) -> str:
+def _shifts(row: xr.Dataset) -> int:
+    """Return the number of shifts of the null of matches."""
+    return int(row.attrs.get("shifts", USUAL_SHIFTS))
+
+
+def _p_words(value: float, shifts: int) -> str:
+    """Say a p of a match: "= 0.120", or "≤ 0.040" at the smallest value that the null can give."""
     if not math.isfinite(value):
         return NOT_MEASURED
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
+    words = f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
+    return f"{'≤' if value <= 1.000001 / (1 + shifts) else '='} {words}"
 
 
 def _value(row: xr.Dataset, name: str) -> float:

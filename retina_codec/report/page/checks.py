@@ -6,10 +6,114 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.modes.scores.score import score_table
-from retina_codec.report.page.text import NOT_MEASURED, measured, number, percent
+from retina_codec.report.page.text import NOT_MEASURED, measured, number, percent, signed
 from retina_codec.storage.results import layers_with, modes_at
 
-__all__ = ["checks_of", "trust_numbers"]
+__all__ = ["checks_of", "prediction_verdict", "trust_numbers", "verdict_of"]
+
+GOOD = 0.9  # of the noise ceiling
+LEAST = 0.5**0.5  # of the ceiling: below, less than half of the variance that can be predicted
+NO_PREDICTION = 0.1  # r, below which nothing is predicted
+LARGEST_ERROR = 0.1  # of the change of F, above which contributions say nothing
+VERDICTS = {
+    "good": "The network can be explained",
+    "fair": "Read with care",
+    "poor": "Do not explain this network",
+    "unknown": "Not known how good the network is",
+}
+
+
+def prediction_verdict(prediction: dict[str, Any] | None) -> tuple[str, str]:
+    """Say whether a network predicts its cells well enough to be explained.
+
+    Parameters
+    ----------
+    prediction : dict or None
+        From `prediction_numbers`; None where no rates were recorded.
+
+    Returns
+    -------
+    level : {"good", "fair", "poor", "unknown"}
+        Poor: r below 0.1, or below √½ of the noise ceiling.
+    words : str
+        One or two sentences.
+    """
+    if prediction is None:
+        return "unknown", (
+            "The results hold no recorded rates, so what follows describes the network and says "
+            "nothing yet about the retina."
+        )
+    mean, share = prediction["mean"], prediction["share"]
+    if mean is None:
+        return "poor", (
+            "Recorded or predicted rates are constant, so r is not defined for any cell: nothing "
+            "below says anything about the cells."
+        )
+    found = f"mean Pearson r over cells of {signed(mean)}"
+    if share is not None:
+        found += (
+            f", {percent(share).replace('-', '−')} of what the repeats allow (noise ceiling "
+            f"{number(prediction['ceiling'])})"
+        )
+    if not mean >= NO_PREDICTION:
+        return "poor", (
+            f"It does not predict the recorded rates ({found}): it is too bad to be explained, and "
+            "nothing below says anything about the cells. Fit another network first."
+        )
+    if share is None:
+        return "unknown", (
+            f"It predicts the recorded rates with a {found}; without repeats it is not known how "
+            "high r could be."
+        )
+    if share < LEAST:
+        return "poor", (
+            f"It misses more than half of the variance of the rates that can be predicted ({found}"
+            "): it is too bad to be explained, and what follows says little about the cells. Fit a "
+            "better network first."
+        )
+    if share < GOOD:
+        return "fair", (
+            f"It predicts the recorded rates with a {found}; where it is wrong, its explanation is "
+            "wrong too."
+        )
+    return "good", f"It predicts the recorded rates with a {found}."
+
+
+def verdict_of(numbers: dict[str, Any], checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say first what may be believed.
+
+    Parameters
+    ----------
+    numbers : dict
+        From `numbers_of`.
+    checks : list of dict
+        From `checks_of`.
+
+    Returns
+    -------
+    dict
+        ``level``; ``title`` and ``words``; ``believed``, whether the findings may be listed;
+        ``reached`` and ``missed``: questions of the checks.
+    """
+    level, words = prediction_verdict(numbers["prediction"])
+    worst = max(np.nan_to_num(layer["completeness_median"]) for layer in numbers["layers"])
+    if worst > LARGEST_ERROR:
+        level = "poor"
+        words += (
+            f" Contributions miss {percent(worst)} of the change of F: nothing that rests on them "
+            "can be believed. Use more steps of the path."
+        )
+    missed = [check["what"] for check in checks if not check["passed"]]
+    if missed and level == "good":
+        level = "fair"
+    return {
+        "level": level,
+        "title": VERDICTS[level],
+        "words": words,
+        "believed": level != "poor",
+        "reached": len(checks) - len(missed),
+        "missed": missed,
+    }
 
 
 def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
@@ -29,7 +133,7 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
     prediction, agreement = numbers["prediction"], numbers["agreement"]
     shown = [layer["name"] for layer in numbers["layers"][:2]]
-    worst = max(numbers["layers"], key=lambda layer: layer["completeness_median"])
+    worst = max(numbers["layers"], key=lambda layer: _unknown_last(layer["completeness_median"]))
     checks = []
     if prediction and prediction["share"] is not None:
         checks.append(_predicts(prediction))
@@ -37,7 +141,9 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "what": "Do contributions add up?",
             "value": f"median error at most {percent(worst['completeness_median'], 2)} "
-            f"of the change ({layer_name(worst['name'])})",
+            f"of the change ({layer_name(worst['name'])})"
+            if np.isfinite(worst["completeness_median"])
+            else f"not known for {layer_name(worst['name'])}",
             "means": "All contributions of a layer together must equal the change of the target; "
             "what is missing is error of the path integral.",
             "bar": "median < 1 % in every layer",
@@ -53,11 +159,16 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     return checks
 
 
+def _unknown_last(value: float) -> float:
+    """Let a value that is not known count as the largest."""
+    return value if np.isfinite(value) else float("inf")
+
+
 def _predicts(prediction: dict[str, Any]) -> dict[str, Any]:
     return {
         "what": "Does the network predict the cells?",
-        "value": f"r = {number(prediction['mean'])} of a possible "
-        f"{number(prediction['ceiling'])} ({percent(prediction['share'])})",
+        "value": f"r = {signed(prediction['mean'])} of a possible "
+        f"{number(prediction['ceiling'])} ({percent(prediction['share']).replace('-', '−')})",
         "means": "An explanation of the network speaks about the retina only as far as "
         "the network predicts it. The possible r follows from repeats.",
         "bar": "≥ 90 % of the noise ceiling",

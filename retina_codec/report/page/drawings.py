@@ -32,7 +32,8 @@ NAMED_CELLS = 24  # more ids under the bars cannot be read
 def change_bars(row: xr.Dataset) -> dict[str, Any]:
     """Lay out the predicted change of every cell as bars with intervals.
 
-    Cells stand in order of their types, within a type as they came.
+    Cells stand in order of their types (of ``group``, where the row has it), within one as they
+    came.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
         row[name].values.astype(np.float64) for name in ("change", "change_low", "change_high")
     )
     kinds = row["type"].values.astype(str)
-    colors = colors_of(kinds)
+    groups = row["group"].values.astype(str) if "group" in row.coords else kinds
+    colors = colors_of(groups)
     affected = row["affected"].values.astype(bool)
     other = np.full(len(change), np.nan)
     if "change_elsewhere" in row:
@@ -66,7 +68,7 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
         return round(MARGIN + (top - value) / span * (HEIGHT - 2 * MARGIN), 2)
 
     zero, bars = place(0.0), []
-    order = sorted(range(len(change)), key=lambda i: (kinds[i], i))
+    order = sorted(range(len(change)), key=lambda i: (groups[i], i))
     for slot, i in enumerate(order):
         seen = bool(np.isfinite(change[i]))
         level = place(change[i]) if seen else zero
@@ -80,7 +82,7 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
                 "low": place(low[i]) if np.isfinite(low[i]) else None,
                 "high": place(high[i]) if np.isfinite(high[i]) else None,
                 "elsewhere": place(other[i]) if np.isfinite(other[i]) else None,
-                "color": colors[kinds[i]],
+                "color": colors[groups[i]],
                 "affected": bool(affected[i]),
                 "words": f"cell {row['cell'].values[i]}, {kinds[i]}: {_interval(row, i)}",
                 "label": str(row["cell"].values[i]) if len(order) <= NAMED_CELLS else "",
@@ -100,6 +102,9 @@ def change_bars(row: xr.Dataset) -> dict[str, Any]:
 def kernel_drawing(channels: xr.Dataset | None, label: str) -> dict[str, Any] | None:
     """Draw what a channel sees: its field as a PNG, its time course as the points of a line.
 
+    Both have the sign with which the time course is positive at its largest size, as in the figures
+    of receptive fields: red where more light then raises the activation.
+
     Parameters
     ----------
     channels : xr.Dataset or None
@@ -118,12 +123,13 @@ def kernel_drawing(channels: xr.Dataset | None, label: str) -> dict[str, Any] | 
     one = channels.sel(channel=label)
     lag = one["lag"].values.astype(np.float64)
     course = one["time_course"].values.astype(np.float64)[np.argsort(-lag, kind="stable")]
+    sign = -1.0 if course[np.abs(course).argmax()] < 0 else 1.0
     if not (np.isfinite(course).all() and np.isfinite(one["field"].values).all()):
         return None
     x = np.linspace(2, 98, len(course))
-    points = " ".join(f"{a:.1f},{30 - 26 * b:.1f}" for a, b in zip(x, course, strict=True))
+    points = " ".join(f"{a:.1f},{30 - 26 * b:.1f}" for a, b in zip(x, sign * course, strict=True))
     return {
-        "field": _png(one["field"].transpose("field_y", "field_x").values),
+        "field": _png(sign * one["field"].transpose("field_y", "field_x").values),
         "points": points,
         "seconds": float(lag.max()),
     }

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.contributions.results import completeness
+from retina_codec.figures.style import cell_groups
 from retina_codec.report.page.cards import hypothesis_cards
 from retina_codec.report.page.checks import trust_numbers
 from retina_codec.storage.results import layers_of, layers_with, table
@@ -21,6 +22,7 @@ __all__ = [
     "prediction_numbers",
 ]
 
+SIGNIFICANT = 0.05  # false discovery rate
 STRONG = 0.3  # share of a mode's largest entry, above which a channel is named
 
 
@@ -65,17 +67,26 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
         ],
         "agreement": _agreement(results),
         "trust": trust_numbers(results),
-        "hypotheses": hypothesis_cards(
-            table(results, "hypotheses"),
-            table(results, "channels") if "channels" in results.children else None,
-        )
-        if "hypotheses" in results.children
-        else None,
-        "no_hypotheses": str(results.attrs.get("no_hypotheses", "")).rstrip("."),
+        "hypotheses": _cards(results) if "hypotheses" in results.children else None,
+        **{
+            f"no_{part}": str(results.attrs.get(f"no_{part}", "")).rstrip(".")
+            for part in ("pathways", "receptive_fields", "scores", "hypotheses")
+        },
         "fields": field_numbers(table(results, "receptive_fields"))
         if "receptive_fields" in results.children
         else None,
     }
+
+
+def _cards(results: xr.DataTree) -> dict[str, Any]:
+    """Prepare the cards, cells coloured as in the figures."""
+    hypotheses, groups = table(results, "hypotheses"), cell_groups(results)
+    if set(hypotheses["cell"].values.tolist()) <= set(groups["cell"].values.tolist()):
+        group = groups.sel(cell=hypotheses["cell"].values).values
+        hypotheses = hypotheses.assign_coords(group=("cell", group))
+    return hypothesis_cards(
+        hypotheses, table(results, "channels") if "channels" in results.children else None
+    )
 
 
 def _data_numbers(results: xr.DataTree, responses: xr.Dataset) -> dict[str, Any]:
@@ -96,20 +107,24 @@ def _data_numbers(results: xr.DataTree, responses: xr.Dataset) -> dict[str, Any]
 
 
 def prediction_numbers(responses: xr.Dataset) -> dict[str, Any] | None:
-    """Mean, worst and best Pearson r over cells, and the share of the noise ceiling reached."""
+    """Mean, worst and best Pearson r over cells, and the share of the noise ceiling reached.
+
+    None where no cell has one.
+    """
     if "pearson" not in responses:
         return None
     pearson = responses["pearson"].values.astype(np.float64)
     cells = responses["cell"].values
-    found: dict[str, Any] = {
-        "mean": float(np.nanmean(pearson)),
-        "low": float(np.nanmin(pearson)),
-        "low_cell": cells[int(np.nanargmin(pearson))],
-        "high": float(np.nanmax(pearson)),
-        "undefined": [str(cell) for cell in cells[~np.isfinite(pearson)]],
-        "ceiling": None,
-        "share": None,
-    }
+    seen = np.isfinite(pearson)
+    found: dict[str, Any] = dict.fromkeys(("mean", "low", "low_cell", "high", "ceiling", "share"))
+    found["undefined"] = [str(cell) for cell in cells[~seen]]
+    if seen.any():
+        found |= {
+            "mean": float(pearson[seen].mean()),
+            "low": float(pearson[seen].min()),
+            "low_cell": cells[seen][int(pearson[seen].argmin())],
+            "high": float(pearson[seen].max()),
+        }
     if "noise_ceiling" in responses:
         ceiling = responses["noise_ceiling"].values.astype(np.float64)
         both = np.isfinite(pearson) & np.isfinite(ceiling) & (ceiling > 0)
@@ -205,10 +220,19 @@ def pathway_statistics(results: xr.DataTree, name: str) -> dict[str, Any]:
     q = node["q_value"].values
     return {
         "layer": name,
-        "significant": float((q < 0.05).mean()) if np.isfinite(q).all() else float("nan"),
+        "significant": _significant(q),
+        "recorded": _significant(node["recorded_q_value"].values)
+        if "recorded_q_value" in node
+        else None,
         "null": str(node["q_value"].attrs.get("null", node.attrs.get("null", "a null"))),
         "description": str(node.attrs.get("description", "its correlations with the modes")),
     }
+
+
+def _significant(q: npt.NDArray[np.float64]) -> float:
+    """Return the share of pairs below the false discovery rate, of those tested."""
+    known = q[np.isfinite(q)]
+    return float((known < SIGNIFICANT).mean()) if len(known) else float("nan")
 
 
 def _agreement(results: xr.DataTree) -> dict[str, Any] | None:
@@ -255,6 +279,22 @@ def field_numbers(fields: xr.Dataset) -> dict[str, Any]:
         "other": float(np.median(other)) if other else None,
         "same_pairs": len(same),
         "other_pairs": len(other),
+        "tested": _tested(fields),
+    }
+
+
+def _tested(fields: xr.Dataset) -> dict[str, Any] | None:
+    """Count the cells whose fields differ between combinations of modes, of those tested."""
+    if "combination_q_value" not in fields:
+        return None
+    q = fields["combination_q_value"].values.astype(np.float64)
+    known = q[np.isfinite(q)]
+    return {
+        "cells": len(known),
+        "left_out": len(q) - len(known),
+        "significant": int((known < SIGNIFICANT).sum()),
+        "smallest": float(known.min()) if len(known) else None,
+        "null": str(fields["combination_q_value"].attrs.get("null", "a null")),
     }
 
 

@@ -11,7 +11,8 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.base import drawn_figures
-from retina_codec.report.page.checks import checks_of
+from retina_codec.report.page.checks import checks_of, verdict_of
+from retina_codec.report.page.downloads import downloads
 from retina_codec.report.page.numbers import numbers_of
 from retina_codec.report.page.text import count, listed, number, percent, signed
 from retina_codec.storage.trees import check_output, new_output
@@ -23,6 +24,37 @@ __all__ = ["write_report"]
 
 DOTS_PER_INCH = 170  # 1.7 pixels per pixel of the page: sharp on dense screens too
 
+
+PAPER = "https://arxiv.org/abs/2603.06557"
+BIBTEX = """@inproceedings{melander2026contribution,
+  title = {Causal Interpretation of Neural Network Computations with Contribution Decomposition},
+  author = {Melander, Joshua Brendan and Alaoui, Zaki and Liu, Shenghua and Ganguli, Surya and
+            Baccus, Stephen A.},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year = {2026},
+  note = {arXiv:2603.06557}
+}"""
+GLOSSARY = {  # the words of docs/glossary.md
+    "channel": "all units of a layer that share their weights, one at each place",
+    "activation": "the value of a unit for one input",
+    "target, F": "the one number that is explained at every moment, such as the surprisal",
+    "nats": "unit of information and of surprisal; 1 nat is 1.44 bits",
+    "contribution": "how much a channel moved F from its value at mean grey; in the unit of F",
+    "completeness error": "what the contributions of a layer miss of the change of F",
+    "mode": "a group of channels with fixed weights that act together",
+    "dictionary": "all modes of a layer",
+    "loading": "how strongly a mode acts at a moment; the mode is active where it is above 0",
+    "R²": "share of the variance of contributions that the modes rebuild; 1 is all of it",
+    "held out": "times at the end of the movie that the modes were not fitted to",
+    "pathway": "a group of cells that the same modes drive",
+    "adjusted Rand index": "agreement of two groupings: 1 the same, about 0 by chance",
+    "receptive field": "the gradient of a cell's rate with respect to the stimulus at one moment",
+    "event": "a stretch of time in which a mode is among its largest values",
+    "noise ceiling": "the largest Pearson r that any prediction can have with so many repeats",
+    "null": "the same computation on data without the relation in question, such as series shifted "
+    "in time; p is the share of nulls that reach the value found",
+    "q": "false discovery rate: share of false findings among all with this value or a smaller one",
+}
 
 SECTIONS = {"read", "checks", "contributions", "trust"}  # of every page
 
@@ -47,6 +79,9 @@ PROVENANCE = {
     "path": "path",
     "baseline": "baseline (standard deviations from mean grey)",
     "seed": "seed",
+    "no_pathways": "why there are no pathways",
+    "no_receptive_fields": "why there are no receptive fields",
+    "no_scores": "why the modes were not scored",
     "no_hypotheses": "why there are no hypotheses",
     "dtype": "number type",
     "versions": "versions",
@@ -95,7 +130,7 @@ def render(results: xr.DataTree, failed: dict[str, str] | None = None) -> str:
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    from retina_codec.figures.style import layer_name
+    from retina_codec.figures.style import RED_MEANS, layer_name
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_part)
@@ -110,13 +145,20 @@ def render(results: xr.DataTree, failed: dict[str, str] | None = None) -> str:
     }
     environment.filters |= filters
     numbers = numbers_of(results)
+    checks = checks_of(numbers)
     sections = SECTIONS | {name for name in ("pathways", "fields") if numbers[name]}
     return environment.get_template("template.html").render(
         **numbers,
         figures=_figures(results, sections, failed),
         undrawn=failed or {},
         provenance=_provenance(results),
-        checks=checks_of(numbers),
+        checks=checks,
+        verdict=verdict_of(numbers, checks),
+        red_means=RED_MEANS,
+        paper=PAPER,
+        bibtex=BIBTEX,
+        glossary=GLOSSARY,
+        downloads=downloads(results, numbers),
     )
 
 

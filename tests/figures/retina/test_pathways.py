@@ -63,7 +63,7 @@ def test_headlines_and_silhouettes_give_the_numbers(results, drawn):
     assert ring.get_xdata() == node["k"].values[node["silhouette"].values.argmax()]
 
 
-def test_unknown_types_are_grey_and_not_compared(results):
+def test_untyped_cells_have_the_colour_of_their_pathway_and_are_not_compared(results):
     tree = results.copy(deep=True)
     unknown = np.array(["unknown"] * 16)
     tree["responses"] = tree["responses"].to_dataset().assign_coords(type=("cell", unknown))
@@ -71,7 +71,8 @@ def test_unknown_types_are_grey_and_not_compared(results):
     words = words_of(plot_pathways(tree))
     assert "layer 1: 4 pathways" in words
     assert "agreement" not in words
-    assert "unknown" in words
+    assert "no types are known: pathway (layer 1) | pathway 0 | pathway 1" in words
+    assert "unknown" not in words
 
 
 def test_modes_stand_with_the_pathway_they_drive():

@@ -28,7 +28,7 @@ def test_a_card_says_what_the_row_holds(found):
     expected = {
         "interneuron": "fast bipolar",
         "match": "0.87",
-        "p_value": "0.040",
+        "p_value": "≤ 0.040",
         "second": "amacrine (r = −0.25)",
         "silenced": "channels 0, 3 and 5 of layer 1",
         "named_by": ["mode 2 of layer 1", "pathway 0 of layer 1"],

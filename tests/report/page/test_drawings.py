@@ -100,14 +100,18 @@ def test_the_drawing_of_a_kernel_is_its_field_and_its_course_in_time():
     drawing = kernel_drawing(channels(), "conv1/3")
     points = np.array([point.split(",") for point in drawing["points"].split()], dtype=float)
     assert np.all(np.diff(points[:, 0]) > 0)
-    # from 40 ms before the response to 10 ms before it; up is positive
-    np.testing.assert_allclose((30 - points[:, 1]) / 26, [0.0, 0.0, 0.5, -1.0], atol=0.01)
+    # from 40 ms before the response to 10 ms before it; the peak points upwards, as in the figures
+    np.testing.assert_allclose((30 - points[:, 1]) / 26, [0.0, 0.0, -0.5, 1.0], atol=0.01)
     assert drawing["seconds"] == 0.04
     pixels = image.imread(io.BytesIO(base64.b64decode(drawing["field"])), format="png")
     colors = mpl.colormaps[SIGNED]
-    np.testing.assert_allclose(pixels[1, 1], colors(1.0), atol=0.01)
-    np.testing.assert_allclose(pixels[0, 2], colors(0.25), atol=0.01)
+    # the channel is OFF: blue in the centre, light lowers the activation at that peak
+    np.testing.assert_allclose(pixels[1, 1], colors(0.0), atol=0.01)
+    np.testing.assert_allclose(pixels[0, 2], colors(0.75), atol=0.01)
     np.testing.assert_allclose(pixels[2, 0], colors(0.5), atol=0.01)
+    on = kernel_drawing(channels(), "conv2/1")
+    pixels = image.imread(io.BytesIO(base64.b64decode(on["field"])), format="png")
+    np.testing.assert_allclose(pixels[1, 1], colors(1.0), atol=0.01)
 
 
 def test_a_channel_that_is_not_there_has_no_drawing():

@@ -1,3 +1,6 @@
+import base64
+import csv
+import io
 import re
 from html.parser import HTMLParser
 
@@ -31,7 +34,7 @@ class Page(HTMLParser):
             self.ids.add(attrs["id"])
         if tag == "img":
             self.images.append(attrs)
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -78,7 +81,8 @@ def without(results, *parts, drop=()):
 def test_page_is_whole_and_asks_for_nothing_outside(page, html):
     assert page.open == []
     for address in page.addresses:
-        assert address.startswith(("data:image/png;base64,", "#")), address[:80]
+        links = ("data:image/png;base64,", "data:text/csv;", "https://arxiv.org/abs/", "#")
+        assert address.startswith(links), address[:80]
         if address.startswith("#"):
             assert address[1:] in page.ids
     assert "@import" not in html
@@ -241,7 +245,7 @@ def test_cards_hold_every_hypothesis_and_its_numbers(results):
         assert row["headline"] in page.text
     assert html.count('<article class="card">') == 10
     assert "3 more" in page.text
-    assert "fast bipolar: r = 0.87 with the channels, p = 0.040; next amacrine (r = −0.25)" in (
+    assert "fast bipolar: r = 0.87 with the channels, p ≤ 0.040; next amacrine (r = −0.25)" in (
         page.text
     )
     assert (
@@ -270,7 +274,9 @@ def test_pathways_have_one_number_on_the_whole_page(results):
     html = render(tree)
     assert f"pathway {number} of layer 1, through channels 3, 0" in Page(html).text
     table = html[html.index('<th class="n">pathway</th>') :]
-    shown = re.findall(r'<tr><td class="n">(\d+)</td><td>([^<]*)</td>', table)[: len(rows)]
+    shown = re.findall(r'<tr><td class="n"[^>]*>(\d+)</td><td[^>]*>([^<]*)</td>', table)[
+        : len(rows)
+    ]
     assert shown == [(str(row["label"]), ", ".join(row["cells"])) for row in rows]
 
 
@@ -341,3 +347,122 @@ def test_limits_say_which_numbers_have_a_null(results):
     assert "Correlations of modes with cells were tested against a null" in text
     assert "No nulls, no p-values." not in text
     assert "Nulls for some numbers only." in text
+
+
+def with_prediction(results, pearson, **ceiling):
+    tree = results.copy()
+    node = tree["responses"].to_dataset(inherit=False)
+    node["pearson"] = node["pearson"] * 0 + pearson
+    tree["responses"] = xr.DataTree(node.drop_vars(ceiling))
+    return tree
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_verdict_comes_first_and_a_bad_network_is_called_bad(results):
+    good = Page(render(results)).text
+    first = good.index("In short")
+    assert first < good.index("The network can be explained.") < good.index("Modes.")
+    assert "All 6 checks are reached" in good or "checks are reached; not reached:" in good
+    assert "Cells fall into" in good
+    for pearson, words in (
+        (0.41, "more than half of the variance"),
+        (-0.02, "r over cells of −0.02"),
+    ):
+        html = render(with_prediction(results, pearson))
+        text = Page(html).text
+        assert "Do not explain this network." in text
+        assert words in text
+        assert "too bad to be explained" in text
+        assert "Cells fall into" not in text
+        assert "predictions for an experiment" not in text
+        assert "not reached: “Does the network predict the cells?”" in text
+        assert '<p class="verdict poor">' in html
+    fair = Page(render(with_prediction(results, 0.7))).text
+    assert "Read with care." in fair
+    assert "Cells fall into" in fair
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_contributions_that_do_not_add_up_are_not_believed(results):
+    tree = results.copy(deep=True)
+    tree["layers/conv2"]["completeness_error"] = tree["layers/conv2/target_change"] * 1.8
+    text = Page(render(tree)).text
+    assert "Do not explain this network." in text
+    assert "Contributions miss 180 % of the change of F" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_was_tested_is_reported_whatever_was_found(results):
+    tree = results.copy()
+    fields = tree["receptive_fields"].to_dataset(inherit=False)
+    q = np.linspace(0.15, 1.0, fields.sizes["cell"])
+    q[-1] = np.nan
+    for low, words in ((0.15, "in none is the false discovery rate below 5 %"), (0.01, "1 has a")):
+        q[0] = low
+        found = xr.DataArray(q.copy(), dims="cell", attrs={"null": "combinations shifted in time"})
+        tree["receptive_fields"] = xr.DataTree(fields.assign(combination_q_value=found))
+        text = Page(render(tree)).text
+        assert words in text
+        assert f"(smallest q = {low:.2f})" in text
+        assert "15 cells; 1 had too few; null: combinations shifted in time" in text
+        assert "exceeds chance was not tested" not in text
+        assert f"tested in 15 cells: {'none are' if low > 0.05 else '1 is'} significant" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_untyped_cells_have_the_colours_of_their_pathways(results):
+    tree = results.copy()
+    responses = tree["responses"].to_dataset(inherit=False)
+    unknown = ("cell", ["unknown"] * responses.sizes["cell"])
+    tree["responses"] = xr.DataTree(responses.assign_coords(type=unknown))
+    claims = hypotheses().assign_coords(cell=np.arange(5), type=("cell", ["unknown"] * 5))
+    found = numbers_of(claiming(tree, claims))["hypotheses"]
+    pathway = tree["layers/conv1/pathways/pathway"].values[:5]
+    assert [name for name, _ in found["types"]] == [f"pathway {n}" for n in np.unique(pathway)]
+    assert len({color for _, color in found["types"]}) == len(np.unique(pathway))
+    assert "pathway 0" in render(claiming(tree, claims))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_page_can_be_cited_saved_and_looked_up(results):
+    html = render(claiming(results, hypotheses()))
+    page = Page(html)
+    assert "https://arxiv.org/abs/2603.06557" in page.addresses
+    assert "@inproceedings{melander2026contribution" in page.text
+    for word in ("loading", "noise ceiling", "adjusted Rand index", "nats"):
+        assert f"<dt>{word}</dt>" in html
+    tables = dict(re.findall(r'download="([^"]+)" href="data:text/csv;[^,]*base64,([^"]+)"', html))
+    cells = list(csv.DictReader(io.StringIO(base64.b64decode(tables["cells.csv"]).decode())))
+    for name in ("conv1", "conv2"):
+        labels = results[f"layers/{name}/pathways/pathway"].values
+        assert [int(row[f"pathway_{name}"]) for row in cells] == labels.tolist()
+    modes = list(csv.DictReader(io.StringIO(base64.b64decode(tables["modes.csv"]).decode())))
+    live = sum(int(results[f"layers/{n}/modes"].sizes["mode"]) for n in results["layers"].children)
+    assert len(modes) == live
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_every_cell_of_a_table_has_its_heading_on_a_narrow_screen(results):
+    html = render(scored(claiming(results, hypotheses(13)), conv1=scores(1)))
+    for table in re.findall(r'<table class="[^"]*stack[^"]*">.*?</table>', html, re.DOTALL):
+        rows = re.findall(r"<td[^>]*>", table)
+        unnamed = [cell for cell in rows if "data-l=" not in cell and "head" not in cell]
+        assert len(unnamed) <= table.count("<tr>"), unnamed[:3]
+    assert html.count("<table") == html.count("stack") - html.count(".stack") + 1  # provenance
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "print-color-adjust: exact" in style
+    assert "@media screen and (max-width: 700px)" in style
+
+
+def test_the_rank_of_a_second_prediction_is_explained(results):  # noqa: ARG001
+    claims = hypotheses(4)
+    claims["silenced"] = ("hypothesis", ["conv1: 0", "conv1: 1", "conv1: 0", "conv1: 0"])
+    claims["information"] = ("hypothesis", [8.0, 3.9, 6.9, 6.0])
+    claims["match_p_value"] = ("hypothesis", [0.04, 0.08, 0.04, np.nan])
+    cards = hypothesis_cards(claims)["cards"]
+    assert [(card["above"], card["ranked_as"]) for card in cards] == [
+        (0, "8.0"), (0, "3.9"), (1, "3.5"), (2, "2.0"),
+    ]  # fmt: skip
+    assert [card["p_value"] for card in cards] == ["≤ 0.040", "= 0.080", "≤ 0.040", "not measured"]
+    claims.attrs["shifts"] = 199
+    assert hypothesis_cards(claims)["cards"][0]["p_value"] == "= 0.040"
