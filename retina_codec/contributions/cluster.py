@@ -3,7 +3,6 @@
 The network goes to each worker once; tasks write their own chunks: a lost worker costs one shard.
 """
 
-import copy
 import ctypes
 import io
 import pickle
@@ -15,11 +14,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import torch
+
 from retina_codec.contributions.runner import Plan, Runner, first_input, open_runner
 from retina_codec.contributions.shards import Phase, Work, run_shard
 from retina_codec.contributions.store import ShardWriter, StoreSink
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.borrowed import settled
+from retina_codec.networks.borrowed import copied, settled
 from retina_codec.probing.inputs import Source
 from retina_codec.targets.base import Target
 
@@ -76,8 +77,8 @@ def check_sendable(plan: Plan, source: Source) -> None:
             reason = (str(error).splitlines() or [""])[0]
             raise RetinaCodecError(
                 f"{what} must be such as can be sent to the workers of a cluster (pickled); this "
-                f"cannot ({type(error).__name__}: {reason}). Leave out client=, or keep locks, open "
-                "files and parametrized weights out of it."
+                f"cannot ({type(error).__name__}: {reason}). Leave out client=, or keep locks, "
+                "open files and parametrized weights out of it."
             ) from error
 
 
@@ -235,7 +236,7 @@ def _on_cpu(plan: Plan) -> Plan:
     """Return a plan whose network can be opened by a worker without this process's GPU."""
     if plan.device.type == "cpu":
         return plan
-    module = copy.deepcopy(plan.network.module).to("cpu")
+    module = copied(plan.network.module, torch.device("cpu"))
     return replace(plan, network=replace(plan.network, module=module))
 
 

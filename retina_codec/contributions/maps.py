@@ -18,7 +18,7 @@ from torch import nn
 from retina_codec.contributions.runner import first_input, mean_input
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import InputPath, Method, at_least_float, units_of
-from retina_codec.methods.baselines import resolve_baselines
+from retina_codec.methods.baselines import names_inputs, resolve_baselines
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
 from retina_codec.probing.batches import Batch, lerp, map_tensors, tensors_of, to_point
@@ -122,7 +122,10 @@ def input_map(
                 f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
             )
         together = min(batch_size, len(source))
-        check_network(function, source, place, dtype, batch_size=together, classes=target.classes)
+        check_network(
+            function, source, place, dtype, batch_size=together, classes=target.classes,
+            follows_path=not names_inputs(getattr(method, "baseline", None) or 0.0),
+        )  # fmt: skip
         method = method.prepare(partial(mean_input, function, source, place, dtype))
         mapper = _Mapper(function, layer, method, path, weights, positive_only)
         for batch in source.batches(batch_size):

@@ -18,7 +18,15 @@ from torch import nn
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.kept import KeptState
 
-__all__ = ["borrow", "check_module", "open_device", "reference_parameter", "settled", "when_free"]
+__all__ = [
+    "borrow",
+    "check_module",
+    "copied",
+    "open_device",
+    "reference_parameter",
+    "settled",
+    "when_free",
+]
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -69,7 +77,7 @@ def borrow(
         outer = stack.enter_context(_alone(network))
         working = network
         if moves or casts or any(p.is_inference() for p in tensors):
-            working = _copied(network, place, dtype)
+            working = copied(network, place, dtype)
             stack.enter_context(_alone(working))
         else:
             stack.callback(KeptState(network, values=outer).restore)
@@ -113,9 +121,10 @@ def check_module(network: nn.Module) -> None:
 def settled(devices: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
     """Switch off what the caller's thread may have on, and what it would change in the work.
 
-    That is: inference mode, autocast (results have the dtype that is recorded), activation
-    checkpointing of `torch.utils.checkpoint`, which would run blocks again without their hooks, and
-    compiled code, which misses hooks and derivatives carried forward: it runs as it was written.
+    That is: inference mode, `torch.no_grad`, autocast (results have the dtype that is recorded),
+    activation checkpointing of `torch.utils.checkpoint`, which would run blocks again without their
+    hooks, and compiled code, which misses hooks and derivatives carried forward: it runs as it was
+    written. It is also a decorator, of what fits weights or decomposes: ``@settled()``.
 
     Parameters
     ----------
@@ -124,6 +133,7 @@ def settled(devices: set[str] | frozenset[str] = frozenset()) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         for kind in sorted({"cpu", *devices} - {"meta"}):
             if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
@@ -238,8 +248,18 @@ def _dtype_like(values: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and values.is_floating_point() else values.dtype
 
 
-def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | None) -> Module:
-    """Copy a network to a device and dtype, without its gradients, which would cost memory."""
+def copied(
+    network: Module, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Module:
+    """Copy a network to a device and dtype, without its gradients, which would cost memory.
+
+    Weights that are made from others (weight_norm) are copied too, and plain tensors come along.
+
+    Raises
+    ------
+    RetinaCodecError
+        If it cannot be copied, because it holds a lock, say.
+    """
 
     def moved(values: torch.Tensor) -> torch.Tensor:
         return values.to(device=device, dtype=_dtype_like(values, dtype))
@@ -255,10 +275,10 @@ def _copied(network: Module, device: torch.device | None, dtype: torch.dtype | N
             if gradient is not None:
                 parameter.grad = None
         with torch.no_grad():  # copies of scripted parts have a graph else
-            working = copy.deepcopy(network, made)._apply(moved)
+            working: Module = copy.deepcopy(network, made)._apply(moved)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise RetinaCodecError(
-            "the network must be copied for this device or dtype, and cannot be "
+            "the network must be copied (for another device or dtype, or for noise), and cannot be "
             f"({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Convert it "
             "yourself with network.to(...), and leave out dtype and device."
         ) from error

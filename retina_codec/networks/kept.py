@@ -20,6 +20,8 @@ COPIED_BYTES = (
     2**29
 )  # of tensors that are copied; of larger networks, some weights are only checked
 
+CHANGING = (nn.Module, torch.Tensor, dict, list, set, deque, np.ndarray, torch.Generator)
+
 
 class KeptState:
     """The state of a network at one moment.
@@ -59,8 +61,7 @@ class KeptState:
             for item in value:
                 self._visit(item, found)
             return
-        kinds = nn.Module | torch.Tensor | dict | list | set | deque | np.ndarray | torch.Generator
-        if not isinstance(value, kinds) or id(value) in self._seen:
+        if not isinstance(value, CHANGING) or id(value) in self._seen:
             return
         self._seen.add(id(value))
         if isinstance(value, torch.Tensor):

@@ -354,3 +354,30 @@ def test_threads_with_networks_of_their_own_do_not_disturb_torchs_switches() -> 
         thread.join()
     assert not wrong
     assert torch.backends.mha.get_fastpath_enabled() == switch
+
+
+FITS = ["SparseAutoencoder", "TopKAutoencoder", "NMF", "PCA"]
+
+
+@pytest.mark.parametrize("what", [*FITS, "fit_network"])
+def test_what_fits_weights_does_not_heed_the_callers_context(
+    what: str, retina_results: tuple[xr.DataTree, xr.DataTree]
+) -> None:
+    """Autocast, inference mode and no_grad of the caller: the same modes to the last bit."""
+    found, own = retina_results[1], small_recording(bins=60, train_bins=300)
+
+    def use() -> Any:
+        if what == "fit_network":
+            fitted = rc.fit_network(
+                own, history=8, channels=(2, 2), kernel_sizes=(3, 3, 3), progress=False,
+                settings=rc.networks.TrainingSettings(epochs=1),
+            )  # fmt: skip
+            return rc.networks.predict_rates(fitted, own["test"])
+        decomposition = rc.modes.registry.get(what)()
+        return rc.decompose(found, decomposition, layers=["conv2"], progress=False)
+
+    expected = use()
+    for context in (lambda: torch.autocast("cpu", torch.bfloat16), torch.inference_mode):
+        with context():
+            again = use()
+        assert again.identical(expected)

@@ -435,3 +435,25 @@ def test_a_network_is_described_when_no_thread_has_it() -> None:
     assert when_free(network, lambda free: free.training)
     assert seen == ["lent"]
     thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_scores_of_a_network_that_torch_does_not_copy() -> None:
+    """Against a network of noise, made from a copy; under autocast too."""
+    network = plain()
+    nn.utils.weight_norm(network[0])
+    network(X)
+    inputs, options = inputs_of(40, 7), {"target": rc.targets.Sum(), "progress": False}
+    tree = rc.contribute(
+        network, inputs, layers=["0"], method=IntegratedGradients(2), **options
+    )  # fmt: skip
+    tree = rc.decompose(tree, rc.modes.NMF(modes=2, active=2), gap=0, progress=False)
+    chosen = {"settings": rc.modes.ScoreSettings(limits=(2,), times=3), "seeds": 2, **options}
+    expected = rc.score_modes(tree, network=network, inputs=inputs, **chosen)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = rc.score_modes(tree, network=network, inputs=inputs, **chosen)
+    for one in (expected, found):
+        assert np.isfinite(one["layers/0/score/noise_match"])
+    np.testing.assert_array_equal(
+        found["layers/0/score/noise_match"], expected["layers/0/score/noise_match"]
+    )

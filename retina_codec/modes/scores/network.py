@@ -3,7 +3,6 @@
 Results hold labels and no inputs, so network and inputs are checked against them first.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,13 +16,20 @@ from retina_codec.contributions.contribute import contribute
 from retina_codec.contributions.runner import first_input, mean_input
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
-from retina_codec.methods.baselines import Baseline, prepare_baseline
+from retina_codec.methods.baselines import Baseline, names_inputs, prepare_baseline
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.modes.scores.insertion import channel_scores
 from retina_codec.modes.scores.stability import agreement, cosine
 from retina_codec.networks.adapter import Adapter, as_adapter
-from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
+from retina_codec.networks.borrowed import (
+    borrow,
+    copied,
+    open_device,
+    reference_parameter,
+    settled,
+)
 from retina_codec.probing.batches import Batch, to_point
+from retina_codec.probing.checks import check_network
 from retina_codec.probing.from_layer import FromLayer
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.inputs import Source, open_inputs
@@ -78,6 +84,10 @@ def network_scores(
     with borrow(adapter.module, place) as module, bar:
         first = to_point(first_input(source), place, here.dtype)
         function = HookedFunction.open(replace(adapter, module=module), first)
+        check_network(
+            function, source, place, here.dtype, batch_size=2, classes=goal.classes,
+            follows_path=not names_inputs(baseline),
+        )  # fmt: skip
         begin = prepare_baseline(baseline, lambda: mean_input(function, source, place, here.dtype))
         for name in layers:
             found[name] = channel_scores(
@@ -224,8 +234,8 @@ def shuffled_network(network: nn.Module, inputs: Batch | None, seed: int) -> nn.
     Adebayo et al. 2018, Sanity checks for saliency maps (randomised weights).
     """
     generator = torch.Generator().manual_seed(seed)
-    shuffled = copy.deepcopy(network)
-    with torch.no_grad():
+    with settled(), torch.no_grad():
+        shuffled = copied(network)
         for parameter in shuffled.parameters():
             if parameter.ndim > 1:
                 order = torch.randperm(parameter.numel(), generator=generator)

@@ -17,6 +17,7 @@ from retina_codec.modes.scores.refits import (
     pair_scores,
     pareto_scores,
 )
+from retina_codec.networks.borrowed import settled
 from retina_codec.progress import progress_bar
 from retina_codec.storage.results import layers_of, table
 
@@ -50,6 +51,7 @@ class ScoreSettings:
             )
 
 
+@settled()
 def score_modes(
     tree: xr.DataTree,
     *,

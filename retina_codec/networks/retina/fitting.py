@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.borrowed import settled
 from retina_codec.networks.retina.fourier_fitting import Rates, rates_of_windows
 from retina_codec.networks.retina.measure import centers, check_cells_fire, measure, spike_counts
 from retina_codec.networks.retina.model import RetinaCNN
@@ -87,6 +88,7 @@ def poisson_loss(rate: torch.Tensor, count: torch.Tensor, bin_width: float) -> t
     return (expected - count * torch.log(expected + 1e-8)).mean()
 
 
+@settled()
 def fit_network(
     recording: xr.DataTree,
     *,
