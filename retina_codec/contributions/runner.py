@@ -26,7 +26,8 @@ from retina_codec.probing.points import LayeredFunction
 from retina_codec.probing.retina.forward import RetinaFunction
 from retina_codec.probing.survey import Layer
 from retina_codec.reductions import Reduction
-from retina_codec.storage.identity import Context, describe_network, mark_written, object_text
+from retina_codec.storage.context import Context
+from retina_codec.storage.identity import describe_network, mark_written, object_text
 from retina_codec.targets.base import Target
 
 __all__ = ["Array", "Plan", "Runner", "make_function", "open_runner"]

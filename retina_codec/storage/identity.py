@@ -4,7 +4,6 @@ Descriptions are texts, the same in every process; places in memory are no part 
 """
 
 import builtins
-import dis
 import enum
 import functools
 import hashlib
@@ -14,26 +13,37 @@ import sys
 import weakref
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Set
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Self
+from collections.abc import Mapping, Set
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import nn
 
+from retina_codec.storage.code import (
+    cells_of,
+    code_text,
+    escapes,
+    functions_of,
+    global_names,
+    is_users,
+    mentioned,
+    package_of,
+    version_of,
+)
 from retina_codec.storage.provenance import ADDRESS, WRITTEN, array_text, tensor_bytes
 
-__all__ = ["Context", "describe_network", "function_text", "mark_written", "object_text"]
+__all__ = ["describe_network", "function_text", "mark_written", "object_text"]
 
 SHORT = 100  # letters of a value that are shown; of a longer one a hash follows
 
 MOST = 20_000  # objects that are looked into; some networks hold a trainer and all it holds
 
 OF_MODULES = set(nn.Module().__dict__)  # attributes of every module; hooks are described apart
+
+OF_TORCH = ("torch", "builtins")  # packages whose version is described anyway
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -47,63 +57,13 @@ MANGLED = re.compile(r"\.?___torch_mangle_\d+| # \S+:\d+:\d+")
 Functions: Any = FunctionType | MethodType | property | staticmethod | classmethod
 
 
-@dataclass(frozen=True)
-class Context:
-    """Settings of torch around a call that decide its numbers.
-
-    They are autocast, the default dtype and the precision of float32 products. The number of
-    threads, deterministic algorithms and benchmarks decide the last bits only, and are left out.
-    """
-
-    autocast: tuple[tuple[str, str], ...]  # kind of device, dtype; where it is on
-    default_dtype: str
-    float32_matmul_precision: str
-
-    @classmethod
-    def here(cls) -> Self:
-        """Return the settings of the caller."""
-        kinds = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(kind)]
-        on = tuple((kind, _name(torch.get_autocast_dtype(kind))) for kind in kinds)
-        return cls(on, _name(torch.get_default_dtype()), torch.get_float32_matmul_precision())
-
-    def describe(self) -> dict[str, str]:
-        """Return the settings by name."""
-        on = ", ".join(f"{kind} {dtype}" for kind, dtype in self.autocast)
-        return {
-            "autocast": on or "off",
-            "default_dtype": self.default_dtype,
-            "float32_matmul_precision": self.float32_matmul_precision,
-        }
-
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Set torch as it was around the call, in another process, say."""
-        before = type(self).here()
-        if before == self:
-            yield
-            return
-        with ExitStack() as stack:
-            for kind, _ in before.autocast:
-                stack.enter_context(torch.autocast(kind, enabled=False))
-            for kind, dtype in self.autocast:
-                stack.enter_context(torch.autocast(kind, dtype=getattr(torch, dtype)))
-            try:
-                self._set()
-                yield
-            finally:
-                before._set()
-
-    def _set(self) -> None:
-        torch.set_default_dtype(getattr(torch, self.default_dtype))
-        torch.set_float32_matmul_precision(self.float32_matmul_precision)
-
-
 def describe_network(network: nn.Module, *, weights: bool = True) -> dict[str, str]:
     """Describe everything that decides what a network computes.
 
     These are the class and the attributes of every module (also of modules in lists), buffers
     outside the state dict, hooks, the code of ``forward`` and what it reaches in the user's own
-    files, and the versions of the packages that other classes come from.
+    files, and the versions of the packages that other classes come from. Attributes that no code
+    reached from ``forward`` mentions (a name, a date, a trainer) are left out.
 
     Parameters
     ----------
@@ -163,7 +123,9 @@ class _Describer:
         self._noted: set[int] = set()  # code and classes
         self._left = MOST
         self._classes: list[type] = []  # of the user's modules
-        self._names: set[str] = set()  # attributes that their code mentions
+        self._names: set[str] = set()  # that their code mentions
+        self._open: set[type] = set()  # classes whose objects other code may read as a whole
+        self._waiting: list[tuple[type, str, str, Any]] = []  # attributes not mentioned so far
         if network is not None:
             self._know("network", network)
 
@@ -192,11 +154,11 @@ class _Describer:
             self.texts[f"code of {where}"] = _hash(_script_text(module))
         elif isinstance(module, torch.fx.GraphModule):
             self.texts[f"code of {where}"] = _hash(str(module.code))
-        elif _is_users(kind):
+        elif is_users(kind):
             self._add_class(kind)
-        elif _package(kind) not in ("torch", "builtins"):
-            self.texts[f"version of {_package(kind)}"] = _version(_package(kind))
-            self._note_function(kind.forward)
+        elif package_of(kind) not in OF_TORCH:
+            self._open.add(kind)
+            self._add_class(kind)
         hidden = module._non_persistent_buffers_set
         for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is None:
@@ -209,7 +171,10 @@ class _Describer:
             if child is None:
                 self.texts[f"{where}.{key}"] = "None"
         for key, value in self._attributes(module, OF_MODULES):
-            self.texts.setdefault(f"{where}.{key}", self.text(value))
+            if is_users(kind) and key != "forward":
+                self._waiting.append((kind, f"{where}.{key}", key, value))
+            else:
+                self.texts.setdefault(f"{where}.{key}", self.text(value))
         self._add_hooks(where, module)
 
     def _add_hooks(self, where: str, owner: Any, prefix: str = "") -> None:
@@ -240,26 +205,50 @@ class _Describer:
     # Code
 
     def _add_class(self, kind: type) -> None:
-        """Note a class of the user's: what its forward reaches, and its plain values."""
+        """Note a class: what its forward reaches, its plain values and the versions behind it."""
         if kind in self._classes:
             return
         self._classes.append(kind)
         self._names |= {"forward", "__call__", "__getattr__"}
-        for base in filter(_is_users, kind.__mro__):
-            self._note_values(base)
+        for base in kind.__mro__:
+            if is_users(base):
+                self._note_values(base)
+            elif (package := package_of(base)) not in OF_TORCH:
+                self.texts[f"version of {package}"] = version_of(package)
 
     def _follow_names(self) -> None:
-        """Note methods that code mentions, until there are no more."""
-        done: set[str] = set()
-        count = -1
-        while count != len(self._classes) or self._names - done:
-            if count != len(self._classes):
-                done, count = set(), len(self._classes)
-            for name in sorted(self._names - done):
-                done.add(name)
-                for kind in list(self._classes):
-                    for base in filter(_is_users, kind.__mro__):
-                        self._note_function(base.__dict__.get(name))
+        """Note methods and attributes that code mentions, until there are no more."""
+        done: set[tuple[type, str]] = set()
+        while True:
+            pairs = {(kind, name) for kind in self._classes for name in self._names} - done
+            ready = [one for one in self._waiting if self._counts(one[0], one[2])]
+            self._waiting = [one for one in self._waiting if not self._counts(one[0], one[2])]
+            if not pairs and not ready:
+                return
+            done |= pairs
+            for kind, name in sorted(pairs, key=lambda pair: (pair[0].__qualname__, pair[1])):
+                self._note_method(kind, name)
+            for _, where, _, value in ready:
+                self.texts.setdefault(where, self.text(value))
+
+    def _counts(self, kind: type, name: str) -> bool:
+        return name in self._names or kind in self._open
+
+    def _note_method(self, kind: type, name: str) -> None:
+        """Note what a name stands for in a class, up to the class that does not ask the next."""
+        for base in kind.__mro__:
+            if name not in base.__dict__:
+                continue
+            parts = functions_of(base.__dict__[name])
+            if parts and not is_users(base) and base is not nn.Module:
+                self._open.add(kind)  # it may read every attribute
+            if package_of(base) in OF_TORCH:
+                return
+            self._note_function(base.__dict__[name])
+            if any(escapes(part) for part in parts):
+                self._open.add(kind)
+            if not any("super" in mentioned(part.__code__) for part in parts):
+                return
 
     def _note_values(self, kind: type) -> None:
         for name, value in vars(kind).items():
@@ -272,7 +261,7 @@ class _Describer:
         if id(kind) in self._noted:
             return
         self._noted.add(id(kind))
-        for base in filter(_is_users, kind.__mro__):
+        for base in filter(is_users, kind.__mro__):
             self._note_values(base)
             for name, value in vars(base).items():
                 if name not in NO_NUMBERS:
@@ -280,23 +269,23 @@ class _Describer:
 
     def _note_function(self, function: Any) -> None:
         """Note the code of a function, and that of others which it names."""
-        for part in _functions_of(function):
+        for part in functions_of(function):
             if id(part) in self._noted:
                 continue
             self._noted.add(id(part))
             self._kept.append(part)
             code, carried = part.__code__, self._carried(part)
-            text = _hash(_code_text(code)) + (f" with {carried}" if carried else "")
+            text = _hash(code_text(code)) + (f" with {carried}" if carried else "")
             key = f"code of {part.__qualname__}"
             there = self.texts.get(key)
             self.texts[key] = text if there in (None, text) else f"{there}, {text}"
-            self._names |= _mentioned(code)
-            if _is_users(part):
+            self._names |= mentioned(code)
+            if is_users(part):
                 self._note_globals(part)
 
     def _note_globals(self, function: FunctionType) -> None:
         space = function.__globals__
-        for name in sorted(_global_names(function.__code__)):
+        for name in sorted(global_names(function.__code__)):
             if name not in space:
                 continue
             value = space[name]
@@ -360,7 +349,7 @@ class _Describer:
             held = ", ".join(self.text(one) for one in value)
             return f"{'' if type(value) is list else name}[{held}]"
         if isinstance(value, type):
-            if _is_users(value):
+            if is_users(value):
                 self._note_class(value)
             return self._class_name(value)
         if isinstance(value, functools.partial):
@@ -387,7 +376,7 @@ class _Describer:
     def _carried(self, function: Any) -> str:
         """Return defaults and closure of a function."""
         given = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        return _shorten(", ".join(self.text(one) for one in [*given, *_cells(function)]))
+        return _shorten(", ".join(self.text(one) for one in [*given, *cells_of(function)]))
 
     def _object(self, value: Any) -> str:
         """Return class and attributes; of an object of Python, torch or in C, what it shows."""
@@ -398,16 +387,16 @@ class _Describer:
             return f"{value.__qualname__}({'' if named else self.text(owner)})"
         if isinstance(value, torch.jit.ScriptFunction):
             return _hash(MANGLED.sub("", str(value.inlined_graph)))
-        if _package(kind) in _OPAQUE:
+        if package_of(kind) in _OPAQUE:
             if not ADDRESS.search(text := _shown(value)):
                 return text
             shows: Any = kind.__repr__
-            if _package(kind) != "torch" and shows is object.__repr__:  # a pool, a thread's local
+            if package_of(kind) != "torch" and shows is object.__repr__:  # a pool, a thread's local
                 return f"<{kind.__qualname__}>"
-        if _is_users(kind):
+        if is_users(kind):
             self._note_class(kind)
         held = [f"{name}={self.text(one)}" for name, one in self._attributes(value)]
-        if not held and not _is_users(kind) and not ADDRESS.search(text := _shown(value)):
+        if not held and not is_users(kind) and not ADDRESS.search(text := _shown(value)):
             return text
         return f"{self._class_name(kind)}({', '.join(held)})"
 
@@ -433,7 +422,7 @@ class _Describer:
         return array_text(values)
 
     def _class_name(self, kind: type) -> str:
-        return kind.__qualname__ if _is_users(kind) else f"{kind.__module__}.{kind.__qualname__}"
+        return kind.__qualname__ if is_users(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 _OPAQUE = {"torch", *sys.stdlib_module_names}
@@ -459,97 +448,6 @@ def _plain_text(value: Any) -> str | None:
     if isinstance(value, weakref.ReferenceType | weakref.ProxyType):
         return "<reference>"
     return None
-
-
-def _functions_of(value: Any) -> list[FunctionType]:
-    """Return the functions of Python that a method, a property or a decorated function holds."""
-    if isinstance(value, FunctionType):
-        inner = getattr(value, "__wrapped__", None)
-        return [value, *(_functions_of(inner) if isinstance(inner, FunctionType) else ())]
-    if isinstance(value, property):
-        return [part for getter in (value.fget,) for part in _functions_of(getter)]
-    for name in ("__func__", "func", "__wrapped__"):
-        inner = inspect.getattr_static(value, name, None)
-        if isinstance(inner, FunctionType):
-            return _functions_of(inner)
-    if isinstance(value, MethodType | staticmethod | classmethod):
-        return _functions_of(value.__func__)
-    return []
-
-
-def _cells(function: Any) -> list[Any]:
-    """Return the values of a closure; one that is not filled yet is left out."""
-    found = []
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        if name == "__class__":  # of methods with super()
-            continue
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:
-            continue
-    return found
-
-
-def _package(value: Any) -> str:
-    return (getattr(value, "__module__", None) or "builtins").partition(".")[0]
-
-
-@functools.cache
-def _is_library(module: str) -> bool:
-    """Return whether a module belongs to Python or to an installed package, which has a version."""
-    top = module.partition(".")[0]
-    if top in ("torch", "builtins", "retina_codec") or top in sys.stdlib_module_names:
-        return top != "__main__"
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return "site-packages" in file or "dist-packages" in file
-
-
-def _is_users(value: Any) -> bool:
-    """Return whether a class or function was written by the user."""
-    module = getattr(value, "__module__", None)
-    if value is object or not isinstance(module, str):
-        return False
-    return module == "__main__" or not _is_library(module)
-
-
-def _version(package: str) -> str:
-    return str(getattr(sys.modules.get(package), "__version__", "unknown"))
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _codes(inner)
-
-
-def _mentioned(code: CodeType) -> set[str]:
-    return {name for part in _codes(code) for name in part.co_names}
-
-
-def _global_names(code: CodeType) -> set[str]:
-    """Return the names that a function looks up outside itself."""
-    return {
-        str(step.argval)
-        for part in _codes(code)
-        for step in dis.get_instructions(part)
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-
-
-def _code_text(code: CodeType) -> str:
-    """Return the code of a function, of those inside it too, without places in files."""
-    inside = [_code_text(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
-    return " ".join([code.co_code.hex(), *code.co_names, *inside])
-
-
-def _constant(value: Any) -> str:
-    """Return a constant; a set in an order that is the same in every process."""
-    if isinstance(value, frozenset):
-        return f"frozenset({sorted(map(_constant, value))})"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_constant, value))})"
-    return repr(value)
 
 
 def _script_text(module: Any) -> str:

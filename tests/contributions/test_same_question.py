@@ -194,6 +194,7 @@ SAME: dict[str, Callable[[Question], Any]] = {
     "nothing": lambda q: None,  # noqa: ARG005
     "the network has been used": lambda q: q.network(q.inputs),
     "the network is in training mode": lambda q: q.network.train(),
+    "a note that nothing reads": lambda q: setattr(q.network, "made_at", 17.5),
     "no gradients": lambda q: setattr(q, "context", torch.no_grad),
     "inference mode": lambda q: setattr(q, "context", torch.inference_mode),
     "autocast, which a borrowed network does not heed": lambda q: setattr(

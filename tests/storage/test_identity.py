@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
+from retina_codec.storage.context import Context
 from retina_codec.storage.identity import (
-    Context,
     describe_network,
     function_text,
     mark_written,
@@ -139,7 +139,8 @@ class Small(nn.Module):
             setattr(self, name, value)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = helper(self.mix(self.first(x)))
+        x = helper(self.mix(self.first(x)).view(len(x), self.heads, -1).flatten(1))
+        x = self.inner(x) + self.config.window["size"] * self.kept
         return self.others[0](x) if self.mode in {"a", "b", "c", "d"} else x
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,7 +176,6 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "network.inner.0.forward": patch_forward,
     "hooks of network.first": lambda n: n.first.register_forward_hook(lambda *_: None),
     "hooks of network.inner": lambda n: n.inner.register_full_backward_hook(lambda *_: None),
-    "network.new": lambda n: setattr(n, "new", 1),
 }
 
 
@@ -212,6 +212,29 @@ def test_code_that_forward_reaches_counts_and_other_code_does_not(
     assert describe_network(Small()) == before
 
 
+def test_attributes_that_no_code_reads_are_left_out_unless_others_may_read_them() -> None:
+    class Whole(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return take(self, x)
+
+    class Asking(Small):
+        def mix(self, x: torch.Tensor) -> torch.Tensor:
+            return x * getattr(self, "created")  # noqa: B009
+
+    class Wide(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x)
+
+    def take(network: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * network.__dict__["created"]
+
+    for kind, counts in ((Small, False), (Whole, True), (Asking, True)):
+        network, same = kind(created=1), kind(created=2)
+        found = differing(describe_network(network), describe_network(same))
+        assert found == ({"network.created"} if counts else set()), kind
+    assert "network.in_features" in describe_network(Wide(2, 2)), "torch's own code reads it"
+
+
 def test_settings_of_torchs_own_modules_count() -> None:
     torch.manual_seed(0)
     for make, changed in (
@@ -233,9 +256,9 @@ def test_settings_of_torchs_own_modules_count() -> None:
 
 def test_modules_that_hold_one_another_are_described_once() -> None:
     network = Small()
-    network.up = [network]  # a cycle that torch does not see
+    network.powers = [network]  # a cycle that torch does not see
     network.twin = network.first
-    assert describe_network(network)["network.up"] == "[<network>]"
+    assert describe_network(network)["network.powers"] == "[<network>]"
     assert describe_network(network) == describe_network(copy.deepcopy(network))
 
 

@@ -21,7 +21,8 @@ from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.probing.retina.fields import RetinaFields
 from retina_codec.probing.retina.forward import RetinaFunction
 from retina_codec.progress import progress_bar
-from retina_codec.storage.identity import Context, describe_network
+from retina_codec.storage.context import Context
+from retina_codec.storage.identity import describe_network
 from retina_codec.storage.provenance import state_hash, versions
 from retina_codec.storage.runs import open_run
 
