@@ -20,6 +20,12 @@ __all__ = ["claim", "retracted_claims"]
 LARGE = 0.05  # of the change of the target: an error that is looked into
 
 
+MOST = 0.5  # of the change of the target: more is no sum at all, for whatever reason
+
+
+ROUNDING = 1e-3  # of the target
+
+
 MOST_INPUTS = 3  # that are looked into
 
 
@@ -43,8 +49,9 @@ def retracted_claims(
 ) -> dict[str, str]:
     """Return claims that replace those that do not hold.
 
-    The input with the largest error is explained again with more steps; where the error does not
-    fall, and is more than rounding, the claim does not hold.
+    A sum that is missed by more than half is not reached, whatever the reason. The input with the
+    largest error is explained again with more steps; where the error does not fall, and is more
+    than rounding, the claim does not hold.
 
     Parameters
     ----------
@@ -61,17 +68,20 @@ def retracted_claims(
     """
     doubts: dict[int, list[str]] = {}
     errors: dict[str, np.ndarray] = {}
+    found: dict[str, str] = {}
     for name, layer in runner.layers.items():
         if not (runner.plan.method.sums_to and layer.cuts):
             continue
         error = np.abs(read(f"{name}/completeness_error").astype(float))
         change = np.abs(read(f"{name}/target_change").astype(float))
+        share = error.sum() / change.sum() if change.any() else 0.0
+        if share > MOST and error.max() > ROUNDING * np.abs(read("target")).max():
+            found[name] = _not_reached(runner, share)
         if (error > LARGE * change).any():
             # An input that hardly changes the target has a large share of nothing.
             worst = int((error / (change + np.median(change) / 10 + 1e-30)).argmax())
             doubts.setdefault(worst, []).append(name)
             errors[name] = error
-    found: dict[str, str] = {}
     for number in sorted(doubts, key=lambda n: -len(doubts[n]))[:MOST_INPUTS]:
         steps = int(read("steps")[number]) if runner.plan.method.tolerance is not None else None
         again = _explained_again(runner, source, number, steps)
@@ -81,6 +91,16 @@ def retracted_claims(
                 sums_to = runner.plan.method.sums_to
                 found[name] = f"does not hold: contributions miss {sums_to} {text}"
     return found
+
+
+def _not_reached(runner: Runner, share: float) -> str:
+    """Say that contributions are far from their sum, although more steps may reach it."""
+    steps = getattr(runner.plan.method, "steps", None)
+    way_out = f"with {steps} steps. Use more, or another baseline" if steps else "here"
+    return (
+        f"not reached: contributions miss {runner.plan.method.sums_to} by {100 * share:.0f} % "
+        f"{way_out}"
+    )
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ Notation: b inputs, x input, x′ baseline, h activations of a layer, g = ∂F/�
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.baselines import prepare_baseline
+from retina_codec.methods.baselines import names_inputs, prepare_baseline
 from retina_codec.methods.quadrature import Rule
 from retina_codec.probing.batches import Batch
 from retina_codec.probing.points import LayeredFunction, Layers
@@ -109,9 +109,7 @@ class Method(ABC):
 
         Not if the baseline is None, or names inputs.
         """
-        baseline = getattr(self, "baseline", 0.0)
-        several = baseline if isinstance(baseline, list | tuple) else [baseline]
-        return not all(one is None or isinstance(one, Mapping) for one in several)
+        return not names_inputs(getattr(self, "baseline", 0.0))
 
     def input_path(self, steps: int) -> InputPath | None:
         """Return how contributions are mapped to the input; None if no map is defined.

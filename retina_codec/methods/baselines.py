@@ -15,6 +15,7 @@ __all__ = [
     "Baseline",
     "check_baseline",
     "count_baselines",
+    "names_inputs",
     "prepare_baseline",
     "resolve_baselines",
 ]
@@ -45,6 +46,11 @@ def check_baseline(baseline: Baseline) -> None:
 def count_baselines(baseline: Baseline) -> int:
     """Return over how many baselines contributions are averaged."""
     return len(_several(baseline))
+
+
+def names_inputs(baseline: Baseline) -> bool:
+    """Return whether a baseline names the inputs that it is of, or is none at all."""
+    return all(one is None or isinstance(one, Mapping) for one in _several(baseline))
 
 
 def prepare_baseline(baseline: Baseline, mean: Callable[[], Batch]) -> Baseline:

@@ -193,13 +193,16 @@ def find_entry(
         calls, looked_up = _follow(module, named, run)
     if paths is not None:
         return _chosen(calls, paths, floating, named)
-    words = _words(module, calls)
+    words, said = _words(module, calls)
     still = [name for name in floating if _parts(name) & MASKS]
     if not words and not looked_up:
-        moving = len(named) > len(still)
-        return Entry(still=tuple(still) if moving else ())
+        return Entry(still=tuple(still) if len(named) > len(still) else ())
     still += [name for name in floating if name not in still and _parts(name) & NO_WORDS]
-    doubt = _doubt(words, [name for name in floating if name not in still], looked_up)
+    moving = [name for name in floating if name not in still]
+    main = getattr(type(module), "main_input_name", None)
+    if main in moving:  # a network of transformers says so: speech or pictures, not words
+        return Entry(still=tuple(still))
+    doubt = _doubt(words, said, moving, looked_up)
     return Entry(() if doubt else _places(words), tuple(still), doubt)
 
 
@@ -438,15 +441,15 @@ def _is_whole(values: Any) -> bool:
     )
 
 
-def _words(module: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
-    """Return the calls that are given words, by what the module says of itself."""
+def _words(module: nn.Module, calls: Sequence[_Call]) -> tuple[list[_Call], set[int]]:
+    """Return the calls that are given words, and the tables that the module says are of words."""
     said, speaking = set(), []
     for name, inner in module.named_modules():
         named = _own_embeddings(inner)
         if named:
             said |= named
             speaking.append(f"{name}." if name else "")
-    return [
+    words = [
         call
         for call in calls
         if call.table in said
@@ -455,6 +458,7 @@ def _words(module: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
             and not all(map(_names_no_words, call.sources))
         )
     ]
+    return words, said
 
 
 def _own_embeddings(module: nn.Module) -> set[int]:
@@ -495,7 +499,9 @@ def _chosen(
     return Entry(_places(some), tuple(name for name in floating if name not in paths))
 
 
-def _doubt(words: Sequence[_Call], floating: Sequence[str], looked_up: set[str]) -> str:
+def _doubt(
+    words: Sequence[_Call], said: set[int], floating: Sequence[str], looked_up: set[str]
+) -> str:
     """Say why it cannot be known which inputs paths lead through; empty if it can."""
     whole = sorted({name for call in words for name in call.sources} | looked_up)
     way_out = (
@@ -507,7 +513,8 @@ def _doubt(words: Sequence[_Call], floating: Sequence[str], looked_up: set[str])
             f"paths could lead through words ({', '.join(whole)}) or through floating inputs "
             f"({', '.join(floating)}), and the network does not say which. {way_out}"
         )
-    if len({call.table for call in words}) > 1 and len(whole) > 1:
+    tables = {call.table for call in words}
+    if len(tables) > 1 and not tables <= said and len(whole) > 1:
         return (
             f"paths could lead through several inputs that are looked up in different tables "
             f"({', '.join(whole)}), and the network does not say which are words. {way_out}"

@@ -1,6 +1,6 @@
 """Check before long work that a network treats every input on its own, and always the same.
 
-The first input is run again, and once beside another one.
+The first input is run again, and once between others.
 """
 
 import random
@@ -113,30 +113,32 @@ def _check_same(alone: torch.Tensor, again: torch.Tensor, drawn: bool) -> None:
 def _check_beside(
     function: HookedFunction, source: Source, first: Batch, alone: torch.Tensor, batch_size: int
 ) -> None:
-    """Compare the first input alone and beside another one."""
+    """Compare the first input alone and between others."""
     device, dtype = tensors_of(first)[0].device, None
     for values in tensors_of(first):
         dtype = values.dtype if values.is_floating_point() else dtype
-    pair = map_tensors(lambda v: torch.cat([v, _other(v)]), first)
-    padded = False
+    other, padded = map_tensors(_other, first), False
     if len(source) > 1:
         two = to_point(next(source.part(0, 2).batches(2)), device, dtype or torch.float32)
         if batch_length(two) == 2:
             padded = not _equal(map_tensors(lambda v: v[:1], two), first)
-            if padded or not _equal(map_tensors(lambda v: v[1:], two), first):
-                pair = two
+            second = map_tensors(lambda v: v[1:], two)
+            other = second if padded or not _equal(second, first) else other
+            first = map_tensors(lambda v: v[:1], two)
+    # In the middle: outputs may depend on the inputs before or after them.
+    batch = map_tensors(lambda a, b: torch.cat([a, b, a]), other, first)
     try:
-        together = function.outputs(function.enter(pair))
+        together = function.outputs(function.enter(batch))
     except RetinaCodecError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         raise RetinaCodecError(
-            f"the network runs on one input, but not on two ({type(error).__name__}: "
+            f"the network runs on one input, but not on several ({type(error).__name__}: "
             f"{(str(error).splitlines() or [''])[0]}). Use batch_size=1."
         ) from error
-    _check_rows(together, 2)
+    _check_rows(together, 3)
     if padded:
-        _warn_of_padding(alone, together[:1])
+        _warn_of_padding(alone, together[1:2])
         return
     if together.shape[1:] != alone.shape[1:]:
         raise RetinaCodecError(
@@ -144,7 +146,7 @@ def _check_beside(
             f"the shape {tuple(alone.shape[1:])} alone and {tuple(together.shape[1:])} beside "
             "another (products across the batch?). Use batch_size=1, or an output per input."
         )
-    apart = _difference(alone, together[:1])
+    apart = _difference(alone, together[1:2])
     if apart:
         raise RetinaCodecError(
             "the output of an input must not depend on the inputs beside it; of the first it "

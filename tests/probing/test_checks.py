@@ -80,6 +80,8 @@ BESIDE = {
     "batch normalisation": nn.BatchNorm1d(6, track_running_stats=False),
     "mean of the batch": lambda h: h - h.mean(0),
     "attention across the batch": lambda h: (h @ h.T).softmax(1) @ h,
+    "the input before": lambda h: h + h.cumsum(0),
+    "the input after": lambda h: h + h.flip(0).cumsum(0).flip(0),
     "sorted batch": lambda h: h.sort(0).values,
 }
 
@@ -129,7 +131,7 @@ class Towers(nn.Module):
 
 def test_products_across_the_batch_are_refused() -> None:
     pairs = {"image": torch.randn(5, 5), "text": torch.randn(5, 6)}
-    with pytest.raises(RetinaCodecError, match=r"\(1,\) alone and \(2,\) beside"):
+    with pytest.raises(RetinaCodecError, match=r"\(1,\) alone and \(3,\) beside"):
         run(Towers(), pairs, target=Sum())
     alone = run(Towers(), pairs, target=Sum(), batch_size=1)
     assert alone["responses/prediction"].shape == (5, 1)
@@ -153,7 +155,7 @@ def test_a_network_for_one_input_at_a_time() -> None:
         def forward(self, x: torch.Tensor) -> Any:
             return super().forward(x.view(1, 5))
 
-    with pytest.raises(RetinaCodecError, match="runs on one input, but not on two"):
+    with pytest.raises(RetinaCodecError, match="runs on one input, but not on several"):
         run(One(nn.Identity()))
     assert run(One(nn.Identity()), batch_size=1)["responses/prediction"].shape == (5, 3)
 

@@ -123,7 +123,8 @@ def completeness_share(tree: xr.DataTree, *, bootstraps: int = 1000, seed: int =
     share, ends = np.full(len(names), np.nan), np.full((len(names), 2), np.nan)
     for number, name in enumerate(names):
         layer: Any = tree["layers"].children[name].to_dataset()
-        cuts = str(layer.attrs.get("completeness", "holds")).startswith("holds")
+        said = str(layer.attrs.get("completeness", "holds"))
+        cuts = said.startswith(("holds", "not reached", "does not hold"))
         if "completeness_error" not in layer or not cuts:
             continue
         keys = ("completeness_error", "target_change")
