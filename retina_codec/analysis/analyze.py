@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.adapter import own_names
 from retina_codec.networks.retina.model import RetinaCNN
 
 __all__ = ["AnalysisSettings", "analyze"]
@@ -171,7 +172,7 @@ def _leave_out(results: xr.DataTree, what: str, reason: str) -> None:
 
 def _check(network: RetinaCNN, settings: AnalysisSettings) -> None:
     """Refuse what would fail after hours of work."""
-    if getattr(network, "cells", None) is None:
+    if own_names(network, "cells") is None:
         raise RetinaCodecError(
             "network must put out the rates of cells and name them (network.cells); got "
             f"{type(network).__name__}. Use a network of the retina (fit_network), or contribute() "

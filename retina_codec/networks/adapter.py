@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ __all__ = [
     "find_layers",
     "known_sites",
     "known_structure",
+    "own_names",
     "sites_of_words",
     "words_among",
 ]
@@ -54,9 +56,7 @@ class Adapter:
 
         That is: it has the attributes of a `RecordingNetwork`, or one called ``output_units``.
         """
-        cells = getattr(self.module, "cells", None)
-        named = isinstance(cells, list | tuple) and all(isinstance(c, str | int) for c in cells)
-        return cells if named and self._says_units else None
+        return own_names(self.module, "cells") if self._says_units else None
 
     @property
     def output_units(self) -> str:
@@ -324,6 +324,17 @@ def find_layers(
         found |= dict.fromkeys(fitting)
     _check_layers(module, found)
     return tuple(found)
+
+
+def own_names(module: nn.Module, attribute: str) -> Sequence[Any] | None:
+    """Return names of outputs that a module holds (``cells``, ``classes``); None if it has none.
+
+    A number, a text, submodules and tensors of that name are something else.
+    """
+    names = getattr(module, attribute, None)
+    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
+        return None
+    return names if all(isinstance(name, str | int | np.integer) for name in names) else None
 
 
 def _own_layers(module: nn.Module, names: Sequence[str]) -> Sequence[str]:

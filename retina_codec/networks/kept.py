@@ -20,16 +20,19 @@ COPIED_BYTES = (
     2**29
 )  # of tensors that are copied; of larger networks, some weights are only checked
 
+MOST = 20_000  # objects of the user's own that are looked into; some hold a whole trainer
+
+
 CHANGING = (nn.Module, torch.Tensor, dict, list, set, deque, np.ndarray, torch.Generator)
 
 
 class KeptState:
     """The state of a network at one moment.
 
-    It holds the attributes of all modules (also of modules in lists, which torch does not know),
-    the entries of lists, dicts and sets among them, random generators, and tensors: values,
-    ``requires_grad`` and gradient. Values beyond 512 MiB are not copied but checked, buffers
-    before weights.
+    It holds the attributes of all modules (also of modules in lists, which torch does not know) and
+    of objects of the user's own, entries of lists, dicts and sets, random generators, and tensors:
+    values, ``requires_grad`` and gradient. Buffers and then weights are copied up to 512 MiB; the
+    others are only checked.
 
     Parameters
     ----------
@@ -43,7 +46,10 @@ class KeptState:
         self._containers: list[tuple[Any, Any]] = []
         self._generators: list[tuple[torch.Generator, torch.Tensor]] = []
         self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self._objects: list[tuple[Any, dict[str, Any]]] = []
         self._seen: set[int] = set()
+        kinds = {type(module).__module__.partition(".")[0] for module in network.modules()}
+        self._packages = kinds - {"torch"}  # those that the network is written in
         self._names: dict[int, str] = {}
         found: list[torch.Tensor] = []
         self._visit(network, found)
@@ -56,12 +62,15 @@ class KeptState:
             self._tensors.append(_KeptTensor(tensor, copied=left >= 0, checked=values))
 
     def _visit(self, value: Any, found: list[torch.Tensor]) -> None:
-        """Collect what can change in an attribute; objects of unknown kinds are left alone."""
+        """Collect what can change in an attribute; objects of other packages are left alone."""
         if isinstance(value, tuple):
             for item in value:
                 self._visit(item, found)
             return
-        if not isinstance(value, CHANGING) or id(value) in self._seen:
+        if id(value) in self._seen:
+            return
+        if not isinstance(value, CHANGING):
+            self._visit_object(value, found)
             return
         self._seen.add(id(value))
         if isinstance(value, torch.Tensor):
@@ -82,6 +91,17 @@ class KeptState:
             for item in value.values() if isinstance(value, dict) else value:
                 self._visit(item, found)
 
+    def _visit_object(self, value: Any, found: list[torch.Tensor]) -> None:
+        """Collect the attributes of an object whose class is the user's own."""
+        own = type(value).__module__.partition(".")[0] in self._packages
+        attributes = getattr(value, "__dict__", None) if own else None
+        if not isinstance(attributes, dict) or callable(value) or len(self._objects) >= MOST:
+            return
+        self._seen.add(id(value))
+        self._objects.append((value, dict(attributes)))
+        for item in list(attributes.values()):
+            self._visit(item, found)
+
     def _is_new(self, tensor: torch.Tensor) -> bool:
         new = id(tensor) not in self._seen
         self._seen.add(id(tensor))
@@ -91,6 +111,8 @@ class KeptState:
         """Put everything back; warn of weights that changed and were too large to copy."""
         for module, attributes in self._attributes:
             _refill(module.__dict__, attributes)
+        for value, attributes in self._objects:
+            _refill(value.__dict__, attributes)
         for container, entries in self._containers:
             _refill(container, entries)
         for generator, state in self._generators:

@@ -345,6 +345,8 @@ def _first_look(module: nn.Module, one: Batch) -> Iterator[None]:
                 "as in its training, inputs.float() / 255, say."
             )
         reason = (str(error).splitlines() or [""])[0]
+        if "dtype" in reason and any(values.is_floating_point() for values in parts):
+            way = "Leave out dtype=, or give the network the dtype that it makes tensors of."
         raise RetinaCodecError(
             f"the network {type(module).__name__} could not run on the first input, {shapes} "
             f"({type(error).__name__}: {reason}). {way}"

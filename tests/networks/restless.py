@@ -13,7 +13,9 @@ class Crash(Exception):
 
 
 class Alarm:
-    """Counts runs where no network keeps them, and raises `Crash` in one of them."""
+    """Counts runs where nothing can be put back (slots), and raises `Crash` in one of them."""
+
+    __slots__ = ("crash_at", "runs")
 
     def __init__(self) -> None:
         self.runs, self.crash_at = 0, 0
@@ -65,6 +67,13 @@ def entries(part: nn.Module) -> None:
     part.queue.appendleft(4)
 
 
+def an_object(part: nn.Module) -> None:
+    part.memory.count += 1
+    part.memory.trace.append(part.memory.count)
+    part.memory.mean.add_(1)
+    part.memory.latest = part.memory.count
+
+
 def array(part: nn.Module) -> None:
     part.array += 1
 
@@ -113,10 +122,17 @@ MISCHIEF = {
     kind.__name__: kind
     for kind in (
         inplace, through_data, replaced, hidden_buffer, new_attribute, new_buffer, lost_attribute,
-        number, entries, array, dice, bounded_weight, clamped_weight, plain_tensor, tensor_in_list,
-        module_in_list, frozen, switched, own_hook,
+        number, entries, an_object, array, dice, bounded_weight, clamped_weight, plain_tensor,
+        tensor_in_list, module_in_list, frozen, switched, own_hook,
     )
 }  # fmt: skip
+
+
+class Memory:
+    """State in an object that is no module."""
+
+    def __init__(self) -> None:
+        self.count, self.trace, self.mean = 0, [0], torch.zeros(2)
 
 
 class Part(nn.Module):
@@ -133,7 +149,7 @@ class Part(nn.Module):
         self.names, self.queue = {-1}, deque([1], maxlen=5)
         self.array, self.dice = np.zeros(3), torch.Generator().manual_seed(4)
         self.plain, self.tensors = torch.zeros(2), [torch.zeros(2)]
-        self.hidden = [nn.BatchNorm1d(2)]
+        self.hidden, self.memory = [nn.BatchNorm1d(2)], Memory()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for kind in self.kinds:
@@ -167,6 +183,8 @@ def _seen(value: Any) -> Any:
         return (id(value), value.data_ptr(), *kind, raw, gradient)
     if isinstance(value, nn.Module):
         return (type(value), {name: _seen(item) for name, item in value.__dict__.items()})
+    if isinstance(value, Memory):
+        return _seen(vars(value))
     if isinstance(value, dict):
         return [(key, _seen(item)) for key, item in value.items()]
     if isinstance(value, list | tuple | deque):

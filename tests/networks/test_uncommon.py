@@ -457,3 +457,16 @@ def test_scores_of_a_network_that_torch_does_not_copy() -> None:
     np.testing.assert_array_equal(
         found["layers/0/score/noise_match"], expected["layers/0/score/noise_match"]
     )
+
+
+@pytest.mark.parametrize("own", [5, "abc", nn.ModuleList([nn.Linear(2, 2)]), torch.zeros(3), None])
+def test_an_attribute_classes_that_names_no_outputs(own: Any) -> None:
+    network, inputs, labels = Searched(()), inputs_of(30, 7), np.arange(30) % 3
+    network.classes = own
+    modes = explain(network, inputs, ["one"], method=IntegratedGradients(2))
+    modes = rc.decompose(modes, rc.modes.NMF(modes=2, active=2), gap=0, progress=False)
+    found = rc.analysis.control_curves(
+        network, inputs, labels, modes, mode_labels=labels, progress=False,
+        settings=rc.analysis.ControlSettings(bootstraps=4, trials=2),
+    )  # fmt: skip
+    assert found["layer"].values.tolist() == ["one"]

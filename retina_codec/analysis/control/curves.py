@@ -27,7 +27,7 @@ from retina_codec.analysis.control.trials import draw_images, draw_trials
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.base import decomposition_of
 from retina_codec.modes.decompose import decompose
-from retina_codec.networks.adapter import Adapter
+from retina_codec.networks.adapter import Adapter, own_names
 from retina_codec.probing.interventions import open_perturbed
 from retina_codec.storage.results import layer_sites, layers_of
 
@@ -132,7 +132,7 @@ def control_curves(
     with open_perturbed(
         network, images, names, batch_size=settings.batch_size, device=device
     ) as opened:
-        outputs = settings.classes or getattr(opened.function.network.module, "classes", None)
+        outputs = settings.classes or own_names(opened.function.network.module, "classes")
         concepts = concepts_of(opened.source, labels, outputs, superclasses, settings)
         trial = draw_trials(
             concepts.code, concepts.member, trials=settings.trials,
