@@ -1,6 +1,15 @@
-"""The error for all bad input, and the warning for recordings."""
+"""The error for all bad input, the warning for recordings, and how messages write an option."""
 
-__all__ = ["RecordingWarning", "RetinaCodecError"]
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["RecordingWarning", "RetinaCodecError", "command_line_words", "option"]
+
+_on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
 
 
 class RetinaCodecError(ValueError):
@@ -9,3 +18,45 @@ class RetinaCodecError(ValueError):
 
 class RecordingWarning(UserWarning):
     """A recording was read, but something in it should be checked."""
+
+
+@contextmanager
+def command_line_words() -> Iterator[None]:
+    """Write options as ``--set NAME=VALUE`` in the messages that are made within."""
+    token = _on_command_line.set(True)
+    try:
+        yield
+    finally:
+        _on_command_line.reset(token)
+
+
+def option(name: str, value: Any = "VALUE") -> str:
+    """Write an option of opening a recording as the user types it: Python or command line.
+
+    Parameters
+    ----------
+    name : str
+    value : text, number, bool, list or mapping
+        Text in capitals stands for something that the user fills in.
+
+    Returns
+    -------
+    str
+        ``stimulus={'test': NAME}`` in Python; ``--set 'stimulus={"test": "NAME"}'`` within
+        `command_line_words`.
+    """
+    if not _on_command_line.get():
+        return f"{name}={_in_python(value)}"
+    written = value if isinstance(value, str) else json.dumps(value)
+    return f"--set {shlex.quote(f'{name}={written}')}"
+
+
+def _in_python(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value.isupper() else repr(value)
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key!r}: {_in_python(entry)}" for key, entry in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_in_python, value))}]"
+    return repr(value)

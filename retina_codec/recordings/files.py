@@ -44,7 +44,10 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
     for name in options:
         if name not in chosen.options:
             valid = ", ".join(chosen.options) or "none"
-            raise RetinaCodecError(f"{path}: the options of this format are {valid}; got {name!r}")
+            raise RetinaCodecError(
+                f"{path}: the options of this format are {valid}; got {name!r}. Leave it out, or "
+                "correct its name."
+            )
     recording = chosen.read(path, **options)
     try:
         validate_recording(recording)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.schema import select_cells, validate_recording
 from retina_codec.registry import Registry
 from retina_codec.storage.hdf5 import is_address
 from retina_codec.storage.trees import open_tree, save_tree
@@ -95,10 +96,19 @@ class Xarray(Format):
 
     name = "xarray"
     suffixes = (".nc", ".zarr")
+    options = ("cells",)
 
-    def read(self, path: str | os.PathLike[str], **_: Any) -> xr.DataTree:
-        """See `Format`."""
-        return open_tree(path)
+    def read(self, path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
+        """See `Format`; ``cells`` are the names of those to keep."""
+        tree = open_tree(path)
+        if options.get("cells") is None:
+            return tree
+        try:
+            validate_recording(tree)
+            return select_cells(tree, options["cells"])
+        except RetinaCodecError as error:
+            tree.close()
+            raise RetinaCodecError(f"{path}: {error}") from error
 
     def write(
         self, recording: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool
@@ -140,7 +150,9 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     if found is None:
         raise RetinaCodecError(_wrong_suffix(known, path))
     if not is_address(path) and not Path(path).exists():
-        raise RetinaCodecError(f"there must be a recording at {path}; nothing is there")
+        raise RetinaCodecError(
+            f"there must be a recording at {path}; nothing is there. Correct the path."
+        )
     return found
 
 

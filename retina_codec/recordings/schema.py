@@ -3,15 +3,18 @@
 A recording is a tree: /test and, where they exist, /train, /test/repeats and /interneurons.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
+from retina_codec.recordings.doubts import check_frames, doubts_about, wrong_responses
 
-__all__ = ["make_recording", "validate_recording"]
+__all__ = ["make_recording", "select_cells", "validate_recording"]
 
 NORMALISATION = "none: raw intensities"
 TEXT_ATTRIBUTES = ("session", "species", "source", "source_sha256", "normalisation")
@@ -35,6 +38,11 @@ SPLIT_DIMS = {
     "type_rate": ("time", "cell_type"),
 }
 ALONG_CELL = ("type", "center_y", "center_x")  # coordinates, also when given as variables
+EXAMPLE = (
+    "xr.Dataset({'stimulus': (('time', 'y', 'x'), frames), 'spike_count': (('time', 'cell'), "
+    "counts)}, coords={'time': onsets})"
+)
+LISTED = 5
 TIME_TOLERANCE = 0.01  # of a bin: above float rounding over hours, below a dropped frame
 
 
@@ -88,7 +96,18 @@ def make_recording(
     ------
     RetinaCodecError
         The parts do not make a valid recording; the message lists every fault.
+
+    Warns
+    -----
+    RecordingWarning
+        Frames of train and test of other scales; rates as of spikes in another unit.
     """
+    given = {"train": train, "test": test, "repeats": repeats, "interneurons": interneurons}
+    for name, part in given.items():
+        if not isinstance(part, xr.Dataset) and not (part is None and name != "test"):
+            raise RetinaCodecError(
+                f"{name} must be an xr.Dataset; got {_brief(part)}. Write {EXAMPLE}."
+            )
     nodes: dict[str, xr.Dataset] = {
         "/": xr.Dataset(
             attrs={
@@ -121,9 +140,76 @@ def make_recording(
         raise RetinaCodecError(
             "test and repeats must have the same times and cells; "
             + " ".join(str(error).split())[:200]
+            + ". Cut both to the same times and cells."
         ) from error
     validate_recording(recording)
+    for split in (train, test):
+        if split is not None:
+            check_frames(split)
+    for doubt in doubts_about(recording):
+        warnings.warn(doubt, RecordingWarning, stacklevel=2)
     return recording
+
+
+def _brief(value: object) -> str:
+    """Describe a value without its contents: its type, and shape or length."""
+    shape = getattr(value, "shape", None)
+    text = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+    if shape is None and isinstance(value, str | int | float | bool) and len(repr(value)) < 60:
+        return repr(value)
+    return f"{type(value).__name__}{text}"
+
+
+def select_cells(recording: xr.DataTree, cells: Sequence[Any]) -> xr.DataTree:
+    """Keep some cells of a recording, in this order.
+
+    Parameters
+    ----------
+    recording : xr.DataTree
+    cells : sequence
+        Names of cells.
+
+    Returns
+    -------
+    xr.DataTree
+        Rates of types follow from the cells that are left; the input is not modified.
+
+    Raises
+    ------
+    RetinaCodecError
+        A cell that is not in the recording.
+    """
+    wanted = [cells] if isinstance(cells, str | int | np.generic) else list(cells)
+    known = {str(name): name for name in recording["test/cell"].to_numpy().tolist()}
+    missing = [name for name in wanted if str(name) not in known]
+    if missing or not wanted:
+        raise RetinaCodecError(
+            f"cells must be names of cells, {list(known)[:20]}; it lacks {missing[:LISTED]}. "
+            "Choose some of these."
+        )
+    kept = [known[str(name)] for name in wanted]
+    nodes = {}
+    for node in recording.subtree:
+        part = node.to_dataset(inherit=False)
+        if "cell" in part.dims:
+            part = (
+                part.sel(cell=kept)
+                if "cell" in part.coords
+                else part.isel(cell=_rows(recording, kept))
+            )
+        if "spike_cell" in part:
+            part = part.sel(spike=np.isin(part["spike_cell"].to_numpy(), kept))
+        if node.path in ("/train", "/test"):
+            rate = float(recording.attrs["frame_rate"])
+            part = _complete_split(part.drop_vars("type_rate"), node.path, rate)
+        nodes[node.path] = part
+    return xr.DataTree.from_dict(nodes)
+
+
+def _rows(recording: xr.DataTree, cells: list[Any]) -> list[int]:
+    """Positions of cells, for a node that inherits their names."""
+    names = recording["test/cell"].to_numpy().tolist()
+    return [names.index(cell) for cell in cells]
 
 
 def validate_recording(recording: xr.DataTree) -> None:
@@ -163,7 +249,8 @@ def _complete_split(split: xr.Dataset, name: str, frame_rate: float) -> xr.Datas
     """Add rates or counts, positions, types and type rates where they are missing."""
     if "spike_count" not in split and "rate" not in split:
         raise RetinaCodecError(
-            f"the {name} split must have spike_count or rate; got {sorted(map(str, split))}"
+            f"the {name} split must have spike_count or rate; got "
+            f"{sorted(map(str, split))[:LISTED]}. Write {EXAMPLE}."
         )
     if "cell_type" in split.variables and split["cell_type"].dims == ("cell",):
         raise RetinaCodecError(
@@ -206,16 +293,19 @@ def _complete_repeats(repeats: xr.Dataset, test: xr.Dataset) -> xr.Dataset:
     if "rate" not in repeats or set(repeats["rate"].dims) != {"repeat", "time", "cell"}:
         raise RetinaCodecError(
             "repeats must have a rate with the dims repeat, time and cell; "
-            f"got {dict(repeats.sizes)}"
+            f"got {dict(repeats.sizes)}. Write xr.Dataset({{'rate': (('repeat', 'time', 'cell'), "
+            "rates)})."
         )
     repeats = repeats.assign(rate=repeats["rate"].transpose("repeat", "time", "cell"))
     for dim in ("time", "cell"):
-        same = dim not in test.sizes or repeats.sizes[dim] == test.sizes[dim]
+        sizes = repeats.sizes[dim], test.sizes.get(dim, repeats.sizes[dim])
+        same = sizes[0] == sizes[1]
         if same and dim in repeats.coords and dim in test.coords:
             same = np.array_equal(repeats[dim].to_numpy(), test[dim].to_numpy())
         if not same:
             raise RetinaCodecError(
-                f"test and repeats must have the same times and cells; {dim} differs"
+                f"test and repeats must have the same times and cells; {dim} differs, {sizes[1]} "
+                f"in test and {sizes[0]} in repeats. Cut both to the same {dim}."
             )
     if "repeat" not in repeats.coords:
         repeats = repeats.assign_coords(repeat=np.arange(repeats.sizes["repeat"]))
@@ -288,12 +378,15 @@ def _with_units(dataset: xr.Dataset) -> xr.Dataset:
 def _wrong_attributes(recording: xr.DataTree) -> Iterable[str]:
     for name in TEXT_ATTRIBUTES:
         if not isinstance(recording.attrs.get(name), str):
-            yield f"attribute {name} must be text; got {recording.attrs.get(name)!r}"
+            yield f"attribute {name} must be text; got {_brief(recording.attrs.get(name))}"
     rate, size = recording.attrs.get("frame_rate"), recording.attrs.get("pixel_size")
     if not (isinstance(rate, int | float) and np.isfinite(rate) and rate > 0):
-        yield f"attribute frame_rate must be a positive number of Hz; got {rate!r}"
+        yield f"attribute frame_rate must be a positive number of Hz; got {_brief(rate)}"
     if not (isinstance(size, int | float) and (np.isnan(size) or 0 < size < np.inf)):
-        yield f"attribute pixel_size must be a positive number of µm (NaN: unknown); got {size!r}"
+        yield (
+            "attribute pixel_size must be a positive number of µm (NaN: unknown); got "
+            f"{_brief(size)}"
+        )
 
 
 def _wrong_units(dataset: xr.Dataset, where: str) -> Iterable[str]:
@@ -311,6 +404,8 @@ def _wrong_split(split: xr.Dataset, where: str, frame_rate: object) -> Iterable[
             yield f"{where} {name} must have the dims {dims}; got {split[name].dims}"
         elif split[name].dtype.kind not in "biuf":
             yield f"{where} {name} must be real numbers; got {split[name].dtype}"
+        elif name in ("rate", "spike_count") and split[name].variable._in_memory:
+            yield from wrong_responses(split[name], f"{where} {name}")
     for name in ("time", "y", "x", "cell", "cell_type"):
         if name in split.dims and name not in split.coords:
             yield f"{where} must have a coordinate {name}"
@@ -319,14 +414,15 @@ def _wrong_split(split: xr.Dataset, where: str, frame_rate: object) -> Iterable[
     if "cell" in split.coords:
         cells, counts = np.unique(split["cell"].to_numpy(), return_counts=True)
         if (counts > 1).any():
-            yield f"{where} cells must have different names; repeated: {cells[counts > 1].tolist()}"
+            twice = cells[counts > 1][:LISTED].tolist()
+            yield f"{where} cells must have different names; repeated: {twice}"
         kind = split["type"] if "type" in split.coords else None
         if kind is None or kind.dims != ("cell",) or kind.dtype.kind not in "OTU":
             yield f"{where} must have a text coordinate type along cell ('unknown' where unknown)"
         elif "cell_type" in split.coords:
             missing = set(kind.to_numpy().tolist()) - set(split["cell_type"].to_numpy().tolist())
             if missing:
-                yield f"{where} cell_type must hold every type; missing: {sorted(missing)}"
+                yield f"{where} cell_type must hold every type; missing: {sorted(missing)[:LISTED]}"
         for name in ("center_y", "center_x"):
             if name in split.variables and split[name].dims != ("cell",):
                 yield f"{where} {name} must have the dims ('cell',); got {split[name].dims}"
@@ -348,7 +444,8 @@ def _wrong_time(dataset: xr.Dataset, where: str, frame_rate: object) -> Iterable
         first = int(np.argmax(late > TIME_TOLERANCE))
         yield (
             f"{where} time must advance by 1/frame_rate = {1 / frame_rate:.6g} s; "
-            f"it is off by {late[first]:.3g} bins at index {first}"
+            f"it is off by {late[first]:.3g} bins at index {first}. Where a frame was dropped, "
+            "show the one before once more; give true onsets as session_time (time)"
         )
 
 
@@ -368,6 +465,8 @@ def _wrong_repeats(repeats: xr.Dataset, frame_rate: object) -> Iterable[str]:
     expected = ("repeat", "time", "cell")
     if "rate" not in repeats.data_vars or repeats["rate"].dims != expected:
         yield f"/test/repeats must have a rate with the dims {expected}"
+    elif repeats["rate"].variable._in_memory:
+        yield from wrong_responses(repeats["rate"], "/test/repeats rate")
     if "start_time" not in repeats.variables or repeats["start_time"].dims != ("repeat",):
         yield "/test/repeats must have a start_time along repeat"
     elif repeats.sizes["repeat"] == 0:

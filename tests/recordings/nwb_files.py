@@ -13,6 +13,8 @@ from pynwb.epoch import TimeIntervals
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries
 
 RATE = 50.0  # Hz
+# for tests whose files say nothing of train and test, which is a doubt of its own
+ALL_TEST = "ignore:.*the whole session is the test split:retina_codec.errors.RecordingWarning"
 FRAMES = np.random.default_rng(0).integers(0, 255, (60, 4, 3), dtype=np.uint8)
 PICTURES = np.random.default_rng(1).integers(0, 255, (12, 4, 3), dtype=np.uint8)
 SPIKES: dict[int, list[float]] = {12: [0.05, 0.31, 0.33, 1.1], 4: [0.29], 7: []}
@@ -105,6 +107,7 @@ def counted(spikes: Mapping[int, Sequence[float]], onsets: Any, width: float) ->
 
 
 __all__ = [
+    "ALL_TEST",
     "FRAMES",
     "PICTURES",
     "RATE",

@@ -24,6 +24,14 @@ def test_array_formats_keep_everything(recording, tmp_path, suffix):
     assert found.identical(recording)
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/run.nc", Path("s3://bucket/run.nwb")], ids=str)
+def test_a_recording_is_not_saved_to_an_address(recording, address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RetinaCodecError, match="got the address"):
+        save_recording(recording, address)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_opening_leaves_the_stimulus_on_disk_and_windows_read_it(recording, tmp_path, suffix):
     save_recording(recording, tmp_path / f"session{suffix}")
@@ -117,7 +125,7 @@ def test_converting_onto_itself_or_to_an_unknown_format_is_refused(recording, tm
 
 
 @pytest.mark.parametrize(
-    ("suffix", "valid"), [(".nc", "none"), (".zarr", "none"), (".nwb", "stimulus")]
+    ("suffix", "valid"), [(".nc", "cells"), (".zarr", "cells"), (".nwb", "stimulus")]
 )
 def test_options_are_those_of_the_format(recording, tmp_path, suffix, valid):
     path = tmp_path / f"session{suffix}"

@@ -157,6 +157,7 @@ def test_a_constant_rate_stays_constant_at_edges_and_gaps(kernel):
     np.testing.assert_allclose(rate[np.isfinite(counts)], 2 * RATE, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:a cell fires at")
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_dense_exact_times_give_their_rate_also_at_edges(kernel):
     recording = one_train(np.full(100, 20.0))

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["ArrayFrames", "Frames", "GivenFrames", "IndexedFrames", "Pictures", 
 
 FRAMES_PER_BLOCK = 500
 BLOCK_BYTES = 2**26  # of one block in memory; fewer frames where they are large
+LONG_BLOCK_BYTES = 2**28  # of one block, where chunks are stored long in time
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green, blue: Rec. ITU-R BT.601
 COLORS = {"red": 0, "green": 1, "blue": 2}
 BLANK = -1  # the number of a frame on which nothing was shown
@@ -33,12 +35,15 @@ class Frames(ABC):
         The same for the same frames; part of the name of the lazy array.
     encoding : str
         How the frames are stored, for the reader's report.
+    together : int
+        Number of frames that are stored in one chunk, so that one costs as much as all of them.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     label: str
     encoding: str
+    together: int = 1
 
     @abstractmethod
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
@@ -67,6 +72,8 @@ class ArrayFrames(Frames):
         ``mean`` of the three, ``red``, ``green`` or ``blue``.
     conversion, offset : float
         As stored with the series.
+    together : int
+        Frames per chunk, as stored.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class ArrayFrames(Frames):
         color: str | None = None,
         conversion: float = 1.0,
         offset: float = 0.0,
+        together: int = 1,
     ) -> None:
         sizes = {"y": 1, "x": 1} | dict(zip(axes, shape, strict=True))
         self.place = place
@@ -87,6 +95,7 @@ class ArrayFrames(Frames):
         self.color = color
         self.conversion = conversion
         self.offset = offset
+        self.together = together
         self.shape = (sizes["t"], sizes["y"], sizes["x"])
         self.raw = conversion == 1.0 and offset == 0.0
         mixed = "c" in axes and color in ("luminance", "mean")
@@ -202,6 +211,7 @@ class IndexedFrames(Frames):
         self.dtype = base.dtype if kept else np.dtype(np.float32)
         self.label = f"{base.label}-{hashlib.sha256(self.index.tobytes()).hexdigest()}-{blank}"
         self.encoding = base.encoding
+        self.together = base.together
 
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
         """Read the frames that the numbers refer to."""
@@ -230,6 +240,8 @@ class GivenFrames(Frames):
         self.dtype = np.dtype(array.dtype)
         self.label = f"given-{id(array)}-{shape}"
         self.encoding = "frames given by the user"
+        first = (getattr(array, "chunks", None) or (1,))[0]  # of dask: a tuple of lengths
+        self.together = int(max(first) if isinstance(first, tuple) else first)
 
     def read(self, numbers: Numbers) -> npt.NDArray[Any]:
         """Read one run."""
@@ -238,22 +250,55 @@ class GivenFrames(Frames):
 
 
 class _Blocks:
-    """An array as dask reads it: shape, dtype, and slices along time."""
+    """An array as dask reads it: shape, dtype, and slices along time.
 
-    def __init__(self, frames: Frames) -> None:
+    Where many frames are stored in one chunk, the last block is kept: readers ask for parts of it
+    one after the other.
+    """
+
+    def __init__(self, frames: Frames, length: int) -> None:
         self.frames = frames
+        self.length = length  # frames per block
         self.shape = frames.shape
         self.ndim = 3
         self.dtype = frames.dtype
+        self._kept: tuple[int, npt.NDArray[Any]] | None = None
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"frames": self.frames, "length": self.length}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # the same as a new one
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         keys = key if isinstance(key, tuple) else (key,)
         numbers = np.arange(self.shape[0])[keys[0]]
-        read = self.frames.read(np.atleast_1d(numbers))
+        read = self._read(np.atleast_1d(numbers))
         read = read if np.ndim(numbers) else read[0]
         rest = keys[1:] if np.ndim(numbers) == 0 else (slice(None), *keys[1:])
         part: npt.NDArray[Any] = read[rest]
         return part
+
+    def _read(self, numbers: Numbers) -> npt.NDArray[Any]:
+        """Read frames; by whole blocks where a part costs as much."""
+        if self.frames.together <= max(1, numbers.size) or numbers.size >= self.length:
+            return self.frames.read(numbers)
+        found = np.empty((numbers.size, *self.shape[1:]), self.dtype)
+        blocks = numbers // self.length
+        for block in np.unique(blocks):
+            start, frames = self._block(int(block))
+            found[blocks == block] = frames[numbers[blocks == block] - start]
+        return found
+
+    def _block(self, block: int) -> tuple[int, npt.NDArray[Any]]:
+        start = block * self.length
+        with self._lock:
+            if self._kept is None or self._kept[0] != start:
+                self._kept = None  # before the next one is made
+                stop = min(start + self.length, self.shape[0])
+                self._kept = start, self.frames.read(np.arange(start, stop))
+            return self._kept
 
 
 def lazy_frames(frames: Frames) -> Any:
@@ -266,15 +311,21 @@ def lazy_frames(frames: Frames) -> Any:
     Returns
     -------
     dask.array.Array
-        In blocks of up to 500 frames and 64 MiB.
+        In blocks of up to 500 frames and 64 MiB; of whole chunks and up to 256 MiB where chunks
+        are longer in time, so that each is unpacked once.
     """
     from dask.array import from_array
 
     total, height, width = frames.shape
-    each = max(1, BLOCK_BYTES // max(1, height * width * frames.dtype.itemsize))
+    size = max(1, height * width * frames.dtype.itemsize)
+    each = max(1, min(FRAMES_PER_BLOCK, BLOCK_BYTES // size, total))
+    if frames.together > 1:
+        most = max(each, LONG_BLOCK_BYTES // size)
+        whole = frames.together * max(1, each // frames.together)
+        each = min(total, whole if whole <= most else -(-total // -(-total // most)))
     return from_array(  # type: ignore[no-untyped-call]  # dask has no types here
-        _Blocks(frames),
-        chunks=(max(1, min(FRAMES_PER_BLOCK, each, total)), -1, -1),
+        _Blocks(frames, each),
+        chunks=(each, -1, -1),
         name=f"frames-{frames.label}",
         asarray=False,
         meta=np.empty((0, 0, 0), frames.dtype),  # otherwise dask reads a frame

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage.hdf5 import check_size, child, hdf5_input, is_address
+from retina_codec.storage.hdf5 import (
+    check_stored,
+    child,
+    hdf5_input,
+    is_address,
+    naming_place,
+    one_line,
+)
 
 __all__ = ["Place", "file_state", "open_place"]
 
@@ -56,7 +63,15 @@ def open_place(place: Place) -> Iterator[Any]:
         folder = f"{place.source.rstrip('/')}/{place.path.lstrip('/')}"
         if not is_address(place.source) and not Path(folder).is_dir():
             raise RetinaCodecError(gone)
-        yield zarr.open_array(folder, mode="r", zarr_format=2)
+        try:
+            yield zarr.open_array(folder, mode="r")
+        except RetinaCodecError:
+            raise
+        except Exception as error:  # codecs fail in many ways
+            raise RetinaCodecError(
+                f"{place.source}: {place.path} must be a Zarr array that can be read; it is not "
+                f"({one_line(error)}). Copy the folder again, whole."
+            ) from error
         return
     if not is_address(place.source) and not Path(place.source).is_file():
         raise RetinaCodecError(gone)
@@ -64,5 +79,6 @@ def open_place(place: Place) -> Iterator[Any]:
         found = child(file, place.path)
         if not hasattr(found, "shape"):
             raise RetinaCodecError(gone)
-        check_size(found, place.source)
-        yield found
+        check_stored(found, place.source)
+        with naming_place(found):
+            yield found

@@ -12,12 +12,13 @@ import numpy.typing as npt
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.frames.lazy import BLOCK_BYTES, ArrayFrames, lazy_frames
 from retina_codec.recordings.frames.places import Place, file_state
-from retina_codec.storage.hdf5 import check_size, child, read_array
+from retina_codec.storage.hdf5 import check_stored, child, read_array
 
 __all__ = [
     "FRAME_RATE",
     "dataset_of",
     "fit_length",
+    "in_file",
     "lazy_movie",
     "member",
     "names_of",
@@ -50,7 +51,7 @@ def lazy_movie(dataset: Any, axes: str = "tyx") -> Any:
         It claims far more than it stores, or its chunks are too large to read.
     """
     path = Path(dataset.file.filename).resolve()
-    check_size(dataset, path)
+    check_stored(dataset, path)
     pieces = (dataset.shape[1:], dataset.chunks or (0,))  # one frame, one chunk
     largest = max(int(np.prod(piece, dtype=object)) for piece in pieces) * dataset.dtype.itemsize
     if largest > BLOCK_BYTES:
@@ -59,7 +60,9 @@ def lazy_movie(dataset: Any, axes: str = "tyx") -> Any:
             f"one is {largest}. Store it in smaller chunks (h5repack)."
         )
     place = Place(str(path), dataset.name, file_state(path))
-    return lazy_frames(ArrayFrames(place, dataset.shape, dataset.dtype, axes=axes))
+    together = dataset.chunks[axes.index("t")] if dataset.chunks else 1
+    frames = ArrayFrames(place, dataset.shape, dataset.dtype, axes=axes, together=together)
+    return lazy_frames(frames)
 
 
 def member(group: Any, name: str) -> Any:
@@ -94,15 +97,20 @@ def dataset_of(group: Any, name: str, dims: str, where: str) -> Any:
 
     found = member(group, name)
     if found is None:
-        raise RetinaCodecError(f"{where} must have {name} ({dims}); it has {names_of(group)}")
+        raise RetinaCodecError(
+            f"{where} must have {name} ({dims}); it has {names_of(group)[:8]}. Write it there, or "
+            "build the recording with make_recording."
+        )
     shape = getattr(found, "shape", None)
     if not isinstance(found, h5py.Dataset) or shape is None or len(shape) != len(dims.split(", ")):
         raise RetinaCodecError(
-            f"{where}: {name} must be an array ({dims}); it is {type(found).__name__} {shape}"
+            f"{where}: {name} must be an array ({dims}); it is {type(found).__name__} {shape}. "
+            "Write it again."
         )
     if found.dtype.kind not in "biuf" or 0 in shape:
         raise RetinaCodecError(
-            f"{where}: {name} must hold real numbers, at least one; it is {shape} {found.dtype}"
+            f"{where}: {name} must hold real numbers, at least one; it is {shape} {found.dtype}. "
+            "Write it again."
         )
     return found
 
@@ -136,14 +144,15 @@ def fit_length(
     """
     length = values.shape[-1]
     if length == frames + 1:
-        name = _in_file(said or what)
+        name = in_file(said or what)
         before = notes.get("cut", "the last sample, beyond the movie, is left out of: ")
         if name not in before.split(": ")[1].split(", "):
             notes["cut"] = before + ("" if before.endswith(": ") else ", ") + name
         return values[..., :frames]
     if length != frames:
         raise RetinaCodecError(
-            f"{what} must have a sample per frame, or one more; it has {length} for {frames} frames"
+            f"{what} must have a sample per frame, or one more; it has {length} for {frames} "
+            "frames. Cut it, or build the recording with make_recording."
         )
     return values
 
@@ -175,12 +184,15 @@ def start_of(group: Any, frames: int, blocks: int, where: str, notes: dict[str, 
         Not about 100 Hz, or a time that is off by more than a tenth of a frame.
     """
     if member(group, "time") is None:
-        _add(notes, "clock", f"{_in_file(where)} stores no time: 100 Hz from 0 s")
+        _add(notes, "clock", f"{in_file(where)} stores no time: 100 Hz from 0 s")
         return 0.0
     time = read_array(dataset_of(group, "time", "time", where)).astype(np.float64)
     time = fit_length(time, frames, f"{where}/time", notes)
     if frames < 2 or not np.isfinite(time).all():
-        raise RetinaCodecError(f"{where}/time must be finite seconds, at least two")
+        raise RetinaCodecError(
+            f"{where}/time must be finite seconds, at least two; it is not. Write it again, or "
+            "take it out: then 100 Hz from 0 s is taken."
+        )
     step = float(np.median(np.diff(time)))
     rate = 1.0 / step if step > 0 else np.nan
     if not abs(rate / FRAME_RATE - 1) <= RATE_TOLERANCE:
@@ -198,12 +210,12 @@ def start_of(group: Any, frames: int, blocks: int, where: str, notes: dict[str, 
         )
     off = np.abs(time - time[0] - np.arange(frames) / FRAME_RATE)
     if jumps.size:
-        _add(notes, "clock", f"{_in_file(where)}: {jumps.size} gaps between blocks are closed")
+        _add(notes, "clock", f"{in_file(where)}: {jumps.size} gaps between blocks are closed")
     elif off.max() > 1e-6:
         _add(
             notes,
             "clock",
-            f"{_in_file(where)}: exactly 100 Hz; stored times are up to {off.max():.2g} s off",
+            f"{in_file(where)}: exactly 100 Hz; stored times are up to {off.max():.2g} s off",
         )
     return float(time[0])
 
@@ -212,6 +224,12 @@ def _add(notes: dict[str, str], key: str, text: str) -> None:
     notes[key] = f"{notes[key]}; {text}" if key in notes else text
 
 
-def _in_file(where: str) -> str:
-    """Name of an array without the path of its file."""
+def in_file(where: str) -> str:
+    """Return the name of an array without the path of its file.
+
+    Parameters
+    ----------
+    where : str
+        ``file: place``.
+    """
     return where.rsplit(": ", 1)[-1]

@@ -4,6 +4,7 @@ What the files do not say about their numbers is inferred, and reported in the a
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError, option
+from retina_codec.recordings.doubts import different_scales
 from retina_codec.recordings.formats import Format
 from retina_codec.recordings.maheswaranathan_2023.arrays import (
     FRAME_RATE,
@@ -34,13 +36,14 @@ from retina_codec.recordings.maheswaranathan_2023.responses import (
     read_spikes,
 )
 from retina_codec.recordings.schema import make_recording
-from retina_codec.storage.hdf5 import hdf5_input, is_address
+from retina_codec.storage.hdf5 import hdf5_input, is_address, naming_file, read_array
 
 __all__ = ["Published", "read_maheswaranathan"]
 
 SUFFIXES = (".h5", ".hdf5")
 PIXEL_SIZE = 50.0  # µm
 SPECIES = "Ambystoma tigrinum"
+LISTED = 8
 FRAME = (50, 50)  # px, for which the centres are given
 INTERNEURON_STIMULI = {"boxes", "lines", "flashes", "movingbar"}
 
@@ -113,7 +116,19 @@ def read_maheswaranathan(
     ----------
     Maheswaranathan et al. 2023, Neuron 111:2742, doi:10.1016/j.neuron.2023.06.007.
     """
+    for name, value in {"stimulus": stimulus or "any", "response": response}.items():
+        if not isinstance(value, str):
+            raise RetinaCodecError(
+                f"{name} must be a name; got {value!r}. Pass {option(name, 'NAME')}."
+            )
+    cells = _wanted(cells)
     place = _choose_file(Path(path), stimulus)
+    with naming_file(path):
+        return _read(place, response, cells)
+
+
+def _read(place: Path, response: str, cells: str | list[int] | None) -> xr.DataTree:
+    """Read one file."""
     experiment = place.resolve().parent.name
     notes: dict[str, str] = {"experiment": experiment}
     notes["pixel_size_source"] = "not in the file; sources say 50 µm, some 55.55 µm"
@@ -129,6 +144,8 @@ def read_maheswaranathan(
             _check_sizes(train, test, place)
             test = _after_train(train, test, 1 if repeats is None else len(repeats), notes)
             train = _with_blocks(train.isel(cell=rows), experiment, notes)
+            if (doubt := _scales(file)) is not None:
+                notes["scales"] = doubt
         test = test.isel(cell=rows)
         spikes = read_spikes(file, rows, train, str(place), notes)
     notes["centers"] = _add_centers([s for s in (train, test) if s is not None], experiment)
@@ -150,7 +167,22 @@ def read_maheswaranathan(
     if spikes is not None:
         recording["spikes"] = xr.DataTree(spikes)
     recording.attrs.update({name: notes[name] for name in sorted(notes)})
+    for name in ("missing", "scales"):
+        if name in notes:
+            warnings.warn(f"{place}: {notes[name]}", RecordingWarning, stacklevel=3)
     return recording
+
+
+def _scales(file: Any) -> str | None:
+    """Compare three frames of each split, where their types let them differ in scale."""
+    stored = [member(file, f"{name}/stimulus") for name in ("train", "test")]
+    if stored[0].dtype == stored[1].dtype and stored[0].dtype.kind != "f":
+        return None
+    some = [
+        read_array(frames, np.unique([0, frames.shape[0] // 2, frames.shape[0] - 1]))
+        for frames in stored
+    ]
+    return different_scales(*some)
 
 
 def _check_groups(file: Any, place: Path) -> None:
@@ -165,9 +197,15 @@ def _check_groups(file: Any, place: Path) -> None:
     for name in ("train", "test"):
         group = member(file, name)
         if group is None and name == "test":
-            raise RetinaCodecError(f"{place} must have a group /test; it has {found}")
+            raise RetinaCodecError(
+                f"{place} must have a group /test; it has {found[:LISTED]}. Write the test split "
+                "there, or build the recording with make_recording."
+            )
         if group is not None and not isinstance(group, h5py.Group):
-            raise RetinaCodecError(f"{place}: /{name} must be a group; it is an array")
+            raise RetinaCodecError(
+                f"{place}: /{name} must be a group; it is an array. Write stimulus and response in "
+                "a group."
+            )
 
 
 def _read_split(
@@ -180,7 +218,7 @@ def _read_split(
     if response not in found:
         raise RetinaCodecError(
             f"{where}/response must have {response!r}; it has {found or 'nothing'}. "
-            "Pass response=NAME."
+            f"Pass {option('response', found[0] if found else 'NAME')}."
         )
     values = read_response(group, response, frames, where, notes)  # (time, cell)
     repeats = read_repeats(group, response, values, where, notes)
@@ -208,7 +246,9 @@ def _read_split(
 def _choose_file(path: Path, stimulus: str | None) -> Path:
     """Find the one file of a path and a stimulus."""
     if not path.exists():
-        raise RetinaCodecError(f"there must be an experiment folder or file at {path}; none is")
+        raise RetinaCodecError(
+            f"there must be an experiment folder or file at {path}; none is. Correct the path."
+        )
     if not path.is_dir():
         if stimulus not in (None, path.stem):
             raise RetinaCodecError(
@@ -225,35 +265,52 @@ def _choose_file(path: Path, stimulus: str | None) -> Path:
         )
     if stimulus is None and len(found) > 1:
         raise RetinaCodecError(
-            f"{path} must have one stimulus; it has {sorted(found)}. Pass stimulus=NAME."
+            f"{path} must have one stimulus; it has {sorted(found)}. Pass "
+            f"{option('stimulus', sorted(found)[0])} or another of these."
         )
     name = stimulus if stimulus is not None else next(iter(found))
     if name not in found:
-        raise RetinaCodecError(f"{path} must have the stimulus {name!r}; it has {sorted(found)}")
+        raise RetinaCodecError(
+            f"{path} must have the stimulus {name!r}; it has {sorted(found)}. Pass "
+            f"{option('stimulus', sorted(found)[0])} or another of these."
+        )
     return found[name]
 
 
-def _rows(cells: str | Sequence[int] | None, count: int, experiment: str) -> list[int]:
+def _wanted(cells: Any) -> str | list[int] | None:
+    """Return the option ``cells`` as row numbers, or as ``"published"``."""
+    if cells is None or (isinstance(cells, str) and cells == "published"):
+        return None if cells is None else "published"
+    given = [cells] if isinstance(cells, int | np.integer) else cells
+    try:
+        rows = [int(row) for row in given if row == int(row)]
+    except (TypeError, ValueError):
+        rows = []
+    if not rows or len(rows) != len(given) or len(set(rows)) != len(rows):
+        raise RetinaCodecError(
+            f"cells must be 'published' or different whole numbers, at least one; got "
+            f"{str(cells)[:60]}. Pass {option('cells', [0, 1])} or {option('cells', 'published')}."
+        )
+    return rows
+
+
+def _rows(cells: str | list[int] | None, count: int, experiment: str) -> list[int]:
     """Rows of the response arrays, in the order of ``cells``."""
     if cells is None:
         return list(range(count))
-    if isinstance(cells, str):
-        if cells != "published":
-            raise RetinaCodecError(f"cells must be 'published' or row numbers; got {cells!r}")
+    rows = cells
+    if isinstance(rows, str):
         if experiment not in PUBLISHED_CELLS:
             raise RetinaCodecError(
                 f"the published cells are known for {', '.join(PUBLISHED_CELLS)}; the folder is "
-                f"named {experiment!r}. Rename it, or pass row numbers."
+                f"named {experiment!r}. Rename it, or pass row numbers: {option('cells', [0, 1])}."
             )
         rows = list(PUBLISHED_CELLS[experiment])
-    else:
-        rows = [int(row) for row in cells if row == int(row)]
-        if len(rows) != len(cells) or not rows or len(set(rows)) != len(rows):
-            raise RetinaCodecError(
-                f"cells must be different whole numbers, at least one; got {list(cells)}"
-            )
     if min(rows) < 0 or max(rows) >= count:
-        raise RetinaCodecError(f"cells must lie in 0..{count - 1}; got {rows}")
+        raise RetinaCodecError(
+            f"cells must lie in 0..{count - 1}; got {rows[:20]}. Pass {option('cells', [0])} or "
+            "others of these."
+        )
     return rows
 
 
@@ -263,7 +320,7 @@ def _check_sizes(train: xr.Dataset, test: xr.Dataset, place: Path) -> None:
         if train.sizes[dim] != test.sizes[dim]:
             raise RetinaCodecError(
                 f"{place}: train and test must have the same {dim}; they have "
-                f"{train.sizes[dim]} and {test.sizes[dim]}"
+                f"{train.sizes[dim]} and {test.sizes[dim]}. Write both with the same {dim}."
             )
 
 

@@ -10,11 +10,13 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.binning import bin_spikes
+from retina_codec.recordings.doubts import wrong_responses
 from retina_codec.recordings.maheswaranathan_2023.arrays import (
     FRAME_RATE,
     Numbers,
     dataset_of,
     fit_length,
+    in_file,
     member,
     names_of,
 )
@@ -34,7 +36,23 @@ def read_response(group: Any, name: str, frames: int, where: str, notes: dict[st
     """Read one kind of response of a split, (time, cell), as stored."""
     responses = member(group, "response")
     stored = dataset_of(responses, name, "cell, time", f"{where}/response")
-    return fit_length(read_array(stored), frames, f"{where}/response/{name}", notes).T
+    what = f"{where}/response/{name}"
+    values = fit_length(read_array(stored), frames, what, notes)
+    _check_values(values, what, notes)
+    return values.T
+
+
+def _check_values(values: Numbers, what: str, notes: dict[str, str]) -> None:
+    """Refuse negative and infinite responses; note how many are missing."""
+    wrong = list(wrong_responses(xr.DataArray(values), what))
+    if wrong:
+        raise RetinaCodecError(
+            f"{wrong[0]}. Write them again; NaN stands for what was not recorded."
+        )
+    missing = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    if missing:
+        said = f"{missing} of {values.size} values of {in_file(what)} are NaN: not recorded"
+        notes["missing"] = f"{notes['missing']}; {said}" if "missing" in notes else said
 
 
 def read_counts(
@@ -73,7 +91,7 @@ def read_counts(
     if stored.shape != rate.shape:
         raise RetinaCodecError(
             f"{where}/response must have the same cells in every response; binned has "
-            f"{stored.shape[1]} instead of {rate.shape[1]}"
+            f"{stored.shape[1]} instead of {rate.shape[1]}. Write binned again, or take it out."
         )
     positive = stored[stored > 0]
     if positive.size and positive.min() * presentations > FRAME_RATE * (1 - 1e-6):
@@ -141,9 +159,10 @@ def read_repeats(
         if joined.shape[1] != cells:
             raise RetinaCodecError(
                 f"{where}/{response} must be (repeat, cell, time) with {cells} cells; "
-                f"it is {joined.shape}"
+                f"it is {joined.shape}. Write it again."
             )
         joined = fit_length(joined, frames, f"{where}/{response}", notes)
+        _check_values(joined, f"{where}/{response}", notes)
         per_cell = [joined[:, row] for row in range(cells)]
     else:
         for row in range(cells):
@@ -154,12 +173,14 @@ def read_repeats(
             if name is not None:
                 values = read_array(dataset_of(stored, name, "repeat, time", where))
                 values = fit_length(values, frames, f"{where}/{name}", notes, said=where)
+                _check_values(values, f"{where}/{name}", notes)
             per_cell.append(values)
     most = max((len(values) for values in per_cell if values is not None), default=0)
     if most == 0:
         raise RetinaCodecError(
             f"{where} must have {response} or {cell_name(0)} to {cell_name(cells - 1)} "
-            f"(repeat, time); it has {names_of(stored)}"
+            f"(repeat, time); it has {names_of(stored)[:8]}. Write one of these, or take the group "
+            "out."
         )
     repeats = np.full((most, frames, cells), np.nan)
     for row, values in enumerate(per_cell):
@@ -236,7 +257,10 @@ def read_spikes(
             found = dataset_of(stored, cell_name(row), "spike", f"{where}/spikes")
             values = read_array(found).astype(np.float64)
         if not np.isfinite(values).all():
-            raise RetinaCodecError(f"{where}/spikes/{cell_name(row)} must be finite times in s")
+            raise RetinaCodecError(
+                f"{where}/spikes/{cell_name(row)} must be finite times in s; some are not. Write "
+                "them again, or take the group spikes out."
+            )
         unsorted += int((np.diff(values) < 0).any())
         times.append(np.sort(values))
     same = train is not None and "spike_count" in train and _same_counts(times, rows, train)

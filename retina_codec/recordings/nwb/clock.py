@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import LATE, Floats
 
 __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
@@ -16,6 +16,7 @@ __all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_
 LATEST = LATE  # of a period: largest deviation of a frame from its expected time
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
 SURE = 1e-12  # relative: smallest error of a rate
+MOST_FRAMES = 10**9  # of one session
 BLANK = -1
 Numbers = npt.NDArray[np.int64]
 
@@ -101,10 +102,14 @@ def clock_from_rate(count: int, start: float, rate: float, where: str) -> FrameC
         No frames, a rate that is not positive, or a start that is not finite.
     """
     if not (np.isfinite(rate) and rate > 0):
-        raise RetinaCodecError(f"{where}: the stimulus rate must be positive; got {rate}")
-    if count < 1 or not np.isfinite(start):
         raise RetinaCodecError(
-            f"{where}: there must be frames from a finite time; {count=} {start=}"
+            f"{where}: the stimulus rate must be positive; got {rate}. Pass "
+            f"{option('frame_times', 'ONSETS')}."
+        )
+    if count < 1 or count > MOST_FRAMES or not np.isfinite(start):
+        raise RetinaCodecError(
+            f"{where}: there must be frames, at most {MOST_FRAMES}, from a finite time; there are "
+            f"{count} from {start} s. Pass {option('frame_times', 'ONSETS')}."
         )
     report = _report(float(start), 0.0, 0.0, np.nan, 0, 0, 0)
     return FrameClock(float(start) + np.arange(count) / rate, float(rate), None, report)
@@ -156,7 +161,8 @@ def clock_from_times(
     if onsets.size != count:
         raise RetinaCodecError(
             f"{where}: the stimulus must have one timestamp per frame; it has {onsets.size} for "
-            f"{count} frames. Nothing is cut: pass frame_times= with the true onsets, or mend it."
+            f"{count} frames. Nothing is cut: pass {option('frame_times', 'ONSETS')} with the true "
+            "onsets, or mend it."
         )
     bad = int(np.count_nonzero(~np.isfinite(onsets)))
     back = np.flatnonzero(np.diff(onsets) < 0)
@@ -166,11 +172,14 @@ def clock_from_times(
             found = f"number {back[0] + 1} is before number {back[0]}"
         raise RetinaCodecError(
             f"{where}: stimulus timestamps must be finite, increasing, at least two; {found}. "
-            "Pass frame_times= with the true onsets."
+            f"Pass {option('frame_times', 'ONSETS')} with the true onsets."
         )
     step = np.diff(onsets)
     if not (step > 0).any():
-        raise RetinaCodecError(f"{where}: stimulus timestamps must increase; all are {onsets[0]}")
+        raise RetinaCodecError(
+            f"{where}: stimulus timestamps must increase; all are {onsets[0]}. Pass "
+            f"{option('frame_times', 'ONSETS')} with the true onsets."
+        )
     middle = float(np.median(step[step > 0]))
     turns = np.rint(step / middle).astype(np.int64)
     near = turns <= MOST_DROPPED
@@ -232,12 +241,17 @@ def clock_from_intervals(
     """
     on, off = np.asarray(starts, dtype=np.float64), np.asarray(stops, dtype=np.float64)
     if on.size == 0 or not np.isfinite(on).all() or (np.diff(on) <= 0).any():
-        raise RetinaCodecError(f"{where}: pictures must have finite, increasing start times")
+        twice = np.flatnonzero(np.diff(on) == 0)
+        found = f"two start at {on[twice[0]]:.6g} s" if twice.size else "some are not"
+        raise RetinaCodecError(
+            f"{where}: pictures must have finite, increasing start times; {found}. Take the rows "
+            "out that were not shown."
+        )
     if not np.isfinite(off).all() or (off <= on).any():
         number = int(np.argmax(~(np.isfinite(off) & (off > on))))
         raise RetinaCodecError(
             f"{where}: every picture must end after it starts; picture {number} starts at "
-            f"{on[number]:.6g} s and ends at {off[number]:.6g} s"
+            f"{on[number]:.6g} s and ends at {off[number]:.6g} s. Correct the table."
         )
     length = off - on
     middle = float(np.median(length))
@@ -247,18 +261,22 @@ def clock_from_intervals(
         if not equal:
             raise RetinaCodecError(
                 f"{where}: pictures were shown for {length.min():.4g} to {length.max():.4g} s, "
-                "perhaps with blanks between; they need a clock of equal bins. Pass frame_rate=HZ."
+                "perhaps with blanks between; they must have a clock of equal bins. Pass "
+                f"{option('frame_rate', 'HZ')}."
             )
         if on.size == 1:
             return clock_from_rate(1, float(on[0]), 1 / middle, where)
         return clock_from_times(on, on.size, where)
     if not (np.isfinite(rate) and rate > 0):
-        raise RetinaCodecError(f"frame_rate must be a positive number of Hz; got {rate}")
+        raise RetinaCodecError(
+            f"frame_rate must be a positive number of Hz; got {rate}. Pass "
+            f"{option('frame_rate', 60)}."
+        )
     if (on[1:] < off[:-1] - LATEST / rate).any():
         number = int(np.argmax(on[1:] < off[:-1] - LATEST / rate))
         raise RetinaCodecError(
             f"{where}: pictures must not overlap; number {number} ends at {off[number]:.6g} s, the "
-            f"next starts at {on[number + 1]:.6g} s"
+            f"next starts at {on[number + 1]:.6g} s. Correct the table."
         )
     bins = max(1, round((off[-1] - on[0]) * rate))
     onsets = on[0] + np.arange(bins) / rate

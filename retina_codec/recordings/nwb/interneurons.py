@@ -10,9 +10,10 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.binning import Floats
+from retina_codec.recordings.nwb.cell_types import types_from
 from retina_codec.recordings.nwb.options import Reading
+from retina_codec.recordings.nwb.pictures import stated_factor
 from retina_codec.recordings.nwb.tree import Node, Table
-from retina_codec.recordings.nwb.units import types_from
 
 __all__ = ["read_interneurons"]
 
@@ -47,11 +48,17 @@ def read_interneurons(
     ours = root.get("processing/icephys/interneuron_potential")
     if ours is not None:
         return _ours(root, ours, rate)
-    names, columns, units, path = [], [], set(), reading.path
+    names: list[str] = []
+    columns, units, path = [], set(), reading.path
     for node in [*root.groups("acquisition"), *root.groups("stimulus/presentation")]:
-        if node.kind not in KINDS or node.get("data") is None:
+        try:
+            if node.kind not in KINDS or node.get("data") is None:
+                continue
+            node.timing()
+        except RetinaCodecError as error:  # in a file that is not beside
+            reading.doubt(f"{node.path} was left out: {error}")
             continue
-        means, unit = _binned(node, onsets, rate, path)
+        means, unit = _binned(node, onsets, rate, reading)
         if np.isfinite(means).any():
             names.append(node.name)
             columns.append(means)
@@ -69,7 +76,7 @@ def read_interneurons(
     types = np.full(labels.size, "unknown")
     if reading.options.interneuron_types is not None:
         given = reading.options.interneuron_types
-        types = types_from(given, labels, None, path, "interneuron")
+        types = types_from(given, labels, None, reading, "interneuron")
     reading.say(f"interneurons: {', '.join(names)}, averaged within bins")
     return xr.Dataset(
         {"potential": (("time", "interneuron"), np.stack(columns, axis=1), {"units": units.pop()})},
@@ -86,9 +93,16 @@ def _ours(root: Node, series: Node, rate: float) -> xr.Dataset:
     data, group = series.stored("data"), root.get("processing/icephys/interneurons")
     if data is None or group is None:
         raise RetinaCodecError(
-            f"{root.source}: {series.path} must have data and a table of interneurons"
+            f"{root.source}: {series.path} must have data and a table of interneurons. Write both, "
+            "or take the series out."
         )
-    values, table, (start, _, _) = data.read(), Table(group), series.timing()
+    values, table, (start, _, _) = data.numbers(), Table(group), series.timing()
+    if values.ndim != 2 or any(len(table[name]) != values.shape[1] for name in table):
+        raise RetinaCodecError(
+            f"{series.where} must be (time, interneuron), with one row of {group.path} per "
+            f"interneuron; it is {values.shape}. Write both again, or take the series out."
+        )
+    values = values.astype(data.dtype)
     coords: dict[str, Any] = {"time": (start or 0.0) + np.arange(len(values)) / rate}
     columns = {"interneuron": "label", "type": "type"} | {n: n for n in ("center_y", "center_x")}
     for name, title in columns.items():
@@ -100,22 +114,31 @@ def _ours(root: Node, series: Node, rate: float) -> xr.Dataset:
     return xr.Dataset({"potential": (("time", "interneuron"), values, attrs)}, coords=coords)
 
 
-def _binned(node: Node, onsets: Floats, rate: float, path: str) -> tuple[Floats, str]:
+def _binned(node: Node, onsets: Floats, rate: float, reading: Reading) -> tuple[Floats, str]:
     """Mean of the samples in every bin, NaN without one; and the unit."""
     data, (start, sampling, stamps) = node.stored("data"), node.timing()
     if data is None or len(data.shape) != 1:
-        raise RetinaCodecError(f"{path}: {node.path} must be one potential over time")
-    values = data.read().astype(np.float64)
-    factor, offset = float(data.attribute("conversion", 1.0)), float(data.attribute("offset", 0.0))
-    if start is not None:
+        found = "no array" if data is None else f"of shape {data.shape}"
+        raise RetinaCodecError(
+            f"{node.where} must be one potential over time; its data is {found}. Write one series "
+            "per cell."
+        )
+    values = data.numbers()
+    factor = stated_factor(data, "conversion", 1.0, reading)
+    offset = stated_factor(data, "offset", 0.0, reading)
+    if start is not None and np.isfinite(start) and sampling > 0:
         times = start + np.arange(values.size) / sampling
     elif stamps is not None:
-        times = stamps.read().astype(np.float64)
+        times = stamps.numbers().ravel()
     else:
-        raise RetinaCodecError(f"{path}: {node.path} must have a rate or timestamps")
+        raise RetinaCodecError(
+            f"{node.where} must have a positive rate with a start, or timestamps; it has "
+            f"{sampling} Hz from {start} s. Write them there."
+        )
     if times.size != values.size:
         raise RetinaCodecError(
-            f"{path}: {node.path} must have one time per sample; {times.size} for {values.size}"
+            f"{node.where} must have one time per sample; {times.size} for {values.size}. Write "
+            "its timestamps again."
         )
     edges = np.append(onsets, onsets[-1] + 1 / rate)
     place = np.searchsorted(edges, times, side="right") - 1

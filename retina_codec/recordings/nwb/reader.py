@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import EDGE_SLACK, Floats
+from retina_codec.recordings.doubts import different_scales
 from retina_codec.recordings.frames.lazy import lazy_frames
 from retina_codec.recordings.nwb.extras import (
     read_notes,
@@ -35,6 +36,7 @@ from retina_codec.recordings.nwb.units import (
     read_cells,
 )
 from retina_codec.recordings.schema import make_recording
+from retina_codec.storage.hdf5 import naming_file
 
 __all__ = ["read_nwb"]
 
@@ -72,16 +74,18 @@ def read_nwb(
     Raises
     ------
     RetinaCodecError
-        An unknown option; not an NWB file; no units; no stimulus, or one whose frames or times are
-        not fully known; stimulus and spikes that do not overlap in time; intervals that do not fit
-        the stimulus.
+        An unknown option, or a value that it cannot have, before the file is opened; not an NWB
+        file; no units; no stimulus, or one whose frames or times are not fully known; stimulus and
+        spikes that do not overlap in time; intervals that do not fit the stimulus.
     """
     valid = [field.name for field in fields(NwbOptions)]
     for name in further:
         if name not in valid:
-            raise RetinaCodecError(f"the options of NWB are {', '.join(valid)}; got {name!r}")
+            raise RetinaCodecError(
+                f"the options of NWB are {', '.join(valid)}; got {name!r}. Correct its name."
+            )
     reading = Reading(os.fspath(path), replace(options or NwbOptions(), **further))
-    with open_nwb(path) as root:
+    with naming_file(path), open_nwb(path) as root:
         recording = _interpret(root, reading)
     reading.warn()
     return recording
@@ -92,8 +96,11 @@ def _interpret(root: Node, reading: Reading) -> xr.DataTree:
     cells = read_cells(root, reading)
     splits = find_splits(root, notes, reading)
     movies = [split.movie for split in splits.values()]
-    spans = [(float(movie.clock.onsets[0]), movie.clock.stop) for movie in movies]
-    check_overlap(cells, spans, reading)
+    check_overlap(cells, [movie.clock for movie in movies], reading)
+    if "train" in splits and splits["train"].movie.frames is not splits["test"].movie.frames:
+        shown = {name: _sample(split) for name, split in splits.items()}
+        if (doubt := different_scales(shown["train"], shown["test"])) is not None:
+            reading.doubt(doubt)
     leave_unobserved(cells, reading)
     parts, repeats = {}, None
     for name, split in splits.items():
@@ -125,7 +132,15 @@ def _interpret(root: Node, reading: Reading) -> xr.DataTree:
     )
     if test.whole:
         recording.attrs["split"] = WHOLE_SESSION
+        parts_of = option("splits", {"train": ["START", "STOP"], "test": ["START", "STOP"]})
+        reading.doubt(f"{WHOLE_SESSION}; {parts_of} says otherwise", apart=True)
     return with_nodes(recording, cells, splits, notes, reading)
+
+
+def _sample(split: Split) -> npt.NDArray[Any]:
+    """Three frames of a split, spread over its first run: enough to see their scale."""
+    run = split.runs[0]
+    return split.movie.frames.read(np.unique([run.first, run.first + run.bins // 2, run.last - 1]))
 
 
 def _frames(split: Split, cells: Cells, notes: Mapping[str, Any]) -> xr.Dataset:

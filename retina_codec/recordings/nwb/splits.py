@@ -3,6 +3,7 @@
 Intervals come from a table with a column ``split``, or from the option ``splits``.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,16 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import EDGE_SLACK, Floats
 from retina_codec.recordings.nwb.clock import LATEST, FrameClock
-from retina_codec.recordings.nwb.options import NwbOptions, Reading
+from retina_codec.recordings.nwb.options import SPLITS, NwbOptions, Reading
 from retina_codec.recordings.nwb.stimulus import Stimulus, find_stimulus
 from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = ["Run", "Split", "find_splits", "periods_of"]
 
-SPLITS = ("train", "test")
 OVERHANG = 1.0  # s that an interval may reach beyond its frames, with a doubt: labs round up
 OVERHANG_SHARE = 0.05  # and of the interval
 LISTED_VALUES = 6
@@ -91,11 +91,11 @@ def find_splits(root: Node, notes: Mapping[str, Any], reading: Reading) -> dict[
     Raises
     ------
     RetinaCodecError
-        Unknown splits, tables, columns or values; train and test at different rates; an interval
-        without frames or with a gap; several train blocks without ``join_blocks``; test intervals
-        that show different movies.
+        Unknown tables, columns or values; train and test at different rates; an interval without
+        frames or with a gap; intervals that overlap; several train blocks without ``join_blocks``;
+        test intervals that show different movies.
     """
-    tables = _interval_tables(root)
+    tables = _interval_tables(root, reading)
     intervals = _read_intervals(tables, reading)
     movies = _find_movies(root, tables, intervals, reading)
     whole = intervals is None and not isinstance(reading.options.stimulus, Mapping)
@@ -109,7 +109,8 @@ def find_splits(root: Node, notes: Mapping[str, Any], reading: Reading) -> dict[
         movie = replace(movie, clock=replace(movie.clock, rate=rate))
         mine = [entry for entry in intervals or [] if entry.split == split]
         if not mine:
-            mine = [Interval(split, -1, float(movie.clock.onsets[0]), movie.clock.stop)]
+            spans = movie.plays or [(float(movie.clock.onsets[0]), movie.clock.stop)]
+            mine = [Interval(split, -1, start, stop) for start, stop in spans]
         runs = _find_runs(_joined_frames(mine, movie.period), movie.clock, reading)
         if split == "test":
             runs = _presentations(movie, runs, reading)
@@ -119,7 +120,22 @@ def find_splits(root: Node, notes: Mapping[str, Any], reading: Reading) -> dict[
             runs = _blocks(movie.clock, runs, reading.path, join)
         edges = [_edges(movie.clock, run) for run in runs]
         splits[split] = Split(movie, runs, edges, whole)
+    if "train" in splits and movies["train"] is movies["test"]:
+        both = [*splits["train"].runs, *splits["test"].runs]
+        _refuse_overlap(sorted(both, key=lambda run: run.first), "train and test", reading.path)
     return splits
+
+
+def _refuse_overlap(runs: Sequence[Run], what: str, path: str) -> None:
+    """Refuse runs, in order of time, that share bins: a frame is shown once."""
+    for before, after in itertools.pairwise(runs):
+        shared = min(before.last, after.last) - after.first
+        if shared > 1 or (shared == 1 and shared == min(before.bins, after.bins)):
+            raise RetinaCodecError(
+                f"{path}: {what} intervals must not overlap; the one from {after.start:.6g} s "
+                f"begins in the one from {before.start:.6g} s ({shared} bins are in both). Leave "
+                f"one out: pass {option('splits', {'test': [['START', 'STOP']]})}."
+            )
 
 
 def _edges(clock: FrameClock, run: Run) -> Floats:
@@ -129,12 +145,19 @@ def _edges(clock: FrameClock, run: Run) -> Floats:
     return edges
 
 
-def _interval_tables(root: Node) -> dict[str, Table]:
+def _interval_tables(root: Node, reading: Reading) -> dict[str, Table]:
     """Tables with start and stop times by name, trials first."""
     nodes = [*root.groups("intervals"), root.get("trials"), root.get("epochs")]
     tables = [Table(node) for node in nodes if node is not None and not node.is_array]
     tables.sort(key=lambda table: table.name != "trials")
-    return {each.name: each for each in tables if "start_time" in each and "stop_time" in each}
+    found = {}
+    for table in tables:
+        try:
+            if "start_time" in table and "stop_time" in table:
+                found[table.name] = table
+        except RetinaCodecError as error:
+            reading.doubt(f"the table {table.path} was left out: {error}")
+    return found
 
 
 def _read_intervals(tables: Mapping[str, Table], reading: Reading) -> list[Interval] | None:
@@ -143,7 +166,8 @@ def _read_intervals(tables: Mapping[str, Table], reading: Reading) -> list[Inter
     if options.table is not None and options.table not in tables:
         raise RetinaCodecError(
             f"{path} must have a table of intervals {options.table!r}; it has "
-            f"{', '.join(sorted(tables)) or 'none'}"
+            f"{', '.join(sorted(tables)) or 'none'}. Pass {option('table', 'NAME')} with one of "
+            f"these, or {option('splits', {'test': ['START', 'STOP']})}."
         )
     if options.splits is not None:
         return _given(options.splits, tables, path, options)
@@ -155,18 +179,20 @@ def _read_intervals(tables: Mapping[str, Table], reading: Reading) -> list[Inter
 
 
 def _by_column(table: Table, path: str) -> list[Interval]:
-    splits = [str(word) for word in table["split"]]
-    starts, stops = table["start_time"], table["stop_time"]
+    splits, (starts, stops) = table.words("split"), table.spans()
+    table.check_rows("split", len(splits), starts.size)
     repeats: Any = table["repeat"] if "repeat" in table else np.full(len(splits), -1)
+    table.check_rows("repeat", len(repeats), starts.size)
     found = [
-        Interval(split, _repeat_number(repeats[row], path), float(starts[row]), float(stops[row]))
+        Interval(split, _repeat_number(repeats[row], table), float(starts[row]), float(stops[row]))
         for row, split in enumerate(splits)
         if split in SPLITS
     ]
     if not found:
         raise RetinaCodecError(
-            f"{path}: split must say 'train' or 'test'; no interval does, they say "
-            f"{sorted(set(splits))[:LISTED_VALUES]}"
+            f"{path}: split must say 'train' or 'test'; no interval of {table.path} does, they say "
+            f"{sorted(set(splits))[:LISTED_VALUES]}. Pass "
+            f"{option('splits', {'test': {'split': 'VALUE'}})}."
         )
     return sorted(found, key=lambda entry: entry.start)
 
@@ -174,11 +200,6 @@ def _by_column(table: Table, path: str) -> list[Interval]:
 def _given(
     splits: Mapping[str, Any], tables: Mapping[str, Table], path: str, options: NwbOptions
 ) -> list[Interval]:
-    unknown = sorted(set(splits) - set(SPLITS))
-    if unknown or "test" not in splits:
-        raise RetinaCodecError(
-            f"splits must name 'test', and may name 'train'; got {sorted(splits)}"
-        )
     found: list[Interval] = []
     for split, wanted in splits.items():
         if isinstance(wanted, Mapping):
@@ -189,7 +210,8 @@ def _given(
         for start, stop in spans:
             if not (np.isfinite(stop) and stop > start):
                 raise RetinaCodecError(
-                    f"{path}: a {split} interval must end after it starts; got {start} to {stop} s"
+                    f"{path}: a {split} interval must end after it starts; got {start} to {stop} s."
+                    f" Pass {option('splits', {split: ['START', 'STOP']})} in this order, in s."
                 )
             found.append(Interval(split, -1, float(start), float(stop)))
     return sorted(found, key=lambda entry: entry.start)
@@ -206,18 +228,21 @@ def _by_values(
         listed = {name: list(table) for name, table in tables.items()}
         raise RetinaCodecError(
             f"{path}: one table of intervals must have the columns {sorted(wanted)}; "
-            f"{len(fitting)} have. Tables and columns: {listed}. Pass table=NAME."
+            f"{len(fitting)} have. Tables and columns: {listed or 'none'}. Pass "
+            f"{option('table', 'NAME')}, or times: {option('splits', {'test': ['START', 'STOP']})}."
         )
     table = fitting[0]
-    starts, stops = (np.asarray(table[name], float) for name in ("start_time", "stop_time"))
+    starts, stops = table.spans()
     keep = np.ones(starts.size, dtype=bool)
     for name, value in wanted.items():
         values = table[name]
+        table.check_rows(name, len(values), starts.size)
         keep &= np.array([_matches(entry, value) for entry in values], dtype=bool)
         if not keep.any():
             seen = sorted({str(entry) for entry in values})[:LISTED_VALUES]
             raise RetinaCodecError(
-                f"{path}: no interval of {table.path} has {name} = {value!r}; it has {seen}"
+                f"{path}: no interval of {table.path} has {name} = {value!r}; it has {seen}. "
+                "Choose one of these."
             )
     return sorted(zip(starts[keep].tolist(), stops[keep].tolist(), strict=True))
 
@@ -236,12 +261,15 @@ def _matches(entry: Any, wanted: Any) -> bool:
     return False
 
 
-def _repeat_number(value: Any, path: str) -> int:
+def _repeat_number(value: Any, table: Table) -> int:
     """Read the number of a presentation; −1 for no repeat, which others write as NaN."""
     try:
         return -1 if np.isnan(float(value)) else int(value)
-    except ValueError as error:
-        raise RetinaCodecError(f"{path}: repeat must be a number; got {value!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RetinaCodecError(
+            f"{table.where}: repeat must be a number in every row; got {str(value)[:40]!r}. "
+            "Correct the column, or take it out."
+        ) from error
 
 
 def _find_movies(
@@ -250,10 +278,6 @@ def _find_movies(
     """Stimulus of every split; the same object where one series holds both."""
     wanted, path = reading.options.stimulus, reading.path
     if isinstance(wanted, Mapping):
-        if "test" not in wanted or set(wanted) - set(SPLITS):
-            raise RetinaCodecError(
-                f"stimulus must name one for 'test', and may for 'train'; got {sorted(wanted)}"
-            )
         movies = {
             split: find_stimulus(root, tables, name, reading) for split, name in wanted.items()
         }
@@ -261,13 +285,17 @@ def _find_movies(
         if max(rates.values()) / min(rates.values()) - 1 > RATES_DIFFER:
             raise RetinaCodecError(
                 f"{path}: train and test must have one rate of bins; they have {rates} Hz. Pass "
-                "frame_rate= (pictures) or open them apart with bins_per_frame=."
+                f"{option('frame_rate', 'HZ')} (pictures), or open them apart, each with "
+                f"{option('bins_per_frame', 'NUMBER')}."
             )
         return movies
     movie = find_stimulus(root, tables, wanted, reading)
     named = {"test"} if intervals is None else {entry.split for entry in intervals}
     if "test" not in named:
-        raise RetinaCodecError(f"{path} must have a test interval; it has only train intervals")
+        raise RetinaCodecError(
+            f"{path} must have a test interval; it has only train intervals. Pass "
+            f"{option('splits', {'test': ['START', 'STOP']})}."
+        )
     return dict.fromkeys(named, movie)
 
 
@@ -285,7 +313,10 @@ def _find_runs(intervals: Sequence[Interval], clock: FrameClock, reading: Readin
         what = f"the {entry.split} interval {entry.start:.6g} to {entry.stop:.6g} s"
         span = f"they span {onsets[0]:.6g} to {clock.stop:.6g} s"
         if last <= first or not np.isfinite(entry.stop - entry.start):
-            raise RetinaCodecError(f"{path}: {what} must be covered by frames without gaps; {span}")
+            raise RetinaCodecError(
+                f"{path}: {what} must be covered by frames without gaps; {span}. Choose another "
+                f"with {option('splits', {entry.split: ['START', 'STOP']})}."
+            )
         early = float(onsets[first]) - entry.start
         late = entry.stop - float(onsets[last - 1]) - 1 / rate
         if max(early, late) * rate >= 0.5:
@@ -293,7 +324,7 @@ def _find_runs(intervals: Sequence[Interval], clock: FrameClock, reading: Readin
             if max(early, late) > allowed:
                 raise RetinaCodecError(
                     f"{path}: {what} must be covered by frames without gaps; {span}. Cut it with "
-                    "splits=."
+                    f"{option('splits', {entry.split: ['START', 'STOP']})}."
                 )
             reading.doubt(
                 f"{what} reaches {max(early, late):.3g} s beyond its frames; the frames count"
@@ -313,8 +344,9 @@ def _check_steps(clock: FrameClock, first: int, last: int, path: str) -> None:
         raise RetinaCodecError(
             f"{path}: frames must follow each other at {clock.rate:.6g} Hz within a split; the "
             f"frame at {clock.onsets[first + where + 1]:.6g} s is off by "
-            f"{step[where] - 1:+.3g} frames. Pass repair_clock=True (dropped frames show the one "
-            "before), or cut the session there (splits=)."
+            f"{step[where] - 1:+.3g} frames. Pass {option('repair_clock', True)} (dropped frames "
+            f"show the one before), or cut the session there "
+            f"({option('splits', {'test': ['START', 'STOP']})})."
         )
 
 
@@ -335,6 +367,7 @@ def _joined_frames(intervals: Sequence[Interval], period: float) -> list[Interva
 
 def _blocks(clock: FrameClock, runs: list[Run], path: str, join: bool) -> list[Run]:
     """Blocks of train: runs that follow each other without a bin between are one."""
+    _refuse_overlap(runs, "train", path)
     first, *others = (replace(run, repeat=-1) for run in runs)
     blocks = [first]
     for run in others:
@@ -350,7 +383,8 @@ def _blocks(clock: FrameClock, runs: list[Run], path: str, join: bool) -> list[R
         )
         raise RetinaCodecError(
             f"{path} must have one train interval without gaps; it has {len(blocks)}: {spans}. "
-            "Pass join_blocks=True to put them one after the other, or choose with splits=."
+            f"Pass {option('join_blocks', True)} to put them one after the other, or choose with "
+            f"{option('splits', {'train': ['START', 'STOP'], 'test': ['START', 'STOP']})}."
         )
     return blocks
 
@@ -358,6 +392,7 @@ def _blocks(clock: FrameClock, runs: list[Run], path: str, join: bool) -> list[R
 def _presentations(movie: Stimulus, runs: list[Run], reading: Reading) -> list[Run]:
     """Give the presentations of the test movie numbers; divide a run that repeats itself."""
     if len(runs) > 1:
+        _refuse_overlap(runs, "test", reading.path)
         return [
             replace(run, repeat=number if run.repeat < 0 else run.repeat)
             for number, run in enumerate(runs)
@@ -414,5 +449,5 @@ def _check_same_movie(movie: Stimulus, runs: list[Run], path: str) -> None:
             raise RetinaCodecError(
                 f"{path}: all test intervals must show the same frames; number {number}, from "
                 f"{run.start:.6g} s, shows others than the first. Choose those of one movie with "
-                "splits=."
+                f"{option('splits', {'test': ['START', 'STOP']})}."
             )

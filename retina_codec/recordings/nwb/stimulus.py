@@ -5,12 +5,11 @@ Image series, indices into pictures, presentations of a template and seeds becom
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.frames.lazy import BLANK, Frames, IndexedFrames
 from retina_codec.recordings.nwb.clock import (
@@ -19,8 +18,10 @@ from retina_codec.recordings.nwb.clock import (
     clock_from_rate,
     clock_from_times,
 )
-from retina_codec.recordings.nwb.options import Reading
+from retina_codec.recordings.nwb.options import NwbOptions, Reading, seconds_per
 from retina_codec.recordings.nwb.pictures import (
+    frame_array,
+    given_frames,
     is_movie,
     is_template,
     picture_names,
@@ -35,6 +36,8 @@ OURS = "stimulus"  # the name that `write_nwb` gives
 NUMBER_COLUMNS = ("frame", "image_index", "template_index", "stimulus_index", "index")
 NAME_COLUMNS = ("image_name", "image", "frame_name", "stimulus_name")
 TEMPLATE_COLUMNS = ("stimulus_name", "template", "template_name", "stimulus", "movie_name")
+LISTED = 8
+SLOWEST = 0.5  # Hz: movies with fewer frames are a doubt
 Tables = Mapping[str, Table]
 Numbers = npt.NDArray[np.int64]
 
@@ -57,6 +60,9 @@ class Stimulus:
         µm, NaN where unknown.
     period : float
         s, how long one frame or picture was shown, as a rule.
+    plays : list of (float, float)
+        s, start and stop of each presentation, where a table states them and nothing else; else
+        empty.
     """
 
     frames: Frames
@@ -65,6 +71,7 @@ class Stimulus:
     unit: str
     pixel_size: float
     period: float
+    plays: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Candidate:
     starts, stops : numpy.ndarray, (row,)
         s, of these rows; empty for a series.
     column : str
-        Where the numbers of a table came from.
+        Where the numbers of a table came from; empty where every row plays the whole template.
     """
 
     pictures: Node
@@ -98,14 +105,24 @@ class Candidate:
             return self.index
         data = self.series.stored("data")
         if data is None:
-            raise RetinaCodecError(f"{where} must hold numbers of pictures; it has no data")
-        return data.read().ravel().astype(np.int64)
+            raise RetinaCodecError(
+                f"{where} must hold numbers of pictures; it has no data. Write them there."
+            )
+        numbers = data.numbers().ravel()
+        if not (np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()):
+            raise RetinaCodecError(
+                f"{where} must hold whole numbers of pictures in {data.path}; some are not. Write "
+                "them again."
+            )
+        return numbers.astype(np.int64)
 
     def words(self, frames: Frames) -> str:
         """Say how the frames are stored."""
         if self.series is self.pictures:
             return frames.encoding
         what = f"presentations of {self.pictures.path} by the column {self.column!r}"
+        if not self.column:
+            what = f"{self.starts.size} presentations of the whole of {self.pictures.path}"
         if self.series is not None:
             what = f"indices into {self.pictures.path}"
         return f"{what} ({frames.encoding})"
@@ -134,9 +151,14 @@ def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading
         None, several without a name, or one whose frames or times are not fully known.
     """
     options = reading.options
-    found, others = _candidates(root, tables, options.frames is not None)
-    name = _choose(found, others, name, reading.path)
+    found, others, lost = _candidates(root, tables, options.frames is not None)
+    timed = options.frames is not None and options.frame_times is not None
+    if name is None and timed and len(found) != 1:
+        return _given(root, reading)
+    name = _choose(root, found, [*others, *lost], lost, name, reading)
     chosen, where = found[name], f"{reading.path}: stimulus {name!r}"
+    if chosen.series is None and not chosen.column:
+        return _plays(chosen, name, reading)
     index = chosen.numbers(where)
     if index is None:
         base = series_frames(chosen.pictures, where, reading)
@@ -152,44 +174,124 @@ def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading
     if options.bins_per_frame > 1:
         reading.say(f"bins: {options.bins_per_frame} per frame, {clock.rate:.9g} Hz")
     reading.say(f"stimulus: {name!r}, {chosen.words(base)}")
-    left = sorted({*found, *others} - {name})
+    left = sorted({*found, *others, *lost} - {name})
     if left:
         reading.say(f"stimuli that were not read: {', '.join(left)}")
     _report_clock(clock, where, reading)
     period = options.bins_per_frame / clock.rate
     if chosen.series is None:
         period = float(np.median(chosen.stops - chosen.starts))
+    elif index is None and 1 / period < SLOWEST and options.frame_time_unit is None:
+        reading.doubt(
+            f"{where}: its frames follow each other every {period:.3g} s; if their times are in ms "
+            f"or samples, pass {option('frame_time_unit', 'ms')} or the sampling rate in Hz"
+        )
     given = index is None and options.frames is not None
     unit = "n/a" if given else _unit(chosen.pictures)
     pixels = _pixel_size(chosen.pictures, base.shape)
     return Stimulus(frames, None if index is None else shown, clock, unit, pixels, period)
 
 
-def _candidates(root: Node, tables: Tables, timed: bool) -> tuple[dict[str, Candidate], list[str]]:
-    """List what may be the movie, by name; and the names of other stimuli.
+def _given(root: Node, reading: Reading) -> Stimulus:
+    """Frames and their times as the user gives them; the file needs no stimulus."""
+    options, where = reading.options, f"{reading.path}: the frames given"
+    frames = given_frames(options.frames)
+    onsets = _given_times(options, root, where)
+    clock = clock_from_times(
+        onsets, frames.shape[0], where, nominal=options.frame_rate, repair=options.repair_clock
+    ).divided(options.bins_per_frame)
+    reading.say("stimulus: frames and frame_times as given")
+    _report_clock(clock, where, reading)
+    shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
+    period = options.bins_per_frame / clock.rate
+    return Stimulus(shown, None, clock, "n/a", float("nan"), period)
+
+
+def _plays(chosen: Candidate, name: str, reading: Reading) -> Stimulus:
+    """Whole presentations of a template, one per row of a table; its rate says when frames came.
+
+    Without a rate the frames share the duration of the rows.
+    """
+    options, where = reading.options, f"{reading.path}: stimulus {name!r}"
+    base = template_frames(chosen.pictures, where, reading)
+    _, rate, _ = chosen.pictures.timing()
+    length = chosen.stops - chosen.starts
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise RetinaCodecError(
+            f"{where}: every presentation must end after it starts; some do not. Correct the table."
+        )
+    if not (np.isfinite(rate) and rate > 0):
+        rate = options.frame_rate or base.shape[0] / float(np.median(length))
+        reading.doubt(
+            f"{chosen.pictures.path} states no rate; {rate:.6g} Hz is taken, its frames over the "
+            f"duration of a row (or {option('frame_rate', 60)})"
+        )
+    counts = np.minimum(base.shape[0], np.maximum(1, np.round(length * rate))).astype(int)
+    numbers = np.concatenate([np.arange(count) for count in counts])
+    starts = np.repeat(chosen.starts, counts)
+    clock = clock_from_times(starts + numbers / rate, numbers.size, where, nominal=rate)
+    clock = clock.divided(options.bins_per_frame)
+    shown = numbers if clock.index is None else numbers[clock.index]
+    reading.say(f"stimulus: {name!r}, {chosen.words(base)}")
+    plays = list(zip(chosen.starts.tolist(), (chosen.starts + counts / rate).tolist(), strict=True))
+    unit, pixels = _unit(chosen.pictures), _pixel_size(chosen.pictures, base.shape)
+    frames = IndexedFrames(base, shown)
+    return Stimulus(frames, shown, clock, unit, pixels, 1 / rate, plays)
+
+
+def _candidates(
+    root: Node, tables: Tables, timed: bool
+) -> tuple[dict[str, Candidate], list[str], dict[str, str]]:
+    """List what may be the movie, by name; the names of other stimuli; those that cannot be read.
 
     Where the user gives the frames (``timed``), any series with times may be the movie.
     """
     found: dict[str, Candidate] = {}
-    others, indexed = [], set()
+    others: list[str] = []
+    indexed: set[str] = set()
+    lost: dict[str, str] = {}
     shown = root.get("stimulus/presentation")
-    for node in () if shown is None else shown.members():
-        source = node.get("indexed_images") or node.get("indexed_timeseries")
-        times = node.stored("timestamps") or node.stored("starting_time")
-        if source is not None:
-            indexed.add(source.path)
-        if source is not None and not timed:
-            found[node.name] = Candidate(source, node)
-        elif source is not None or (timed and times is not None) or is_movie(node):
-            found[node.name] = Candidate(node, node)
-        else:
-            others.append(node.name)
-    nodes = root.groups("stimulus/templates")
+    for node in () if shown is None else shown.members(lost):
+        try:
+            source = node.get("indexed_images") or node.get("indexed_timeseries")
+            if source is not None:
+                indexed.add(source.path)
+            if source is not None and not timed:
+                found[node.name] = Candidate(source, node)
+            elif source is not None or _may_be(node, timed):
+                found[node.name] = Candidate(node, node)
+            else:
+                others.append(node.name)
+        except RetinaCodecError as error:
+            lost[node.name] = str(error)
+    nodes = root.groups("stimulus/templates", lost)
     templates = {node.name: node for node in nodes if is_template(node)}
-    for name, table in _presentations(tables, templates):
+    tabled = list(_presentations(tables, templates))
+    numbered = [entry for entry in tabled if entry[1].column]
+    for name, table in numbered if found or numbered else tabled:
         if table.pictures.path not in indexed:  # an index series says more
             found.setdefault(name, table)
-    return found, others
+    return found, others, lost
+
+
+def _may_be(node: Node, timed: bool) -> bool:
+    """Say whether a node may be the movie: it has frames, or times for the frames given."""
+    times = node.stored("timestamps") or node.stored("starting_time")
+    return (timed and times is not None) or is_movie(node)
+
+
+def _elsewhere(root: Node, timed: bool) -> dict[str, Candidate]:
+    """Find series that the file does not call a stimulus, by path; read only if they are named."""
+    modules = [f"processing/{module.name}" for module in root.groups("processing")]
+    found = {}
+    for place in ("acquisition", *modules, "stimulus/templates"):
+        for node in root.groups(place):
+            try:
+                if _may_be(node, timed):
+                    found[f"{place}/{node.name}"] = Candidate(node, node)
+            except RetinaCodecError:  # of a series that nobody may need
+                continue
+    return found
 
 
 def _presentations(
@@ -199,13 +301,17 @@ def _presentations(
 
     A row refers to a template by its name in a column such as ``stimulus_name``; without one the
     table's own name must begin with the template's (``movie_presentations``), or there must be
-    only one. It refers to a picture by number (``frame``, ``image_index``, …) or by its name.
+    only one. It refers to a picture by number (``frame``, ``image_index``, …) or by its name; where
+    it does not, it plays the whole template.
     """
     for table in tables.values() if templates else ():
-        starts, stops = (np.asarray(table[n], float) for n in ("start_time", "stop_time"))
+        starts, stops = table.spans()
         owner = _owner(table, templates, starts.size)
         for name in sorted({each for each in owner if each}):
-            found = _numbers(table, templates[name], np.flatnonzero(owner == name))
+            rows = np.flatnonzero(owner == name)
+            found = _numbers(table, templates[name], rows)
+            if found is None and frame_array(templates[name]) is not None:
+                found = rows, np.zeros(rows.size, dtype=np.int64), ""
             if found is None:
                 continue
             rows, index, column = found
@@ -219,7 +325,7 @@ def _presentations(
 def _owner(table: Table, templates: Mapping[str, Node], rows: int) -> npt.NDArray[np.object_]:
     """Name of the template of every row; empty where it has none."""
     for column in TEMPLATE_COLUMNS:
-        words = [str(word) for word in table[column]] if column in table else []
+        words = table.words(column) if column in table else []
         if len(words) == rows and set(words) & set(templates):
             return np.array([w if w in templates else "" for w in words], dtype=object)
     named = [name for name in templates if table.name.startswith(name)]
@@ -233,6 +339,7 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
     for column in NUMBER_COLUMNS:
         values = table[column] if column in table else None
         if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+            table.check_rows(column, values.size, table.spans()[0].size)
             numbers = values.ravel()[rows].astype(np.float64)
             shown = np.isfinite(numbers)
             return rows[shown], numbers[shown].astype(np.int64), column
@@ -240,6 +347,7 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
     for column in NAME_COLUMNS:
         values = table[column] if column in table and names else None
         if isinstance(values, np.ndarray):
+            table.check_rows(column, values.size, table.spans()[0].size)
             words = [str(word) for word in values.ravel()[rows]]
             known = np.array([word in names for word in words], dtype=bool)
             if known.any():
@@ -248,24 +356,53 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
     return None
 
 
-def _choose(found: dict[str, Candidate], others: list[str], name: str | None, path: str) -> str:
+def _choose(
+    root: Node,
+    found: dict[str, Candidate],
+    others: list[str],
+    lost: Mapping[str, str],
+    name: str | None,
+    reading: Reading,
+) -> str:
+    """Choose the stimulus: the one that is named, or the only one; adds it to ``found``."""
+    path, timed = reading.path, reading.options.frames is not None
+    if name is not None and name not in found and name not in lost:
+        further = _elsewhere(root, timed)
+        fitting = [p for p in further if name.strip("/") in (p, p.rsplit("/", 1)[-1])]
+        if len(fitting) == 1:
+            found[name] = further[fitting[0]]
+            reading.say(f"{fitting[0]} is no stimulus of the file; taken as named")
+        elif found or fitting:
+            raise RetinaCodecError(
+                f"{path} must have the stimulus {name!r}, once; it has "
+                f"{', '.join(fitting or sorted({*found, *others}))}. Pass "
+                f"{option('stimulus', (fitting or sorted(found))[0])} or another of these."
+            )
+    if name is not None and name in lost:
+        raise RetinaCodecError(lost[name])
+    if not found and len(lost) == 1:
+        raise RetinaCodecError(next(iter(lost.values())))
     if not found:
         has = f"it has {', '.join(sorted(others))}" if others else "it has none"
+        further = _elsewhere(root, timed)
+        if further:
+            has += f", and {', '.join(sorted(further)[:LISTED])} elsewhere"
+            way = f"Pass {option('stimulus', sorted(further)[0])} or another of these."
+        else:
+            frames, times = option("frames", "ARRAY"), option("frame_times", "ONSETS")
+            way = f"Pass {frames} and {times}; frames of a seed: frames=SeededFrames(…) in Python."
         raise RetinaCodecError(
             f"{path} must have a stimulus that is an image series, an index series, or a table of "
-            f"presentations that names a template; {has}. A seed: pass frames=SeededFrames(…)."
+            f"presentations that names a template; {has}. {way}"
         )
     if name is None:
-        if len(found) > 1 and OURS not in found:
+        if len(found) + len(lost) > 1 and OURS not in found:
             raise RetinaCodecError(
-                f"{path} must have one stimulus; it has {', '.join(sorted(found))}. Pass "
-                "stimulus=NAME (or one per split: stimulus={'train': NAME, 'test': NAME})."
+                f"{path} must have one stimulus; it has {', '.join(sorted({*found, *lost}))}. Pass "
+                f"{option('stimulus', 'NAME')} (or one per split: "
+                f"{option('stimulus', {'train': 'NAME', 'test': 'NAME'})})."
             )
         return OURS if OURS in found else next(iter(found))
-    if name not in found:
-        raise RetinaCodecError(
-            f"{path} must have the stimulus {name!r}; it has {', '.join(sorted(found))}"
-        )
     return name
 
 
@@ -280,49 +417,58 @@ def _find_clock(
     start, rate, times = series.timing()
     movie, nominal = series is chosen.pictures, options.frame_rate
     if options.frame_times is not None:
-        onsets = _given_times(options.frame_times, root, where)
+        onsets = _given_times(options, root, where)
         nominal = (nominal or (None if start is None else rate)) if movie else None
         clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
     elif start is not None:
         clock = clock_from_rate(count, start, rate, where)
     elif times is None:
         raise RetinaCodecError(
-            f"{where} must have a rate or timestamps; it has neither. Pass frame_times=ONSETS."
+            f"{where} must have a rate or timestamps; it has neither. Pass "
+            f"{option('frame_times', 'ONSETS')}."
         )
     elif movie:
-        onsets = times.read()
+        onsets = times.numbers() * _step(options)
         clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
     else:
-        onsets = times.read().ravel().astype(np.float64)
+        onsets = times.numbers().ravel() * _step(options)
         stops = _ends(tables, onsets, count, where, reading)
         clock = clock_from_intervals(onsets, stops, where, rate=nominal)
     return clock.divided(options.bins_per_frame)
 
 
-def _given_times(given: Any, root: Node, where: str) -> Floats:
-    """Onsets that the user gives, or those at a path in the file."""
+def _step(options: NwbOptions) -> float:
+    """Seconds of one step of the times of frames."""
+    return seconds_per(options.frame_time_unit or "s")
+
+
+def _given_times(options: NwbOptions, root: Node, where: str) -> Floats:
+    """Onsets that the user gives, or those at a path in the file, s."""
+    given = options.frame_times
     if not isinstance(given, str):
-        return np.asarray(given, dtype=np.float64).ravel()
+        onsets: Floats = np.asarray(given, dtype=np.float64).ravel() * _step(options)
+        return onsets
     node = root.get(given.strip("/"))
     if node is not None and not node.is_array:
         node = node.get("timestamps") or node.get("data")
-    if node is None:
+    if node is None or not node.is_array:
         raise RetinaCodecError(
-            f"{where}: frame_times must be onsets in s, or a path in the file "
-            f"to them; nothing is at {given!r}"
+            f"{where}: frame_times must be onsets in s, or a path in the file to them; nothing is "
+            f"at {given!r}. Pass {option('frame_times', 'PATH')} with another."
         )
-    return node.read().astype(np.float64).ravel()
+    return node.numbers().ravel() * _step(options)
 
 
 def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Reading) -> Floats:
     """Find the end of every picture: from intervals that start with it, else the next onset."""
     if onsets.size != count:
         raise RetinaCodecError(
-            f"{where}: there must be one timestamp per index; {onsets.size} for {count}"
+            f"{where}: there must be one timestamp per index; {onsets.size} for {count}. Pass "
+            f"{option('frame_times', 'ONSETS')}."
         )
     for table in tables.values():
-        starts, stops = (np.asarray(table[n], float) for n in ("start_time", "stop_time"))
-        if starts.shape != stops.shape or starts.size < onsets.size:
+        starts, stops = table.spans()
+        if starts.size < onsets.size:
             continue
         order = np.argsort(starts, kind="stable")
         starts, stops = starts[order], stops[order]
@@ -334,8 +480,8 @@ def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Readi
     if last is None:
         raise RetinaCodecError(
             f"{where} has the onset of every picture and the end of none: the last one, "
-            f"shown from {onsets[-1]:.6g} s, has no known end. Pass last_duration=SECONDS, or "
-            "add intervals with these start times."
+            f"shown from {onsets[-1]:.6g} s, has no known end. Pass "
+            f"{option('last_duration', 'SECONDS')}, or add intervals with these start times."
         )
     reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
     return np.append(onsets[1:], onsets[-1] + last)
@@ -349,7 +495,8 @@ def _unit(node: Node) -> str:
 def _pixel_size(node: Node, shape: tuple[int, int, int]) -> float:
     """Divide the field of view (width first, m) by the pixels of a row, µm; NaN where unknown."""
     view = node.stored("field_of_view")
-    return float("nan") if view is None else float(view.read().ravel()[0] / shape[2] * 1e6)
+    width = float("nan") if view is None else view.number()
+    return width / shape[2] * 1e6 if np.isfinite(width) and width > 0 else float("nan")
 
 
 def _report_clock(clock: FrameClock, where: str, reading: Reading) -> None:

@@ -12,10 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.frames.places import Place, file_state
-from retina_codec.storage.hdf5 import check_size, child, is_address, read_array
+from retina_codec.storage.hdf5 import (
+    check_stored,
+    child,
+    is_address,
+    naming_place,
+    read_array,
+    written_share,
+)
 
-__all__ = ["HDF5Node", "Node", "Table"]
+__all__ = ["HDF5Node", "Node", "Table", "as_numbers", "joined_words"]
 
 MOST_MEMBERS = 200_000  # of one group; a recording has fewer
 
@@ -51,6 +59,11 @@ class Node(ABC):
 
     @property
     @abstractmethod
+    def chunks(self) -> tuple[int, ...] | None:
+        """Lengths of the chunks of an array; None where it is stored as a whole."""
+
+    @property
+    @abstractmethod
     def place(self) -> Place:
         """Where an array can be opened again."""
 
@@ -74,6 +87,23 @@ class Node(ABC):
     def references(self) -> list[str]:
         """Return the paths that an array of references names."""
 
+    @abstractmethod
+    def target(self, name: str) -> "Node | None":
+        """Return the node that an attribute refers to, or None."""
+
+    @abstractmethod
+    def written(self) -> float:
+        """Return which share of an array was written; the rest reads as its fill value."""
+
+    def regions(self) -> "list[npt.NDArray[Any]] | None":
+        """Return the values that each region reference of an array selects; None for others."""
+        return None
+
+    @property
+    def where(self) -> str:
+        """File and path, for messages."""
+        return f"{self.source}: {self.path}"
+
     @property
     def name(self) -> str:
         """Last part of the path."""
@@ -93,17 +123,29 @@ class Node(ABC):
         value = self.attribute(name, default)
         return default if value is None else str(value)
 
-    def members(self) -> Iterator["Node"]:
-        """Yield every member that is there; an array has none."""
+    def members(self, lost: dict[str, str] | None = None) -> Iterator["Node"]:
+        """Yield every member that can be reached; an array has none.
+
+        Parameters
+        ----------
+        lost : dict, optional
+            Gets the name of every member that cannot be reached, and why: a link to a file that is
+            not there, for example of raw data that nobody needs.
+        """
         for name in self.names():
-            found = self.get(name)
+            try:
+                found = self.get(name)
+            except RetinaCodecError as error:
+                if lost is not None:
+                    lost[name] = str(error)
+                continue
             if found is not None:
                 yield found
 
-    def groups(self, place: str) -> "list[Node]":
+    def groups(self, place: str, lost: dict[str, str] | None = None) -> "list[Node]":
         """Return the groups in the group at a path below; none where nothing is there."""
         parent = self.get(place)
-        found = [] if parent is None else parent.members()
+        found = [] if parent is None else parent.members(lost)
         return [node for node in found if not node.is_array]
 
     def stored(self, name: str) -> "Node | None":
@@ -116,8 +158,26 @@ class Node(ABC):
         start = self.stored("starting_time")
         if start is None:
             return None, np.nan, self.stored("timestamps")
-        rate = float(start.attribute("rate", np.nan))
-        return float(start.read().ravel()[0]), rate, self.stored("timestamps")
+        return start.number(), start.setting("rate", np.nan), self.stored("timestamps")
+
+    def numbers(self) -> Floats:
+        """Return all values of an array; text is refused."""
+        return as_numbers(self.read(), self.where)
+
+    def number(self) -> float:
+        """Return the first value of an array; NaN where it has none."""
+        values = self.numbers().ravel()
+        return float(values[0]) if values.size else np.nan
+
+    def setting(self, name: str, default: float) -> float:
+        """Return an attribute that is a number; NaN where it is something else."""
+        value = self.attribute(name, default)
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            return float("nan")
 
 
 class HDF5Node(Node):
@@ -148,9 +208,15 @@ class HDF5Node(Node):
         return found
 
     @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """See `Node`."""
+        found: tuple[int, ...] | None = self._item.chunks
+        return found
+
+    @property
     def place(self) -> Place:
         """See `Node`; of the file that really holds the values."""
-        check_size(self._item, self._item.file.filename)
+        check_stored(self._item, self._item.file.filename)
         other = self._item.file.filename
         if is_address(self.source) or Path(other).resolve() == Path(self.source).resolve():
             return Place(self.source, self.path, self._state)
@@ -161,8 +227,12 @@ class HDF5Node(Node):
         if self.is_array:
             return []
         if len(self._item) > MOST_MEMBERS:
-            raise RetinaCodecError(f"{self.source}: {self.path} has {len(self._item)} members")
-        return list(self._item)
+            raise RetinaCodecError(
+                f"{self.where} must have at most {MOST_MEMBERS} members; it has "
+                f"{len(self._item)}. Take out what is no recording."
+            )
+        with naming_place(self._item):
+            return list(self._item)
 
     def get(self, name: str) -> Node | None:
         """See `Node`."""
@@ -171,18 +241,78 @@ class HDF5Node(Node):
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """See `Node`."""
-        if name not in self._item.attrs:
-            return default
-        return plain(self._item.attrs[name])
+        with naming_place(self._item):
+            if name not in self._item.attrs:
+                return default
+            return plain(self._item.attrs[name])
 
     def read(self) -> npt.NDArray[Any]:
-        """See `Node`."""
-        return texts(read_array(self._item))
+        """See `Node`; codes of an enumeration and references by their names."""
+        import h5py
+
+        values = read_array(self._item)
+        names = h5py.check_enum_dtype(self.dtype)
+        if names is not None:
+            words = {number: word for word, number in names.items()}
+            return np.array([words.get(code, code) for code in values.flat], dtype=object).reshape(
+                values.shape
+            )
+        if h5py.check_ref_dtype(self.dtype) is h5py.Reference:
+            return np.array([self._named(entry) for entry in values.flat], dtype=object).reshape(
+                values.shape
+            )
+        return texts(values)
+
+    def _named(self, reference: Any) -> str:
+        """Return the name of what a reference points to."""
+        with naming_place(self._item):
+            return str(self._item.file[reference].name).rsplit("/", 1)[-1] if reference else ""
 
     def references(self) -> list[str]:
         """See `Node`."""
         file = self._item.file
-        return [str(file[entry].name) for entry in read_array(self._item).ravel() if entry]
+        with naming_place(self._item):
+            return [str(file[entry].name) for entry in read_array(self._item).ravel() if entry]
+
+    def target(self, name: str) -> Node | None:
+        """See `Node`."""
+        import h5py
+
+        with naming_place(self._item):
+            reference = self._item.attrs.get(name)
+            if not isinstance(reference, h5py.Reference) or not reference:
+                return None
+            return HDF5Node(self._item.file[reference], self.source, self._state)
+
+    def written(self) -> float:
+        """See `Node`."""
+        return 1.0 if is_address(self.source) else written_share(self._item)
+
+    def regions(self) -> list[npt.NDArray[Any]] | None:
+        """See `Node`."""
+        import h5py
+
+        if h5py.check_ref_dtype(self.dtype) is not h5py.RegionReference:
+            return None
+        with naming_place(self._item):
+            file, found = self._item.file, read_array(self._item).ravel()
+            return [texts(file[entry][entry]) if entry else np.empty(0) for entry in found]
+
+
+def as_numbers(values: Any, where: str) -> Floats:
+    """Return values as numbers; refuse text, records and references.
+
+    Parameters
+    ----------
+    values : array
+    where : str
+        File and place, for the message.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        found = "text or objects" if array.dtype.kind in "OSU" else f"{array.dtype}"
+        raise RetinaCodecError(f"{where} must hold numbers; it holds {found}. Write numbers there.")
+    return array.astype(np.float64)
 
 
 def plain(value: Any) -> Any:
@@ -199,6 +329,8 @@ def plain(value: Any) -> Any:
 def texts(values: Any) -> npt.NDArray[Any]:
     """Decode bytes to text; numbers stay as they are."""
     array: npt.NDArray[Any] = np.asarray(values)
+    if array.dtype.kind in "UT":
+        return array.astype(object)
     if array.dtype.kind not in "SO":
         return array
     decoded = np.empty(array.shape, dtype=object)
@@ -213,7 +345,8 @@ def texts(values: Any) -> npt.NDArray[Any]:
 class Table(Mapping[str, Any]):
     """The columns of a table by name, each read when it is used.
 
-    A column is an array (text as Python strings), or a list of arrays where it is ragged.
+    A column is an array (text as Python strings; codes of an enumeration by their names), or a list
+    of arrays where it is ragged.
 
     Parameters
     ----------
@@ -230,9 +363,10 @@ class Table(Mapping[str, Any]):
         self._node = node
         self.path = node.path
         self.name = node.name
+        self.where = node.where
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._node.names() if not name.endswith("_index"))
+        return (name for name in self._node.names() if not name.endswith(("_index", "_elements")))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -241,19 +375,80 @@ class Table(Mapping[str, Any]):
         return self._node.stored(str(name)) is not None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
-        data, where = self._node.stored(name), f"{self._node.source}: {self.path}"
+        data = self._node.stored(name)
         if data is None:
             raise RetinaCodecError(
-                f"{where} must have the column {name!r}; it has {', '.join(self)}"
+                f"{self.where} must have the column {name!r}; it has {', '.join(self) or 'none'}. "
+                "Choose one of these."
             )
-        values = data.read()
         index = self._node.stored(f"{name}_index")
+        if index is not None and (regions := index.regions()) is not None:
+            return regions
+        values = _named_codes(data)
         if index is None:
-            return values
-        ends = index.read().astype(np.int64)
-        if ends.size and (ends[-1] != len(values) or (np.diff(ends) < 0).any() or ends[0] < 0):
+            return np.atleast_1d(values)
+        ends = index.numbers().ravel()
+        steps = np.diff(np.append(0.0, ends))
+        if not (values.ndim and np.isfinite(ends).all() and (steps >= 0).all()) or (
+            ends.size and ends[-1] != len(values)
+        ):
             raise RetinaCodecError(
-                f"{where}: the index of {name} must rise to the number of values, {len(values)}; "
-                f"it ends at {ends[-1]}. The file is damaged."
+                f"{self.where}: the index of {name} must rise to the number of values, "
+                f"{len(values) if values.ndim else 'one'}; it ends at "
+                f"{ends[-1] if ends.size else 'nothing':.12g}. The file is damaged: write the "
+                "column and its index again."
             )
-        return np.split(values, ends[:-1]) if ends.size else []
+        return np.split(values, ends[:-1].astype(np.int64)) if ends.size else []
+
+    def rows_of(self, name: str) -> "Table | None":
+        """Return the table whose rows a column refers to, or None."""
+        data = self._node.stored(name)
+        target = None if data is None else data.target("table")
+        return None if target is None or target.is_array else Table(target)
+
+    def numbers(self, name: str) -> Floats:
+        """Return a column of one number per row."""
+        values, where = self[name], f"{self.where}/{name}"
+        if isinstance(values, list) or values.ndim != 1:
+            raise RetinaCodecError(
+                f"{where} must hold one number per row; it holds several. Write one column each."
+            )
+        return as_numbers(values, where)
+
+    def words(self, name: str) -> list[str]:
+        """Return a column as text; several values of one row are joined by commas."""
+        return [joined_words(entry) for entry in self[name]]
+
+    def spans(self) -> tuple[Floats, Floats]:
+        """Return the start and stop of every row, s."""
+        starts, stops = self.numbers("start_time"), self.numbers("stop_time")
+        self.check_rows("stop_time", stops.size, starts.size)
+        return starts, stops
+
+    def check_rows(self, name: str, count: int, rows: int) -> None:
+        """Refuse a column with more or fewer values than the table has rows."""
+        if count != rows:
+            raise RetinaCodecError(
+                f"{self.where} must have one {name} per row; it has {count} for {rows} rows. "
+                "Write the column again."
+            )
+
+
+def _named_codes(data: Node) -> npt.NDArray[Any]:
+    """Return the values of a column; codes by the names that its ``elements`` give them."""
+    values, elements = data.read(), data.target("elements")
+    if elements is None or not elements.is_array or values.dtype.kind not in "iu":
+        return values
+    names = elements.read().ravel()
+    if values.size and (values.min() < 0 or values.max() >= names.size):
+        raise RetinaCodecError(
+            f"{data.where} must hold numbers of {elements.path}, 0 to {names.size - 1}; it holds "
+            f"{values.min()} to {values.max()}. Write the column again."
+        )
+    return np.asarray(names[values], dtype=object)
+
+
+def joined_words(entry: Any) -> str:
+    """Return one value, or several joined by commas, as text."""
+    values = np.atleast_1d(np.asarray(entry, dtype=object)).ravel()
+    return ", ".join(dict.fromkeys(str(value).strip() for value in values))

@@ -3,21 +3,19 @@
 Ids are labels, never positions; only the columns that are needed are read.
 """
 
-import csv
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import Floats, bin_spikes
-from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.tree import Node, Table
+from retina_codec.recordings.nwb.cell_types import MAYBE_TYPES, TYPE_COLUMNS, types_from, types_of
+from retina_codec.recordings.nwb.clock import FrameClock
+from retina_codec.recordings.nwb.options import Reading, seconds_per
+from retina_codec.recordings.nwb.tree import Node, Table, as_numbers
 
 __all__ = [
     "Cells",
@@ -25,12 +23,12 @@ __all__ = [
     "count_spikes",
     "leave_unobserved",
     "read_cells",
-    "types_from",
 ]
 
-TYPE_COLUMNS = ("cell_type", "celltype", "cell_class", "cell type")
-MAYBE_TYPES = ("type", "group", "class", "label", "cluster_type", "functional_type")
-LATER = 20.0  # times the session: spikes that late are not in s
+LATER = 20.0  # times the session: spikes, or frames, that late are not in s
+SLOW = 1.0  # Hz: the rate of 1000 frames per s whose times are in ms
+RESTART = 1.0  # s: a larger jump back in time is no disorder of neighbouring spikes
+LISTED = 8
 
 
 @dataclass
@@ -90,21 +88,21 @@ def read_cells(root: Node, reading: Reading) -> Cells:
     RetinaCodecError
         No units with spike times, a broken table, unknown cells or columns.
     """
-    options, table = reading.options, _units_table(root)
+    options, table = reading.options, _units_table(root, reading)
     if table is None:
-        cells = _old_units(root, reading.path)
+        cells = _old_units(root, reading)
         reading.say(f"cells: {len(cells.names)} units of an old UnitTimes module")
     else:
-        cells = _from_table(table, reading.path)
+        cells = _from_table(table, reading)
         reading.say(f"cells: {len(cells.names)} units of {table.path}")
     if options.cell_types is not None:
-        cells.types = types_from(options.cell_types, cells.names, table, reading.path, "cell")
+        cells.types = types_from(options.cell_types, cells.names, table, reading, "cell")
     elif table is not None:
         found = [name for name in table if name.lower() in MAYBE_TYPES]
         if found and (cells.types == "unknown").all():
             reading.say(
                 f"cell types: unknown; the units have the column{'s' * (len(found) > 1)} "
-                f"{', '.join(found)} (cell_types=NAME takes one)"
+                f"{', '.join(found)} ({option('cell_types', 'NAME')} takes one)"
             )
     if options.cells is not None:
         cells = cells.chosen(_chosen(options.cells, cells.names, table, reading.path))
@@ -112,24 +110,29 @@ def read_cells(root: Node, reading: Reading) -> Cells:
     return cells
 
 
-def check_overlap(cells: Cells, spans: Sequence[tuple[float, float]], reading: Reading) -> None:
+def check_overlap(cells: Cells, clocks: Sequence[FrameClock], reading: Reading) -> None:
     """Refuse spikes that cannot be on the clock of the frames.
 
     Parameters
     ----------
     cells : Cells
-    spans : sequence of (float, float)
-        s, first and last time of each movie.
+    clocks : sequence of FrameClock
+        Of each movie.
     reading : Reading
 
     Raises
     ------
     RetinaCodecError
-        No spikes, none within the movies, or half of them far behind the session.
+        No spikes, none within the movies, or half of them far behind the session; frames that lie
+        seconds apart, and most of them far behind the spikes.
     """
+    spans = [(float(clock.onsets[0]), clock.stop) for clock in clocks]
     every, path = np.concatenate(cells.trains), reading.path
     if every.size == 0:
-        raise RetinaCodecError(f"{path} must have spikes; all {len(cells.trains)} units are empty")
+        raise RetinaCodecError(
+            f"{path} must have spikes; all {len(cells.trains)} units are empty. Open the file that "
+            "holds them, or choose other units."
+        )
     inside = any(((every >= start) & (every < stop)).any() for start, stop in spans)
     first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
     span = f"frames span {first:.6g} to {last:.6g} s"
@@ -137,13 +140,21 @@ def check_overlap(cells: Cells, spans: Sequence[tuple[float, float]], reading: R
     if not inside:
         raise RetinaCodecError(
             f"{path}: stimulus and spikes must overlap in time; {span}, {found}. Put both on the "
-            "session clock, in seconds (spike_time_unit=, frame_times=)."
+            f"session clock, in seconds: pass {option('spike_time_unit', 'UNIT')}, "
+            f"{option('frame_time_unit', 'UNIT')} or {option('frame_times', 'ONSETS')}."
         )
     if float(np.median(every)) > LATER * max(abs(time) for each in spans for time in each):
         raise RetinaCodecError(
             f"{path}: spike times must be in seconds; {span}, {found}, half of them after "
-            f"{np.median(every):.6g} s. If they are in ms or samples, pass spike_time_unit='ms' or "
-            "the sampling rate in Hz."
+            f"{np.median(every):.6g} s. If they are in ms or samples, pass "
+            f"{option('spike_time_unit', 'ms')} or the sampling rate in Hz."
+        )
+    slow = min(clock.rate for clock in clocks) <= SLOW
+    if slow and reading.options.frame_time_unit is None and last > LATER * np.abs(every).max():
+        raise RetinaCodecError(
+            f"{path}: times of frames must be in seconds; {span}, {found}. If they are in ms or "
+            f"samples, pass {option('frame_time_unit', 'ms')} or the sampling rate in Hz; if they "
+            f"are right, {option('frame_time_unit', 's')}."
         )
 
 
@@ -197,84 +208,162 @@ def _modules(root: Node) -> list[Node]:
     return [node for module in root.groups("processing") for node in module.members()]
 
 
-def _units_table(root: Node) -> Table | None:
+def _units_table(root: Node, reading: Reading) -> Table | None:
+    """Find the table of units: the one that the user names, the standard one, or the only one."""
+    wanted, lost = reading.options.units, {}
     units = root.get("units")
+    found: dict[str, Node] = {}
     for node in [*([] if units is None else [units]), *_modules(root)]:
-        if node.stored("spike_times") is not None:
-            return Table(node)
-    return None
+        try:
+            if node.stored("spike_times") is not None:
+                found[node.path.lstrip("/")] = node
+        except RetinaCodecError as error:
+            lost[node.path.lstrip("/")] = str(error)
+    known = [*found, *lost]
+    chosen = next(iter(known), None) if units is not None or len(known) == 1 else None
+    if wanted is not None:
+        fitting = [p for p in known if p == wanted.strip("/") or p.endswith(f"/{wanted}")]
+        chosen = fitting[0] if len(fitting) == 1 else None
+    if chosen is None and (len(known) > 1 or (wanted is not None and known)):
+        asked = "it has" if wanted is None else f"{wanted!r} is not one of them:"
+        raise RetinaCodecError(
+            f"{reading.path} must have one table of units with spike times; {asked} "
+            f"{', '.join(known[:LISTED])}. Pass {option('units', known[0])} or another of these."
+        )
+    if chosen in lost:
+        raise RetinaCodecError(lost[chosen])
+    others = [path for path in known if path != chosen]
+    if chosen is not None and others:
+        reading.say(f"tables of units that were not read: {', '.join(others[:LISTED])}")
+    return None if chosen is None else Table(found[chosen])
 
 
-def _from_table(table: Table, path: str) -> Cells:
-    trains = table["spike_times"]
+def _from_table(table: Table, reading: Reading) -> Cells:
+    trains, path = table["spike_times"], reading.path
     if not isinstance(trains, list):
         trains = [np.atleast_1d(train) for train in trains]
     if not trains:
-        raise RetinaCodecError(f"{path} must have units with spike times; the table is empty")
-    names = np.asarray(table["id"] if "id" in table else np.arange(len(trains)))
-    if len(names) != len(trains):
         raise RetinaCodecError(
-            f"{path}: units must have one spike train per id; {len(names)} ids, {len(trains)} "
-            "trains. The file is damaged."
+            f"{path} must have units with spike times; the table {table.path} is empty. Open the "
+            "file that holds the sorted units."
         )
-    if "cell_name" in table:
-        names = np.array([str(entry) for entry in table["cell_name"]], dtype=str)
-    unique, counts = np.unique(names, return_counts=True)
-    if (counts > 1).any():
-        raise RetinaCodecError(
-            f"{path}: units must have different ids; repeated: {unique[counts > 1].tolist()}"
-        )
+    where = f"{table.where}/spike_times"
+    trains = [as_numbers(train, where).ravel() for train in trains]
+    names = _names(table, len(trains), reading)
     observed = None
     if "obs_intervals" in table:
-        rows = table["obs_intervals"]
-        observed = [np.asarray(entry, dtype=np.float64).reshape(-1, 2) for entry in rows]
+        observed = [_intervals(entry, table) for entry in table["obs_intervals"]]
+        table.check_rows("obs_intervals", len(observed), len(trains))
     named = next((name for name in table if name.lower() in TYPE_COLUMNS), None)
-    types = np.full(len(trains), "unknown") if named is None else clean_types(table[named])
-    cells = Cells(names, [np.asarray(train, dtype=np.float64) for train in trains], observed, types)
+    types = np.full(len(trains), "unknown")
+    if named is not None:
+        types = types_of(table, named, len(trains), reading)
+    cells = Cells(names, trains, observed, types)
     for center in ("center_y", "center_x"):
         if center in table:
-            cells.centers[center] = np.asarray(table[center], dtype=np.float64)
+            cells.centers[center] = table.numbers(center)
+            table.check_rows(center, cells.centers[center].size, len(trains))
     if "type_membership" in table:
-        cells.members = np.asarray(table["type_membership"], dtype=np.float32)
+        members = as_numbers(table["type_membership"], f"{table.where}/type_membership")
+        table.check_rows("type_membership", len(members), len(trains))
+        cells.members = members.astype(np.float32)
     return cells
 
 
-def _old_units(root: Node, path: str) -> Cells:
+def _intervals(entry: Any, table: Table) -> Floats:
+    """Observation intervals of one unit, (interval, 2), s."""
+    values = as_numbers(entry, f"{table.where}/obs_intervals")
+    if values.size % 2 or (values.ndim == 2 and values.shape[1] != 2):
+        raise RetinaCodecError(
+            f"{table.where}/obs_intervals must hold pairs of start and stop in s; a unit has "
+            f"values of shape {values.shape}. Write the column again."
+        )
+    return values.reshape(-1, 2)
+
+
+def _names(table: Table, count: int, reading: Reading) -> npt.NDArray[Any]:
+    """Names of the cells: ids, ``cell_name``, or what the option ``cell_names`` says."""
+    wanted = reading.options.cell_names
+    names: npt.NDArray[Any] = np.arange(count)
+    if "id" in table:
+        names = np.asarray(table["id"])
+        if names.dtype.kind not in "iu":
+            names = np.array([str(entry) for entry in names], dtype=str)
+    if names.shape != (count,):
+        raise RetinaCodecError(
+            f"{table.where}: units must have one spike train per id; {len(names)} ids, {count} "
+            "trains. The file is damaged: write the column id again."
+        )
+    if wanted == "row" and "row" not in table:
+        return np.arange(count)
+    if wanted is not None:
+        words = table.words(wanted)
+        table.check_rows(wanted, len(words), count)
+        alone = len(set(words)) == count
+        pairs = zip(words, names.tolist(), strict=True)
+        names = np.array(words if alone else [f"{w} {n}" for w, n in pairs], dtype=str)
+    elif "cell_name" in table:
+        names = np.array(table.words("cell_name"), dtype=str)
+        table.check_rows("cell_name", len(names), count)
+    unique, counts = np.unique(names, return_counts=True)
+    if (counts > 1).any():
+        repeated = unique[counts > 1]
+        more = f" and {repeated.size - LISTED} more" if repeated.size > LISTED else ""
+        columns = [name for name in table if name not in ("id", "spike_times", "obs_intervals")]
+        raise RetinaCodecError(
+            f"{table.where}: units must have different ids; repeated: "
+            f"{repeated[:LISTED].tolist()}{more}. Pass {option('cell_names', 'COLUMN')} with what "
+            f"tells them apart, such as the probe ({', '.join(columns[:LISTED]) or 'none here'}), "
+            f"or {option('cell_names', 'row')}."
+        )
+    return names
+
+
+def _old_units(root: Node, reading: Reading) -> Cells:
     """Spike trains of NWB before version 2: a module with one group per unit."""
-    for group in _modules(root):
-        if "UnitTimes" in (group.kind, group.name):
-            found = {unit.name: unit.stored("times") for unit in group.members()}
-            trains = {n: t.read().astype(np.float64) for n, t in found.items() if t is not None}
-            if trains:
-                names = np.array(list(trains), dtype=str)
-                return Cells(names, list(trains.values()), None, np.full(len(names), "unknown"))
+    found = {
+        group.path.lstrip("/"): group
+        for group in _modules(root)
+        if "UnitTimes" in (group.kind, group.name)
+    }
+    wanted = reading.options.units
+    if wanted is not None:
+        found = {path: node for path, node in found.items() if wanted.strip("/") in path}
+    if len(found) > 1:
+        raise RetinaCodecError(
+            f"{reading.path} must have one table of units with spike times; it has "
+            f"{', '.join(found)}. Pass {option('units', next(iter(found)))} or another of these."
+        )
+    for group in found.values():
+        times = {unit.name: unit.stored("times") for unit in group.members()}
+        trains = {name: t.numbers().ravel() for name, t in times.items() if t is not None}
+        if trains:
+            names = np.array(list(trains), dtype=str)
+            return Cells(names, list(trains.values()), None, np.full(len(names), "unknown"))
     raise RetinaCodecError(
-        f"{path} must have units with spike times; it has none. Sort the recording first, or open "
-        "the file that holds the sorted units."
+        f"{reading.path} must have units with spike times; it has none. Sort the recording first, "
+        "or open the file that holds the sorted units."
     )
 
 
 def _mend_trains(cells: Cells, reading: Reading) -> None:
-    """Convert trains to seconds and sort them; report which were not sorted."""
-    unit, factors = reading.options.spike_time_unit, {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}
-    if isinstance(unit, str) and unit not in factors:
-        raise RetinaCodecError(
-            f"spike_time_unit must be s, ms, us, or the sampling rate in Hz of spike times in "
-            f"samples; got {unit!r}"
-        )
-    factor = factors[unit] if isinstance(unit, str) else 1.0 / float(unit)
+    """Convert trains to seconds and put them in order; report which were not."""
+    factor = seconds_per(reading.options.spike_time_unit)
     unsorted, doubled = [], []
     for number, train in enumerate(cells.trains):
         if not np.isfinite(train).all():
             raise RetinaCodecError(
                 f"{reading.path}: spike times of unit {cells.names[number]} must be finite; some "
-                "are not"
+                f"are not. Write them again, or leave the unit out ({option('cells', 'IDS')})."
             )
         if factor != 1.0:
             train = train * factor
         if (np.diff(train) < 0).any():
-            unsorted.append(str(cells.names[number]))
-            train = np.sort(train)
+            train, sorted_now = _in_order(train, str(cells.names[number]), reading)
+            if sorted_now:
+                unsorted.append(str(cells.names[number]))
+        elif _restarts(reading) is not None:
+            _check_jumps(0, str(cells.names[number]), train, reading)
         if (np.diff(train) == 0).any():
             doubled.append(str(cells.names[number]))
         cells.trains[number] = train
@@ -282,6 +371,46 @@ def _mend_trains(cells: Cells, reading: Reading) -> None:
         reading.doubt(f"spike times of units {', '.join(unsorted[:10])} were unsorted; sorted now")
     if doubled:
         reading.doubt(f"units {', '.join(doubled[:10])} have spikes at the same instant; all kept")
+
+
+def _restarts(reading: Reading) -> Floats | None:
+    """Where the clock of the spikes began again, s; None where nobody says so."""
+    given = reading.options.spike_restarts
+    return None if given is None or isinstance(given, str) else np.asarray(given, np.float64)
+
+
+def _in_order(train: Floats, name: str, reading: Reading) -> tuple[Floats, bool]:
+    """Put one train in order, and say whether it was sorted; a restart must be given."""
+    back = np.flatnonzero(np.diff(train) < -RESTART)
+    restarts = _restarts(reading)
+    if back.size and reading.options.spike_restarts is None:
+        at = int(back[0])
+        raise RetinaCodecError(
+            f"{reading.path}: spike times of a unit must rise; those of unit {name} jump back from "
+            f"{train[at]:.6g} to {train[at + 1]:.6g} s (spike {at + 1}), and {back.size - 1} times "
+            "more. If their clock began again, pass the session times at which it did: "
+            f"{option('spike_restarts', [600.0])}; if only their order is wrong, "
+            f"{option('spike_restarts', 'none')}."
+        )
+    if restarts is not None:
+        _check_jumps(back.size, name, train, reading)
+        parts = np.split(train, back + 1)
+        starts = [0.0, *restarts.tolist()]
+        train = np.concatenate([part + start for part, start in zip(parts, starts, strict=True)])
+    return np.sort(train), bool((np.diff(train) < 0).any())
+
+
+def _check_jumps(found: int, name: str, train: Floats, reading: Reading) -> None:
+    """Refuse a unit whose times do not say which spikes came after a restart."""
+    restarts = _restarts(reading)
+    expected = 0 if restarts is None else restarts.size
+    if train.size and found != expected:
+        raise RetinaCodecError(
+            f"{reading.path}: spike times of unit {name} must jump back once for each of the "
+            f"{expected} restarts of spike_restarts; they do {found} times, so nothing says which "
+            f"came after. Leave the unit out ({option('cells', 'IDS')}), or write its times on the "
+            "session clock."
+        )
 
 
 def _chosen(
@@ -295,97 +424,27 @@ def _chosen(
         keep = np.ones(len(names), dtype=bool)
         for name, wanted in cells.items():
             if table is None:
-                raise RetinaCodecError(f"{path}: there is no table with a column {name!r}")
+                raise RetinaCodecError(
+                    f"{path} must have a table of units with a column {name!r}; its units are no "
+                    f"table. Pass {option('cells', 'IDS')}."
+                )
             accepted = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
             texts = {str(entry) for entry in accepted}
-            keep &= np.array([str(value) in texts for value in table[name]])
-        if not keep.any():
-            raise RetinaCodecError(f"{path}: no unit has {dict(cells)}")
+            words = table.words(name)
+            table.check_rows(name, len(words), len(names))
+            keep &= np.array([word in texts for word in words], dtype=bool)
+            if not keep.any():
+                raise RetinaCodecError(
+                    f"{path}: no unit has {dict(cells)}; {name} is one of "
+                    f"{sorted(set(words))[:LISTED]}. Choose one of these."
+                )
         return np.flatnonzero(keep).tolist()
     place = {str(name): number for number, name in enumerate(names)}
     missing = [entry for entry in cells if str(entry) not in place]
     if missing or not len(cells):
         raise RetinaCodecError(
             f"{path}: cells must be ids of its units, {[str(n) for n in names[:20]]}; "
-            f"it lacks {missing}"
+            f"it lacks {missing[:LISTED]}. Pass {option('cells', [names[0].item()])} or others of "
+            "these."
         )
     return [place[str(entry)] for entry in cells]
-
-
-TYPE_WORDS = ("unknown", "", "nan", "none", "n/a", "null")
-
-
-def types_from(
-    source: Any, names: npt.NDArray[Any], table: Table | None, path: str, what: str
-) -> npt.NDArray[Any]:
-    """Look up the type of each cell in a column, a CSV or JSON file, or a mapping.
-
-    Parameters
-    ----------
-    source : str, path or mapping
-        Name of a column of the table, a ``.csv`` (first column the id; the type in the column
-        ``cell_type`` or ``type``, else the second) or ``.json`` (an object from id to type), or a
-        mapping from id to type.
-    names : numpy.ndarray
-        Ids, as the file has them.
-    table : Table or None
-    path : str
-        For messages.
-    what : str
-        "cell" or "interneuron", for messages.
-
-    Returns
-    -------
-    numpy.ndarray, (cell,)
-        "unknown" where the source has nothing.
-
-    Raises
-    ------
-    RetinaCodecError
-        No such column or file, or none of the ids is in it.
-    """
-    if not isinstance(source, Mapping):
-        text = os.fspath(source)
-        if Path(text).suffix.lower() not in (".csv", ".json"):
-            if table is None:
-                raise RetinaCodecError(f"{path}: there is no table with a column {text!r}")
-            values = table[text]
-            if isinstance(values, list) or len(values) != len(names):
-                raise RetinaCodecError(f"{path}: the column {text!r} must have one value per row")
-            return clean_types(values)
-        source = _mapping_from(Path(text))
-    known = {str(key).strip(): value for key, value in source.items()}
-    found = [known.get(str(name)) for name in names]
-    if all(entry is None for entry in found):
-        raise RetinaCodecError(
-            f"the types must be keyed by {what} id, such as {[str(n) for n in names[:5]]}; the "
-            f"keys given are {sorted(known)[:5]}"
-        )
-    return clean_types(["unknown" if entry is None else entry for entry in found])
-
-
-def clean_types(values: Any) -> npt.NDArray[Any]:
-    """Strip texts; "unknown" where they are empty or say that the type is not known."""
-    words = [str(value).strip() for value in values]
-    return np.array(["unknown" if w.lower() in TYPE_WORDS else w for w in words], dtype=str)
-
-
-def _mapping_from(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise RetinaCodecError(f"there must be a table of cell types at {file}; no file is there")
-    text = file.read_text(encoding="utf-8-sig")
-    if file.suffix.lower() == ".json":
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise RetinaCodecError(f"{file} must be JSON; {error}") from error
-        if not isinstance(found, dict):
-            raise RetinaCodecError(f"{file} must be an object from id to type")
-        return found
-    rows = [row for row in csv.reader(text.splitlines()) if row]
-    if not rows or len(rows[0]) < 2:
-        raise RetinaCodecError(f"{file} must have an id and a type in every row")
-    head = [entry.strip().lower() for entry in rows[0]]
-    named = [name for name in ("cell_type", "type") if name in head]
-    place = head.index(named[0]) if named else 1
-    return {row[0].strip(): row[place] for row in rows if len(row) > place}

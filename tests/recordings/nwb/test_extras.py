@@ -13,8 +13,10 @@ from retina_codec.recordings.nwb.writer import write_nwb
 from retina_codec.recordings.schema import make_recording
 from retina_codec.recordings.smoothing import smooth_rates
 from tests.recordings.nwb.test_writer_spikes import jittered, with_spikes
-from tests.recordings.nwb_files import write
+from tests.recordings.nwb_files import ALL_TEST, write
 from tests.recordings.small_recording import RATE
+
+pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
 
 def smooth(counts, width=1.5):

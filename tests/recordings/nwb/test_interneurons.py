@@ -6,7 +6,9 @@ from pynwb.icephys import CurrentClampSeries
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.nwb.reader import read_nwb
-from tests.recordings.nwb_files import RATE, write
+from tests.recordings.nwb_files import ALL_TEST, RATE, write
+
+pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
 SAMPLING = 2000.0  # Hz
 

@@ -10,7 +10,9 @@ from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.frames.seeded import SeededFrames
 from retina_codec.recordings.nwb.reader import read_nwb
-from tests.recordings.nwb_files import counted, intervals, write
+from tests.recordings.nwb_files import ALL_TEST, counted, intervals, write
+
+pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
 NOISE = (900, 8, 6)  # frames, rows, columns
 OFFSET = 12.0  # s, from wall clock, whole seconds

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import retina_codec as rc
-from tests.recordings.nwb_files import FRAMES, SPIKES, counted, movie, write
+from tests.recordings.nwb_files import ALL_TEST, FRAMES, SPIKES, counted, movie, write
+
+pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
 pytest.importorskip("aiohttp")
 

@@ -7,7 +7,9 @@ import pytest
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.nwb.reader import read_nwb
-from tests.recordings.nwb_files import RATE, SPIKES, counted, movie, write
+from tests.recordings.nwb_files import ALL_TEST, RATE, SPIKES, counted, movie, write
+
+pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
 ONSETS = np.arange(60) / RATE
 
