@@ -1,7 +1,6 @@
-"""Reductions: from one contribution per hidden unit to what results keep.
+"""Reductions: what results keep of one contribution per hidden unit.
 
-Contributions are split by sign before they are summed over space, so that excitation at one place
-does not cancel inhibition at another.
+Contributions are split by sign before sums over space, so that opposite signs do not cancel.
 """
 
 from abc import ABC, abstractmethod
