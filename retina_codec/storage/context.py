@@ -9,6 +9,8 @@ import torch
 
 __all__ = ["Context"]
 
+KINDS = ("mkldnn", "cuda")  # kinds of device whose products can have a precision of their own
+
 
 @dataclass(frozen=True)
 class Context:
@@ -27,7 +29,7 @@ class Context:
         """Return the settings of the caller."""
         kinds = [kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(kind)]
         on = tuple((kind, _name(torch.get_autocast_dtype(kind))) for kind in kinds)
-        return cls(on, _name(torch.get_default_dtype()), torch.get_float32_matmul_precision())
+        return cls(on, _name(torch.get_default_dtype()), _precision())
 
     def describe(self) -> dict[str, str]:
         """Return the settings by name."""
@@ -58,8 +60,25 @@ class Context:
 
     def _set(self) -> None:
         torch.set_default_dtype(getattr(torch, self.default_dtype))
-        torch.set_float32_matmul_precision(self.float32_matmul_precision)
+        _set_precision(self.float32_matmul_precision)
 
 
 def _name(value: Any) -> str:
     return str(value).removeprefix("torch.")
+
+
+def _precision() -> str:
+    """Return the precision of products: one word, or one for each kind of device."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set for one kind alone
+        found: list[Any] = [getattr(torch.backends, kind).matmul for kind in KINDS]
+        return ", ".join(matmul.fp32_precision for matmul in found)
+
+
+def _set_precision(precision: str) -> None:
+    if "," not in precision:
+        torch.set_float32_matmul_precision(precision)
+        return
+    for kind, one in zip(KINDS, precision.split(", "), strict=True):
+        getattr(torch.backends, kind).matmul.fp32_precision = one

@@ -432,3 +432,19 @@ def test_the_context_of_a_call_is_described_and_entered_elsewhere() -> None:
     with pytest.raises(KeyError), other.entered():
         raise KeyError
     assert Context.here() == plain
+
+
+def test_a_precision_of_one_kind_of_device_is_told() -> None:
+    """In another process: the setting cannot be taken back wholly."""
+    program = """
+import torch
+from retina_codec.storage.context import Context
+plain = Context.here()
+torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+other = Context.here()
+torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+with other.entered():
+    print(Context.here() == other != plain, other.float32_matmul_precision)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "True bf16, none", done.stderr

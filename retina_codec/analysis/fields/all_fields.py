@@ -113,9 +113,8 @@ def all_fields(
         raise RetinaCodecError(
             f"rank must be at most the number of lags, {network.history}; got {rank=}."
         )
-    weights, described = network.conv3.weight, {}
-    if store is not None:
-        described = when_free(network, describe_network) | Context.here().describe()
+    weights = network.conv3.weight
+    described = {} if store is None else when_free(network, describe_network)
     source = open_inputs(as_adapter(network, None), inputs, weights.dtype)
     with borrow(network, device) as lent:
         worker = _Worker(lent, source, rank, every, batch_size)
@@ -128,6 +127,7 @@ def all_fields(
             "inputs": source.text(),
             "settings": f"{rank=}, {every=}, {weights.dtype}",
             "versions": versions(),
+            **Context.here().describe(),
             **described,
         }
         return _in_store(worker, template, store, identity, progress)
