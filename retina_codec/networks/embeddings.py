@@ -124,9 +124,10 @@ class Entry:
 
     def describe(self) -> dict[str, str]:
         """Return what results say of it; nothing where paths lead through the inputs themselves."""
-        found = [place.key for place in self.places]
+        found = [PREFIX + place.name for place in self.places]
         if len(found) > 1:
-            found = [f"{place.key} ({', '.join(place.words)})" for place in self.places]
+            found = [f"{PREFIX}{place.name} ({', '.join(place.words)})" for place in self.places]
+        found = list(dict.fromkeys(found))
         about = {"paths_in": ", ".join(found), "held_still": ", ".join(self.still)}
         return {key: text for key, text in about.items() if text}
 
@@ -504,9 +505,10 @@ def _doubt(
 ) -> str:
     """Say why it cannot be known which inputs paths lead through; empty if it can."""
     whole = sorted({name for call in words for name in call.sources} | looked_up)
+    choices = " or ".join(f"paths={[name]!r}" for name in [*floating[:1], *whole[:2]][:2])
     way_out = (
-        f"Name them: adapt(network, ..., paths={[*whole[:1]]!r}) leads paths through this input "
-        "alone, and the others stand still. ActGrad() needs no path."
+        f"Name those of the paths, adapt(network, ..., {choices}); the others stand still. "
+        "ActGrad() needs no path."
     )
     if floating:
         return (

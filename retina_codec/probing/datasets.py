@@ -52,7 +52,7 @@ class DatasetSource(Source):
         """Load batches in order, without labels."""
         count, done = len(self), 0
         loader = _loader(self.dataset, self.collate, self.options, count, batch_size=size)
-        for item in loader:
+        for item in _stacked(loader):
             expected = min(size, count - done)
             batch = _batch(_inputs_of(item))
             if any(len(values) != expected for values in tensors_of(batch)):
@@ -235,6 +235,20 @@ def _loader(
     return DataLoader(
         dataset, batch_size=batch_size, sampler=sampler, collate_fn=collate, **options
     )
+
+
+def _stacked(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Go through batches; say in one line that samples of several shapes are none."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "equal size" not in str(error):
+            raise
+        raise RetinaCodecError(
+            "samples must have one shape, to stand in one batch; these differ "
+            f"({str(error).splitlines()[-1]}). Pad all to one length, give a DataLoader whose "
+            "collate_fn pads, or use batch_size=1."
+        ) from error
 
 
 def _inputs_of(item: Any) -> Any:

@@ -345,6 +345,11 @@ def _first_look(module: nn.Module, one: Batch) -> Iterator[None]:
                 "as in its training, inputs.float() / 255, say."
             )
         reason = (str(error).splitlines() or [""])[0]
+        if "more than 1 value per channel" in reason:
+            way = (
+                "It normalises by the batch also in evaluation mode, so that inputs change each "
+                "other's output: give its norms running statistics (track_running_stats=True)."
+            )
         if "dtype" in reason and any(values.is_floating_point() for values in parts):
             way = "Leave out dtype=, or give the network the dtype that it makes tensors of."
         raise RetinaCodecError(

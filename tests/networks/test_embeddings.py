@@ -182,7 +182,7 @@ def test_every_text_keeps_its_own_embedding() -> None:
     network = Reader(lambda n, a, b: n.pool(n.words(a)) * n.pool(n.words(b)))
     found = check_same(network, {"a": A, "b": B})
     assert entry_of(network, {"a": A, "b": B}).describe() == {
-        "paths_in": "embedding of words (a), embedding of words@2 (b)"
+        "paths_in": "embedding of words (a), embedding of words (b)"
     }
     torch.testing.assert_close(list(found.values()), [network.words(A), network.words(B)])
     equal = check_same(network, {"a": A, "b": A})  # the same words, or even the same tensor
@@ -192,6 +192,13 @@ def test_every_text_keeps_its_own_embedding() -> None:
 def test_the_same_words_read_twice_are_one_path() -> None:
     network = Reader(lambda n, a: n.pool(n.words(a)) + n.mix(n.words(a)).amax(1))
     assert list(check_same(network, {"a": A})) == ["embedding of words@1+2"]
+
+
+def test_words_that_are_read_one_by_one() -> None:
+    network = Reader(lambda n, a: sum(n.mix(n.words(a[:, k])).tanh() for k in range(6)))
+    found = check_same(network, {"a": A})
+    torch.testing.assert_close(torch.stack(list(found.values()), 1), network.words(A))
+    assert entry_of(network, {"a": A}).describe() == {"paths_in": "embedding of words (a)"}
 
 
 @pytest.mark.parametrize("name", ["position_ids", "positions", "token_type_ids", "pos"])

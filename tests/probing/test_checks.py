@@ -43,6 +43,7 @@ def run(network: nn.Module, inputs: Any = None, **more: Any) -> Any:
 RANDOM = {
     "dropout": functional.dropout,
     "noise": lambda h: h + torch.randn_like(h),
+    "rare dropout": lambda h: functional.dropout(h, 0.05),
     "noise of numpy": lambda h: h + float(np.random.normal()),  # noqa: NPY002
 }
 
@@ -190,6 +191,13 @@ def test_padding_by_batch_is_told_where_it_changes_the_output() -> None:
         run(Reads(False), loader, batch_size=2)
     healthy = run(Reads(True), loader, batch_size=2)
     assert healthy["layers/f/contribution"].sizes == {"sample": 4, "sign": 2, "channel": 8}
+
+
+def test_samples_of_several_lengths_need_padding() -> None:
+    with pytest.raises(RetinaCodecError, match=r"samples must have one shape.*\[3\].*batch_size=1"):
+        run(Reads(True), Texts())
+    found = run(Reads(True), Texts(), batch_size=1)
+    assert found["layers/f/contribution"].sizes["sample"] == 4
 
 
 def test_units_of_several_lengths_cannot_stand_in_one_array() -> None:
