@@ -43,6 +43,8 @@ MOST = 20_000  # objects that are looked into; some networks hold a trainer and 
 
 OF_MODULES = set(nn.Module().__dict__)  # attributes of every module; hooks are described apart
 
+ARRAYS = ("builtins", "numpy", "xarray", "pandas", "scipy")
+
 OF_TORCH = ("torch", "builtins")  # packages whose version is described anyway
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -171,7 +173,8 @@ class _Describer:
             if child is None:
                 self.texts[f"{where}.{key}"] = "None"
         for key, value in self._attributes(module, OF_MODULES):
-            if is_users(kind) and key != "forward":
+            # A package's module may read what its code does not mention; but no strange object.
+            if key != "forward" and (is_users(kind) or _is_strange(value)):
                 self._waiting.append((kind, f"{where}.{key}", key, value))
             else:
                 self.texts.setdefault(f"{where}.{key}", self.text(value))
@@ -221,8 +224,8 @@ class _Describer:
         done: set[tuple[type, str]] = set()
         while True:
             pairs = {(kind, name) for kind in self._classes for name in self._names} - done
-            ready = [one for one in self._waiting if self._counts(one[0], one[2])]
-            self._waiting = [one for one in self._waiting if not self._counts(one[0], one[2])]
+            ready = [one for one in self._waiting if self._counts(one[0], *one[2:])]
+            self._waiting = [one for one in self._waiting if not self._counts(one[0], *one[2:])]
             if not pairs and not ready:
                 return
             done |= pairs
@@ -231,8 +234,8 @@ class _Describer:
             for _, where, _, value in ready:
                 self.texts.setdefault(where, self.text(value))
 
-    def _counts(self, kind: type, name: str) -> bool:
-        return name in self._names or kind in self._open
+    def _counts(self, kind: type, name: str, value: Any) -> bool:
+        return name in self._names or (kind in self._open and not _is_strange(value))
 
     def _note_method(self, kind: type, name: str) -> None:
         """Note what a name stands for in a class, up to the class that does not ask the next."""
@@ -426,6 +429,12 @@ class _Describer:
 
 
 _OPAQUE = {"torch", *sys.stdlib_module_names}
+
+
+def _is_strange(value: Any) -> bool:
+    """Return whether an object is of a class of a package that has nothing to do with arrays."""
+    kind = type(value)
+    return not (is_users(kind) or callable(value) or package_of(kind) in (*_OPAQUE, *ARRAYS))
 
 
 def _plain_text(value: Any) -> str | None:

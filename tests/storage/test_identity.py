@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from retina_codec.storage.context import Context
@@ -296,9 +297,28 @@ def test_what_a_run_writes_is_no_difference() -> None:
     }
 
 
+def language_model() -> nn.Module:
+    config = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=6)
+    torch.manual_seed(0)
+    return transformers.GPT2LMHeadModel(config)  # type: ignore[no-any-return]
+
+
+def test_networks_of_a_package_differ_by_their_configuration() -> None:
+    one, other = language_model(), language_model()
+    assert describe_network(one) == describe_network(other)
+    other.config.scale_attn_weights = False
+    assert "network.config" in differing(describe_network(one), describe_network(other))
+    other = language_model()
+    other.transformer.h[0].attn.num_heads = 4
+    assert differing(describe_network(one), describe_network(other)) == {
+        "network.transformer.h.0.attn.num_heads"
+    }
+
+
 def test_another_process_finds_the_same_texts() -> None:
     program = (
         "from tests.storage.test_identity import *;"
+        "print(sorted(describe_network(language_model()).items()));"
         "print(function_text(scaled(torch.ones(2))), function_text(linear(0)),"
         " sorted(describe_network(Small()).items()))"
     )
@@ -314,7 +334,7 @@ def test_another_process_finds_the_same_texts() -> None:
         for seed in ("1", "2")
     ]
     here = f"{function_text(scaled(torch.ones(2)))} {function_text(linear(0))}"
-    assert done[0] == f"{here} {sorted(describe_network(Small()).items())}"
+    assert done[0].endswith(f"\n{here} {sorted(describe_network(Small()).items())}")
     assert done[0] == done[1], "sets of texts have another order there"
 
 
