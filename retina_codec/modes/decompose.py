@@ -295,7 +295,8 @@ def _order(found: Loaded, fit: np.ndarray, scale: float) -> np.ndarray:
     size = np.abs(found.loading[fit])
     alive = (size > ACTIVE * scale).any(0) | (found.origin == "outlier")
     order = np.argsort(-size.sum(0) * np.abs(found.dictionary).sum(1), kind="stable")
-    return order[alive[order]]
+    kept: np.ndarray = order[alive[order]]
+    return kept
 
 
 def _dictionary(decomposition: Decomposition, fitted: Fitted, wide: int) -> np.ndarray:

@@ -68,7 +68,8 @@ class Scaling:
         if not (length > self.limit).any():
             return scaled
         share = np.minimum(1.0, self.limit / np.maximum(length, self.limit))
-        return (scaled * share[:, None]).astype(np.float32)
+        short: npt.NDArray[np.float32] = (scaled * share[:, None]).astype(np.float32)
+        return short
 
     def invert(
         self, loading: npt.NDArray[np.float32], dictionary: npt.NDArray[np.float32]

@@ -80,7 +80,8 @@ def gather_candidates(
     Layers other than the first two convolutions are left out. ``share`` see `strong_channels`;
     ``kinds`` names the interneuron of each channel ("conv1/3"): an experiment silences one type at
     a time, so the strong channels of a mode become one candidate for each type. ``apart``: every
-    mode and pathway has candidates of its own, with its loading.
+    mode and pathway has candidates of its own, with its loading; modes of constant parts
+    (``origin``, see `decompose`) have no events and none.
     """
     if not 0 < share <= 1:
         raise RetinaCodecError(f"share must lie in (0, 1]; got {share}.")
@@ -88,7 +89,12 @@ def gather_candidates(
     for layer in layers_of(modes, part="modes", among=LAYERS):
         node = modes_at(modes, layer)
         loading = _loading(node, layer) if apart else None
-        named = [("mode", *mode) for mode in _modes(node["dictionary"])]
+        origin = node["origin"].values if "origin" in node.coords else None
+        named = [
+            ("mode", *mode)
+            for place, mode in enumerate(_modes(node["dictionary"]))
+            if not apart or origin is None or origin[place] != "constant"
+        ]
         paths = _pathways(node["dictionary"], _table(pathways, layer))
         for word, number, values, weight in [*named, *(("pathway", *path) for path in paths)]:
             owner = f"{word} {number}" if apart else ""
@@ -187,7 +193,8 @@ def _pathways(
     """Yield number, weights (sign, channel) and share of every loading of each pathway."""
     if "pathway" not in table:
         return
-    correlation = table["correlation"].sel(mode=dictionary["mode"].values)
+    correlation, labels = table["correlation"], dictionary["mode"].values
+    dictionary = dictionary.sel(mode=correlation["mode"].values)  # without constant ones
     values = dictionary.transpose("mode", "sign", "channel").values.astype(np.float64)
     norm = np.sqrt((values**2).sum(axis=(1, 2), keepdims=True))
     scaled = values / np.where(norm > 0, norm, 1.0)
@@ -195,4 +202,5 @@ def _pathways(
         r = correlation.transpose("cell", "mode").values[table["pathway"].values == number]
         weight = np.maximum(r.mean(axis=0), 0.0)
         share = xr.DataArray(weight * norm[:, 0, 0], {"mode": dictionary["mode"].values})
+        share = share.reindex(mode=labels, fill_value=0.0)
         yield int(number), np.einsum("m,msc->sc", weight, scaled), share

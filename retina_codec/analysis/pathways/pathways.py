@@ -54,6 +54,7 @@ def find_pathways(
     described by the square root of each mode's share of their drive (`own_contributions`), or by r
     standardised over cells per mode (mean 0, standard deviation 1); k-means, k as in
     `cluster_cells`. Groupings are compared by the adjusted Rand index (1 the same, 0 as by chance).
+    Modes of constant parts (``origin`` "constant", see `decompose`) are left out.
     Pathways are numbered from 0, by the type that most of their cells have in alphabetical order,
     then by their first cells; figures, report, tables and files all show these numbers.
 
@@ -161,7 +162,11 @@ def _layer_pathways(
     progress: bool | None,
 ) -> xr.Dataset:
     """Correlate, test and group for one layer and one kind of rates."""
-    loading = layer["modes"].to_dataset()["loading"]
+    modes = layer["modes"].to_dataset()
+    varying = np.ones(modes.sizes["mode"], dtype=bool)
+    if "origin" in modes.coords:
+        varying = modes["origin"].values != "constant"
+    loading = modes["loading"].isel(mode=varying).drop_vars("origin", errors="ignore")
     dim = str(loading.dims[0])
     correlation = _correlation(rate, loading, str(layer.name))
     found = assess_significance(rate, loading, null=null, progress=progress)
@@ -192,6 +197,9 @@ def _layer_pathways(
         features, again = _standard(correlation.values), None if again is None else _standard(again)
     else:
         words = "the square root of each mode's share of its drive"
+        if not varying.all() and own.sizes["mode"] == len(varying):
+            own = own.isel(mode=varying)
+            own = own.assign(share=own["share"] / own["share"].sum("mode"))
         features, again = _own_features(own, correlation, blocks)
     groups = cluster_cells(features, clusters, resampled=again, seed=seed)
     if "other_cell" in groups.dims:

@@ -91,6 +91,27 @@ def test_modes_apart_keep_their_own_loadings():
     np.testing.assert_allclose(by_source["conv1 pathway 0"][0].loading, expected)
 
 
+def test_modes_of_constant_parts_have_no_events():
+    """Mode 1 is always there: it is nobody's event, and no part of a pathway."""
+    correlation = np.array([[0.1, 0.8, 0], [0.1, 0.6, 0], [0.5, -0.5, 0]])
+    nodes = tree(MODES, np.insert(correlation, 1, 0, axis=1), [0, 0, 1])
+    loading = np.abs(np.random.default_rng(0).normal(size=(30, 4)))
+    both = with_loadings(nodes, loading)
+    here = both["layers/conv1"]
+    here["modes"] = xr.DataTree(
+        here["modes"].to_dataset().assign_coords(origin=("mode", ["fit", "constant", "fit", "fit"]))
+    )
+    plain = gather_candidates(both, both, share=0.5, apart=True)
+    here["pathways"] = xr.DataTree(here["pathways"].to_dataset().isel(mode=[0, 2, 3]))
+    found = gather_candidates(both, both, share=0.5, apart=True)
+    assert [one.modes for one in found if one.modes] == [[0], [2]]
+    assert [one.silencing for one in found] == [one.silencing for one in plain]
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_allclose(one.loading, other.loading)
+    always = gather_candidates(both, both, share=0.5)
+    assert 1 in always[0].modes
+
+
 def test_statements_apart_need_loadings():
     with pytest.raises(RetinaCodecError, match="when='always'"):
         gather_candidates(tree(MODES), None, share=0.5, apart=True)

@@ -217,6 +217,38 @@ def test_own_drive_describes_cells_where_it_is_known(tree):
         find_pathways(tree)
 
 
+def test_modes_of_constant_parts_are_left_out(tree):
+    """They have no correlation in time; the pathways are those of the other modes."""
+    expected = find_pathways(tree)["layers/conv1/pathways"].to_dataset()
+    modes = tree["layers/conv1/modes"].to_dataset(inherit=False)
+    constant = xr.full_like(modes.isel(mode=[0]), 7.0).assign_coords(mode=[10])
+    whole = xr.concat([constant, modes], "mode").assign_coords(
+        origin=("mode", ["constant"] + ["fit"] * 10)
+    )
+    tree["layers/conv1/modes"] = xr.DataTree(whole)
+    found = find_pathways(tree)["layers/conv1/pathways"].to_dataset()
+    xr.testing.assert_identical(found, expected)
+    share = np.random.default_rng(0).random((16, 11))
+    own = xr.Dataset(
+        {
+            "share": (("cell", "mode"), share / share.sum(1, keepdims=True)),
+            "own_loading": (("cell", "window", "mode"), np.ones((16, 3, 11))),
+            "window_time": ("window", [0.1, 2.0, 4.0]),
+        },
+        coords={"cell": tree["responses/cell"].values, "mode": whole["mode"].values},
+    ).set_coords("window_time")
+    tree["layers/conv1/own"] = xr.DataTree(own)
+    alone = tree.copy()
+    alone["layers/conv1/modes"] = xr.DataTree(modes)
+    rest = own.isel(mode=slice(1, None))
+    alone["layers/conv1/own"] = xr.DataTree(
+        rest.assign(share=rest["share"] / rest["share"].sum("mode"))
+    )
+    both = [find_pathways(one, layers=["conv1"])["layers/conv1/pathways"] for one in (tree, alone)]
+    np.testing.assert_array_equal(both[0]["pathway"], both[1]["pathway"])
+    assert both[0].attrs["description"].startswith("the square root")
+
+
 def test_input_stays_as_it_was(tree):
     before = tree.copy(deep=True)
     find_pathways(tree)
