@@ -20,6 +20,9 @@ COPIED_BYTES = (
     2**29
 )  # of tensors that are copied; of larger networks, some weights are only checked
 
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a number
+
+
 MOST = 20_000  # objects of the user's own that are looked into; some hold a whole trainer
 
 
@@ -209,7 +212,8 @@ def _parts(tensor: torch.Tensor) -> Iterable[torch.Tensor]:
         pieces = [tensor.to_dense()]
     else:
         pieces = [tensor]
-    return [piece.detach().contiguous().reshape(-1).view(torch.uint8) for piece in pieces]
+    flat = [piece.detach().contiguous().reshape(-1) for piece in pieces]
+    return [piece.view(BITS.get(piece.element_size(), torch.uint8)) for piece in flat]
 
 
 def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -220,6 +224,5 @@ def _sum_of(tensor: torch.Tensor) -> int:
     """Return a number that nearly every change of a tensor changes."""
     total = 0
     for part in _parts(tensor):
-        wide = part.view(torch.int32) if len(part) % 4 == 0 else part
-        total = total * 31 + int(wide.sum(dtype=torch.int64))
+        total = total * 31 + int(part.sum(dtype=torch.int64))
     return total
