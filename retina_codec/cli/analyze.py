@@ -14,7 +14,7 @@ from retina_codec.cli.options import (
     out_option,
 )
 from retina_codec.cli.products import Products, SomeStepsFailed
-from retina_codec.errors import RetinaCodecError
+from retina_codec.cli.results import open_results
 from retina_codec.storage.hdf5 import is_address
 
 if TYPE_CHECKING:
@@ -238,24 +238,12 @@ def _conclude(products: Products, out: Path) -> None:
 def report(results: Path, out: Path, overwrite: bool) -> None:
     """Write the report of RESULTS (results.nc, or a folder that holds it) again."""
     from retina_codec.report.page.page import write_report
-    from retina_codec.storage.trees import open_tree
+    from retina_codec.storage.trees import check_output
 
-    path = results
-    if results.suffix not in (".nc", ".zarr"):
-        path = results / "results.nc"
-        if results.is_dir() and not path.is_file():
-            raise RetinaCodecError(
-                f"a folder of results must hold results.nc; {results} does not. "
-                "Name another, or make one with `retina-codec analyze`."
-            )
-        path = results if results.is_file() else path
-    if not path.exists():
-        raise RetinaCodecError(
-            f"the report needs results.nc, or a folder that holds it; {results} is not there. "
-            "Make one with `retina-codec analyze`."
-        )
+    check_output(out, overwrite=overwrite, inputs=[results])
+    tree = open_results(results)
     log.info("write %s", out.name)
-    failed = write_report(open_tree(path), out, overwrite=overwrite)
+    failed = write_report(tree, out, overwrite=overwrite)
     if failed:
         why = "; ".join(f"{name} ({words})" for name, words in failed.items())
         raise SomeStepsFailed(f"{out} was written without figures that failed: {why}")

@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from retina_codec.cli.options import opening_options, out_option
+from retina_codec.cli.results import open_results
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.hdf5 import is_address
 
 __all__ = ["convert", "export", "look"]
 
@@ -46,11 +48,14 @@ def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) ->
     from retina_codec.figures.retina.recording import plot_recording
     from retina_codec.recordings.files import open_recording
     from retina_codec.recordings.quality.cells import measure_quality
-    from retina_codec.storage.trees import new_output
+    from retina_codec.storage.trees import check_output, new_output
 
     suffixes = (".png", ".pdf", ".svg")
     if out.suffix.lower() not in suffixes:
-        raise RetinaCodecError(f"the picture must end in {', '.join(suffixes)}; got {out.name}")
+        raise RetinaCodecError(
+            f"--out must name a picture that ends in {', '.join(suffixes)}; got {out.name!r}."
+        )
+    check_output(out, overwrite=overwrite, inputs=[] if is_address(recording) else [recording])
     session = open_recording(recording, **opening)
     for line in str(session.attrs.get("reading", "")).splitlines():
         log.info("%s", line)
@@ -75,10 +80,10 @@ def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) ->
 def export(results: Path, session: Path, out: Path, overwrite: bool, other_session: bool) -> None:
     """Write modes, loadings, pathways and hypotheses of RESULTS into a copy of SESSION (.nwb)."""
     from retina_codec.report.nwb.export import save_results_to_nwb
-    from retina_codec.storage.trees import open_tree
+    from retina_codec.storage.trees import check_output
 
+    check_output(out, overwrite=overwrite, inputs=[results, session])
+    tree = open_results(results)
     log.info("write %s", out.name)
-    save_results_to_nwb(
-        open_tree(results), session, out, overwrite=overwrite, other_session=other_session
-    )
+    save_results_to_nwb(tree, session, out, overwrite=overwrite, other_session=other_session)
     log.info("done: %s", out)

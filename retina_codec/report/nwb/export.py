@@ -27,8 +27,8 @@ MODULE = "contribution_decomposition"
 
 ABOUT = (
     "Modes of the contributions of hidden units to a network's response, their loadings in time, "
-    "and the cells that go with them (Melander et al. 2026, arXiv 2603.06557). Next line: where "
-    "the numbers come from and what the columns were, as JSON."
+    "and the cells that go with them (Melander et al. 2026, arXiv 2603.06557). The table notes "
+    "says where the numbers come from and what the columns were."
 )
 
 
@@ -49,7 +49,7 @@ def save_results_to_nwb(
     ``<layer>_active`` (time, mode) on the clock of the session, ``<layer>_parts`` (what was fitted
     and what was held out), ``<layer>_pathways`` (one row per cell, with its row in the units).
     ``layers`` holds the scores; ``hypotheses`` one row per statement, where there are any. The
-    description of the module holds the provenance, and what was left out, as JSON.
+    table ``notes`` holds the provenance, and what was left out, as JSON.
 
     Parameters
     ----------
@@ -103,6 +103,8 @@ def save_results_to_nwb(
         try:
             with hdf5_output(partial) as stream:
                 digest = copy_session(session, stream, progress=progress)
+                if failure := getattr(stream, "failure", None):
+                    raise failure  # HDF5 must not open half a copy
                 if not other_session:
                     check_same_session(results.attrs, os.fspath(session), digest, noted)
                 with h5py.File(stream, "r+") as file:

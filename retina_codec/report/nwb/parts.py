@@ -1,6 +1,7 @@
 """Read datasets back from the tables and series of a module that `tables` wrote."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.report.nwb.tables import NOTES
 from retina_codec.storage.hdf5 import child, read_array
 
 __all__ = ["notes_of", "read_node"]
 
 
 def notes_of(module: Any, path: str) -> dict[str, Any]:
-    """Read the notes that end a module's description.
+    """Read the notes of a module: the table of notes, in older files the end of its description.
 
     Parameters
     ----------
@@ -29,20 +31,37 @@ def notes_of(module: Any, path: str) -> dict[str, Any]:
     Raises
     ------
     RetinaCodecError
-        The description ends in no such notes.
+        It has no such notes.
     """
-    description = module.attrs.get("description", "")
-    text = description.decode() if isinstance(description, bytes) else str(description)
+    table = child(module, NOTES)
     try:
-        notes: dict[str, Any] = json.loads(text.partition("\n")[2])
+        if table is not None:
+            notes = _joined(
+                *(map(json.loads, _read(module, f"{NOTES}/{name}")) for name in ("place", "value"))
+            )
+        else:  # files of older versions
+            description = module.attrs.get("description", "")
+            text = description.decode() if isinstance(description, bytes) else str(description)
+            notes = json.loads(text.partition("\n")[2])
         if isinstance(notes["nodes"], dict):
             return notes
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, KeyError, TypeError, IndexError):
         pass
     raise RetinaCodecError(
-        f"{path}: the description of {module.name} must end in the notes of the export; it does "
-        "not. Export the results again."
+        f"{path}: {module.name} must hold the table of notes of the export; it does not. Export "
+        "the results again."
     )
+
+
+def _joined(places: Iterable[list[str]], values: Iterable[Any]) -> dict[str, Any]:
+    """Build nested dicts of values and the keys that lead to each."""
+    found: dict[str, Any] = {}
+    for place, value in zip(places, values, strict=True):
+        inside = found
+        for key in place[:-1]:
+            inside = inside.setdefault(key, {})
+        inside[place[-1]] = value
+    return found
 
 
 def read_node(module: Any, node: dict[str, Any]) -> xr.Dataset:

@@ -1,7 +1,7 @@
 """Labelled datasets as tables and series of one NWB processing module, with notes to read back."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.nwb.extras import plain_attributes, plain_value
 
-__all__ = ["ModuleBuilder", "column"]
+__all__ = ["NOTES", "ModuleBuilder", "column"]
 
 MOST_WORDS = 10_000  # values kept as words in the notes; more belong into a table
 
 
+NOTES = "notes"  # the table with the notes
 MOST_LABELS = 40  # named in a description
 
 
@@ -197,11 +198,21 @@ class ModuleBuilder:
         self._note_in(path, dataset, name, dataset[name], runs=table)
 
     def module(self, name: str, sentence: str, notes: dict[str, Any]) -> Any:
-        """Make the processing module; its description ends in the notes, as JSON."""
+        """Make the processing module, with the notes as a table of places and values (JSON)."""
         from pynwb import ProcessingModule
 
-        words = json.dumps(notes | {"nodes": self.nodes}, ensure_ascii=False, default=plain_value)
-        module = ProcessingModule(name=name, description=f"{sentence}\n{words}")
+        whole = json.loads(json.dumps(notes | {"nodes": self.nodes}, default=plain_value))
+        places, values = zip(*_leaves(whole, []), strict=True)
+        self.add_table(
+            NOTES,
+            "Where the numbers come from, and what every column and series was: value (JSON) by "
+            "place (keys from the root, as JSON)",
+            [
+                column("place", np.array(places), "keys from the root to the value, JSON"),
+                column("value", np.array(values), "the value, JSON"),
+            ],
+        )
+        module = ProcessingModule(name=name, description=sentence)
         for entry in self.objects:
             module.add(entry)
         return module
@@ -311,3 +322,12 @@ def _describe(name: str, variable: xr.DataArray, along: int) -> str:
             labels = variable[dim].to_numpy().tolist()
             words += f"; {dim}: {', '.join(map(str, labels))}"
     return words
+
+
+def _leaves(value: Any, place: list[str]) -> Iterator[tuple[str, str]]:
+    """Walk through nested dicts: the keys to each other value, and the value, both as JSON."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, [*place, key])
+        return
+    yield json.dumps(place, ensure_ascii=False), json.dumps(value, ensure_ascii=False)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.contributions.results import completeness
+from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.style import cell_groups
 from retina_codec.report.page.cards import hypothesis_cards
 from retina_codec.report.page.checks import trust_numbers
@@ -46,9 +47,28 @@ def numbers_of(results: xr.DataTree) -> dict[str, Any]:
     Raises
     ------
     RetinaCodecError
-        If the tree lacks responses, layers or modes.
+        If the tree lacks responses, layers or modes, or what `analyze` of this version puts there.
     """
     responses = table(results, "responses")
+    missing = {"time", "cell", "type"} - set(responses.coords)
+    if missing:
+        raise RetinaCodecError(
+            "the report shows results of analyze(): rates of cells over time; the responses of "
+            f"these have {', '.join(map(str, responses.coords)) or 'no coordinates'} and no "
+            f"{' or '.join(sorted(missing))}. Results of images and texts are drawn by the "
+            "functions of retina_codec.figures."
+        )
+    try:
+        return _numbers(results, responses)
+    except (KeyError, AttributeError) as error:
+        made = str(results.attrs.get("versions", "")).partition(",")[0] or "an unknown version"
+        raise RetinaCodecError(
+            f"results must hold what the report shows; they lack {error}. They were made by {made}"
+            ", which may be another version: run `retina-codec analyze` again."
+        ) from error
+
+
+def _numbers(results: xr.DataTree, responses: xr.Dataset) -> dict[str, Any]:
     names = layers_of(results, layers_of(results), part="modes")
     error = completeness(results)
     return {

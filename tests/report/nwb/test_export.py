@@ -1,6 +1,11 @@
 import errno
 import hashlib
+import json
 import os
+import resource
+import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -14,6 +19,8 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.nwb.reader import read_nwb
 from retina_codec.recordings.nwb.writer import write_nwb
 from retina_codec.report.nwb.export import MODULE, open_results_from_nwb, save_results_to_nwb
+from retina_codec.report.nwb.parts import notes_of
+from retina_codec.storage.trees import save_tree
 from tests.report.small_session import inspected, write_session
 from tests.small import CELLS, small_network, small_recording
 
@@ -134,8 +141,11 @@ def test_other_tools_find_modes_loadings_and_cells(analyzed, exported):
 
 def test_the_provenance_says_what_was_left_out(exported):
     with h5py.File(exported) as file:
-        words = file[f"processing/{MODULE}"].attrs["description"]
-    assert '"command": "by hand"' in words
+        module = file[f"processing/{MODULE}"]
+        assert len(module.attrs["description"]) < 300
+        notes = notes_of(module, str(exported))
+    assert notes["provenance"]["command"] == "by hand"
+    words = json.dumps(notes["left_out"])
     for part in ("/layers/conv1/contribution", "/receptive_fields/spatial", "/responses/target"):
         assert f'"{part}"' in words
     assert '"/layers/conv1/modes/loading"' not in words
@@ -267,3 +277,49 @@ def test_files_without_results_are_refused(results, session, tmp_path):
             RetinaCodecError, match=r"on this machine; there is none at .* Download"
         ):
             save_results_to_nwb(results, place, tmp_path / "out.nwb")
+
+
+def test_a_file_of_an_older_version_is_read(exported, tmp_path):
+    """Its notes stood in the description of the module."""
+    path = tmp_path / "old.nwb"
+    path.write_bytes(exported.read_bytes())
+    with h5py.File(path, "r+") as file:
+        module = file[f"processing/{MODULE}"]
+        module.attrs["description"] = "Modes.\n" + json.dumps(notes_of(module, "it"))
+        del module["notes"]
+    xr.testing.assert_identical(open_results_from_nwb(path), open_results_from_nwb(exported))
+
+
+def test_pynwb_shows_the_module_without_a_screenful_of_json(exported):
+    with NWBHDF5IO(exported, "r") as io:
+        nwbfile = io.read()
+        for shown in (repr(nwbfile.processing[MODULE]), nwbfile.processing[MODULE]._repr_html_()):
+            assert "left_out" not in shown[:20_000]
+        assert len(repr(nwbfile.processing[MODULE])) < 4000
+        notes = nwbfile.processing[MODULE]["notes"].to_dataframe()
+        assert '["provenance", "command"]' in set(notes["place"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
+@pytest.mark.parametrize("room", [2_000, "the session and a little"])
+def test_a_full_disk_is_one_line_and_no_crash(analyzed, tmp_path, room):
+    session, found = analyzed
+    save_tree(found, tmp_path / "results.nc")
+    size = room if isinstance(room, int) else session.stat().st_size + 3_000
+
+    def limit() -> None:  # a write beyond this fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    out = tmp_path / "out.nwb"
+    arguments = ["export", tmp_path / "results.nc", session, "--out", out, "--other-session"]
+    done = subprocess.run(
+        [sys.executable, "-m", "retina_codec.cli.main", *map(str, arguments)],
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not write" in done.stderr.splitlines()[-1]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.nc"]
