@@ -157,7 +157,7 @@ def _finer(method: Method, used: int | None) -> tuple[Method | None, float]:
     if used is not None:
         changes["tolerance"] = None
     try:
-        finer: Method = replace(method, **changes)  # type: ignore[arg-type]
+        finer: Method = replace(method, **changes)
     except (RetinaCodecError, TypeError):
         return None, 1.0
     return finer, 0.5 if times == 4 else 0.8

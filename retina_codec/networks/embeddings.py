@@ -85,8 +85,9 @@ class Place:
     def inputs_first(self, output: torch.Tensor, count: int) -> torch.Tensor:
         """Return an output of the embedding with inputs along the first axis, (b, ..., d)."""
         if self.axis is None:
-            fits = len(output) % count == 0
-            return output.unflatten(0, (count, -1)) if fits else self._refuse()
+            if len(output) % count:
+                self._refuse()
+            return output.reshape(count, -1, *output.shape[1:])
         moved = output.movedim(self.axis, 0) if self.axis < output.ndim else self._refuse()
         return moved if len(moved) == count else self._refuse()
 
@@ -355,7 +356,7 @@ def _follow(
             counts[name] += 1
             numbers = given[0] if given else next(iter(by_name.values()), None)
             sources = trace.sources(numbers)
-            if sources:
+            if sources and numbers is not None:
                 found.append(_Call(name, counts[name], sources, numbers, _table(embedding)))
 
         return called
@@ -386,7 +387,7 @@ PASSING = {
 }  # fmt: skip
 
 
-class _Trace(TorchDispatchMode):
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follow whole numbers from the inputs through copies, cuts, shifts and sums.
 
     Views share their memory. Comparisons give truth values, which are followed no further: a mask
@@ -394,7 +395,7 @@ class _Trace(TorchDispatchMode):
     """
 
     def __init__(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._sources: dict[int, frozenset[str]] = {}
         self._kept: list[torch.Tensor] = []  # so that no other tensor gets their memory
         self.looked_up: set[str] = set()

@@ -105,7 +105,7 @@ def test_batch_normalisation_that_needs_two_inputs_is_refused() -> None:
 
 
 def test_equal_inputs_do_not_hide_the_batch() -> None:
-    with pytest.raises(RetinaCodecError, match="another stands beside it"):
+    with pytest.raises(RetinaCodecError, match="another stands beside it, it changes"):
         run(Runs(lambda h: h - h.mean(0)), torch.ones(4, 5))
 
 
@@ -187,7 +187,7 @@ class Reads(nn.Module):
 
 def test_padding_by_batch_is_told_where_it_changes_the_output() -> None:
     loader = torch.utils.data.DataLoader(Texts(), collate_fn=padded)
-    with pytest.warns(RecordingWarning, match="results depend on batch_size"):
+    with pytest.warns(RecordingWarning, match="Results depend on batch_size"):
         run(Reads(False), loader, batch_size=2)
     healthy = run(Reads(True), loader, batch_size=2)
     assert healthy["layers/f/contribution"].sizes == {"sample": 4, "sign": 2, "channel": 8}
@@ -360,11 +360,11 @@ def test_a_first_input_at_the_baseline_is_no_proof() -> None:
 
 
 STEPS: dict[str, Callable[[], nn.Module]] = {
-    "linear": lambda: nn.Linear(6, 6),
+    "linear": lambda: nn.Linear(24, 24),
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
-    "layer norm": lambda: nn.LayerNorm(6),
-    "batch norm": lambda: nn.BatchNorm1d(6),
+    "layer norm": lambda: nn.LayerNorm(24),
+    "batch norm": lambda: nn.BatchNorm1d(24),
     "sleeping dropout": lambda: nn.Dropout(0.5),
 }
 
@@ -403,7 +403,7 @@ def holds_alone_as_in_a_batch(case: Any) -> None:
     steps: list[nn.Module] = [STEPS[name]() for name in names]
     if fault != "none":
         steps.insert(place % (len(steps) + 1), {"crossed": Crossed, "noisy": Noisy}[fault](share))
-    network = nn.Sequential(nn.Linear(5, 6), *steps, nn.Linear(6, 3))
+    network = nn.Sequential(nn.Linear(5, 24), *steps, nn.Linear(24, 3))
     x = torch.randn(4, 5)
     options = {"target": Unit(0), "method": IntegratedGradients(3), "layers": ["0"]}
     try:
