@@ -24,6 +24,7 @@ LONG = 100.0  # samples this many times as long as others are outliers
 LARGEST = 0.9  # share of the squares that the largest features may hold together
 PART = 8  # the largest features: one in so many, at least one
 LEAST_GAIN = 1e-3
+IMPUTED = 3  # times that modes are loaded again on what they rebuild
 OPPOSITE = 0.01  # squares of the wrong sign in a feature, as a share of the variance of all
 
 
@@ -45,6 +46,8 @@ class Scaling:
     """Length of y above which a sample is an outlier; infinite if nothing bounds it."""
     non_negative: bool
     """Whether features, their offsets and the modes are >= 0."""
+    highest: Floats
+    """(feature,), unit of x − o: largest value of a feature with an offset; infinite for others."""
     opposite: npt.NDArray[np.bool_]
     """(feature,): has values below 0 that count though it should have none."""
 
@@ -96,6 +99,7 @@ def without_scaling(values: Floats, sign: Floats) -> Scaling:
         scale=float((values * sign).std()),
         limit=np.inf,
         non_negative=False,
+        highest=np.full(width, np.inf),
         opposite=np.zeros(width, dtype=bool),
     )
 
@@ -154,9 +158,11 @@ def _without(
         scale=1.0,
         limit=np.inf,
         non_negative=non_negative,
+        highest=np.full(len(offset), np.inf),
         opposite=opposite,
     )
     shifted = plain.apply(values)
+    highest = np.where(offset > 0, shifted.max(axis=0), np.inf)
     length = np.linalg.norm(shifted, axis=1)
     limit = LONG * _ordinary(length)
     if (length > limit).any():
@@ -166,7 +172,7 @@ def _without(
         shifted = shifted * gain
     scale = float((shifted * sign).std())
     limit = LONG * _ordinary(np.linalg.norm(shifted, axis=1)) / scale if scale > 0 else np.inf
-    return replace(plain, gain=gain, scale=scale, limit=limit)
+    return replace(plain, gain=gain, scale=scale, limit=limit, highest=highest)
 
 
 def _offsets(values: Floats, non_negative: bool) -> Floats:
@@ -228,9 +234,10 @@ def load_modes(
     """Load modes of scaled features on values, and give what was set aside modes of its own.
 
     Offsets are carried by further modes, one for each of the largest (one feature in eight) and one
-    for all others; their loadings are what is left of the values along them. Where a sample is not
-    rebuilt to within the limit of outliers, its extreme features are carried by modes of one
-    feature each, and the modes are loaded on the others. So are values of the wrong sign.
+    for all others; their loadings are what is left of the values along them. Where a constant part
+    has changed since the fit, the modes are loaded without it. Where a sample is not rebuilt to
+    within the limit of outliers, its extreme features are carried by modes of one feature each, and
+    the modes are loaded on the others. So are values of the wrong sign.
 
     Parameters
     ----------
@@ -249,6 +256,7 @@ def load_modes(
     """
     scaled = scaling.apply(values).astype(np.float32)
     codes = list(encode(scaled))
+    _impute(values, scaled, codes, scaling, dictionary, encode)
     single = np.zeros((0, values.shape[1]))
     extra = [np.zeros((len(values), 0))] * 2
     left = scaled - codes[0].astype(np.float64) @ dictionary
@@ -290,6 +298,33 @@ def load_modes(
         origin += ["constant"] * len(constant)
     one, other = (loading.astype(np.float32) for loading in loadings)
     return Loaded(np.vstack(parts), one, other, np.array(origin))
+
+
+def _impute(
+    values: Floats,
+    scaled: npt.NDArray[np.float32],
+    codes: list[npt.NDArray[np.float32]],
+    scaling: Scaling,
+    dictionary: npt.NDArray[np.float32],
+    encode: Encode,
+) -> None:
+    """Load modes (in place) without features whose constant part is not the one fitted.
+
+    These lie below their offset or above all that was fitted; what the modes rebuild stands in.
+    """
+    shifted = values - scaling.offset
+    foreign = (scaling.offset > 0) & ((shifted < 0) | (shifted > scaling.highest))
+    rows = np.flatnonzero(foreign.any(axis=1)) if scaling.non_negative else np.zeros(0, int)
+    if not len(rows):
+        return
+    for number in range(len(codes)):
+        rebuilt = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
+        for _ in range(IMPUTED):
+            known = np.where(foreign[rows], rebuilt, scaled[rows])
+            found = encode(known)[number]
+            rebuilt = found @ dictionary
+        codes[number] = codes[number].copy()
+        codes[number][rows] = found
 
 
 def _constant_modes(offset: Floats) -> Floats:

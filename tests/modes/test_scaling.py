@@ -211,6 +211,10 @@ def test_offsets_that_change_by_themselves_are_followed():
     modes = modes_in(contribution)
     assert (modes["origin"] == "constant").sum() == 2
     assert r2_of(contribution, modes) > 0.99
+    for end in (0.85, 1.15):  # from one end of the recording to the other, far beyond the fit
+        drifting = planted_modes(5, samples=600)[0]
+        drifting[:, 0, 4] = -300 * usual * np.linspace(1, end, 600)
+        assert r2_of(drifting, modes_in(drifting)) > 0.98
     contribution[:, :, 5:] += SIGN[:, None] * usual * np.arange(3, 6)
     assert (modes_in(contribution)["origin"] == "constant").sum() == 3  # the others share one
 
