@@ -1,6 +1,6 @@
 """Doubts about a recording whose form is valid: scales, rates, frames that are not finite."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["check_frames", "different_scales", "doubts_about", "wrong_responses"]
+__all__ = ["check_frames", "doubts_about", "frame_doubts", "wrong_responses"]
 
 SCALES_DIFFER = 30.0  # between the range of train and of test frames
 ROUNDING = 1e-6  # of the largest rate: smaller negative rates come from smoothing
@@ -45,28 +45,37 @@ def check_frames(split: xr.Dataset) -> None:
         )
 
 
-def different_scales(train: npt.NDArray[Any], test: npt.NDArray[Any]) -> str | None:
-    """Say so where frames of train and test seem to be on different scales.
+def frame_doubts(shown: Mapping[str, npt.NDArray[Any]]) -> Iterable[str]:
+    """Yield what is doubtful in some frames of each split.
 
     Parameters
     ----------
-    train, test : numpy.ndarray
-        Some frames of each, raw intensities.
+    shown : mapping of str to numpy.ndarray
+        Frames of "train", where there are any, and "test", raw intensities.
 
-    Returns
-    -------
-    str or None
-        What to check; None where their ranges differ less than 30 times, or one is constant.
+    Yields
+    ------
+    str
+        Frames that are not finite; ranges of train and test that differ 30 times or more, where
+        neither is constant.
     """
-    spans = [(float(np.nanmin(part)), float(np.nanmax(part))) for part in (train, test)]
+    spans = []
+    for name, frames in shown.items():
+        finite = frames[np.isfinite(frames)] if frames.dtype.kind == "f" else frames.ravel()
+        if finite.size < frames.size:
+            yield (
+                f"frames of {name} hold NaN or infinity, in {len(frames)} frames that were looked "
+                "at; repair or cut them before they are used"
+            )
+        if finite.size:
+            spans.append((float(finite.min()), float(finite.max())))
     ranges = [high - low for low, high in spans]
-    if min(ranges) <= 0 or max(ranges) < SCALES_DIFFER * min(ranges):
-        return None
-    (low, high), (test_low, test_high) = spans
-    return (
-        f"frames of train lie in {low:.4g} to {high:.4g} and those of test in {test_low:.4g} to "
-        f"{test_high:.4g}; if one is scaled otherwise, bring both to one scale"
-    )
+    if len(spans) == 2 and max(ranges) >= SCALES_DIFFER * min(ranges) > 0:
+        (low, high), (test_low, test_high) = spans
+        yield (
+            f"frames of train lie in {low:.4g} to {high:.4g} and those of test in {test_low:.4g} "
+            f"to {test_high:.4g}; if one is scaled otherwise, bring both to one scale"
+        )
 
 
 def doubts_about(recording: xr.DataTree) -> Iterable[str]:
@@ -84,9 +93,8 @@ def doubts_about(recording: xr.DataTree) -> Iterable[str]:
     splits = [recording[n].to_dataset() for n in ("train", "test") if n in recording.children]
     shown = [split["stimulus"] for split in splits]
     if len(shown) == 2 and all(frames.variable._in_memory for frames in shown):
-        doubt = different_scales(shown[0].to_numpy(), shown[1].to_numpy())
-        if doubt is not None:
-            yield doubt
+        train, test = (frames.to_numpy() for frames in shown)
+        yield from frame_doubts({"train": train, "test": test})
     for name, split in zip(("train", "test")[-len(splits) :], splits, strict=True):
         if not split["rate"].variable._in_memory:
             continue
@@ -127,5 +135,5 @@ def wrong_responses(values: xr.DataArray, what: str) -> Iterable[str]:
     low, high = np.nanmin(array, initial=0), np.nanmax(array, initial=0)
     if low < -ROUNDING * high:
         yield f"{what} must not be negative; {int((array < 0).sum())} values are, down to {low:.4g}"
-    if not np.isfinite(high):
+    if not high <= np.finfo(np.float32).max:
         yield f"{what} must be finite, or NaN where nothing was recorded; some are infinite"

@@ -6,7 +6,7 @@ from typing import Any
 
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.formats import format_of, writable_format
 from retina_codec.recordings.schema import validate_recording
 from retina_codec.storage.hdf5 import is_address
@@ -45,8 +45,8 @@ def open_recording(path: str | os.PathLike[str], **options: Any) -> xr.DataTree:
         if name not in chosen.options:
             valid = ", ".join(chosen.options) or "none"
             raise RetinaCodecError(
-                f"{path}: the options of this format are {valid}; got {name!r}. Leave it out, or "
-                "correct its name."
+                f"{path}: the options of this format are {valid}; got "
+                f"{option(name, options[name])}. Leave it out, or correct its name."
             )
     recording = chosen.read(path, **options)
     try:

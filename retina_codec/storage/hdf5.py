@@ -232,7 +232,7 @@ def _walk(group: Any, name: str, depth: int) -> Any:
         if kind == h5py.h5l.TYPE_SOFT:
             here = _walk(here, os.fsdecode(links.get_val(key)), depth + 1)
         elif kind == h5py.h5l.TYPE_EXTERNAL:
-            here = _other_file(here, *map(os.fsdecode, links.get_val(key)), depth=depth)
+            here = _other_file(here, part, *map(os.fsdecode, links.get_val(key)), depth=depth)
         else:
             here = here[part]
         if here is None:
@@ -242,28 +242,29 @@ def _walk(group: Any, name: str, depth: int) -> Any:
     return here
 
 
-def _other_file(owner: Any, name: str, path: str, *, depth: int) -> Any:
+def _other_file(owner: Any, key: str, name: str, path: str, *, depth: int) -> Any:
     """Open the target of an external link; links in that file are checked in turn."""
     import h5py
 
-    place = _may_follow(owner, name)
+    here = f"{str(owner.name).rstrip('/')}/{key}"
+    place = _may_follow(owner, name, here)
     if not place.is_file():
         raise RetinaCodecError(
-            f"{owner.file.filename}: {owner.name} points to {name!r}, and no file is there. Copy "
+            f"{owner.file.filename}: {here} points to {name!r}, and no file is there. Copy "
             "it beside, or under the same folder as before."
         )
     return _walk(h5py.File(place, "r"), path, depth + 1)
 
 
-def _may_follow(owner: Any, name: str) -> Path:
+def _may_follow(owner: Any, name: str, here: str) -> Path:
     """Return the place of another file; refuse one that is not in the owner's folder."""
     file = owner.file
     if file.driver == "fileobj":
         raise RetinaCodecError(
-            f"a file at an address must stand alone; {owner.name} points to {name!r}. "
+            f"a file at an address must stand alone; {here} points to {name!r}. "
             "Copy both to one folder and open that."
         )
-    return inside_folder(name, Path(file.filename).parent, file.filename)
+    return inside_folder(name, Path(file.filename).parent, f"{file.filename}: {here}")
 
 
 def _check_storage(dataset: Any) -> None:
@@ -276,12 +277,12 @@ def _check_storage(dataset: Any) -> None:
     if dataset.is_virtual:
         for source in dataset.virtual_sources():
             if source.file_name != ".":
-                place = _may_follow(dataset, source.file_name)
+                place = _may_follow(dataset, source.file_name, dataset.name)
                 if "%" not in source.file_name and not place.is_file():  # would read as fill value
                     raise RetinaCodecError(
-                        f"{dataset.file.filename}: {dataset.name} is stored in "
-                        f"{source.file_name!r}, and no file is there. Copy it beside, or under the "
-                        "same folder as before."
+                        f"{dataset.file.filename}: {dataset.name} must be stored in files that are "
+                        f"there; {source.file_name!r} is not. Copy it beside, or under the same "
+                        "folder as before."
                     )
 
 
@@ -296,8 +297,8 @@ def inside_folder(
         As written in the file.
     folder : Path
         Of the file.
-    owner : path
-        The file, for the message.
+    owner : path or text
+        The file, and the place in it, for the message.
 
     Returns
     -------

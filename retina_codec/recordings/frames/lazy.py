@@ -126,7 +126,8 @@ class ArrayFrames(Frames):
         if self.raw:
             return frames.astype(self.dtype, copy=False)
         scaled: npt.NDArray[Any] = frames.astype(np.float64) * self.conversion + self.offset
-        return scaled.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity, which is told where frames are used
+            return scaled.astype(np.float32)
 
 
 class Pictures(Frames):
@@ -198,7 +199,7 @@ class IndexedFrames(Frames):
         if self.index.size and (self.index.max() >= base.shape[0] or self.index.min() < BLANK):
             raise RetinaCodecError(
                 f"a frame number must be below the number of pictures, {base.shape[0]}; the "
-                f"stimulus has {self.index.min()} to {self.index.max()}"
+                f"stimulus has {self.index.min()} to {self.index.max()}. Correct the numbers."
             )
         self.blank = blank
         if blank is None and (self.index == BLANK).any():

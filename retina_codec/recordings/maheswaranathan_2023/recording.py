@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError, option
-from retina_codec.recordings.doubts import different_scales
+from retina_codec.recordings.doubts import frame_doubts
 from retina_codec.recordings.formats import Format
 from retina_codec.recordings.maheswaranathan_2023.arrays import (
     FRAME_RATE,
@@ -144,7 +144,7 @@ def _read(place: Path, response: str, cells: str | list[int] | None) -> xr.DataT
             _check_sizes(train, test, place)
             test = _after_train(train, test, 1 if repeats is None else len(repeats), notes)
             train = _with_blocks(train.isel(cell=rows), experiment, notes)
-            if (doubt := _scales(file)) is not None:
+            if doubt := _scales(file):
                 notes["scales"] = doubt
         test = test.isel(cell=rows)
         spikes = read_spikes(file, rows, train, str(place), notes)
@@ -173,16 +173,17 @@ def _read(place: Path, response: str, cells: str | list[int] | None) -> xr.DataT
     return recording
 
 
-def _scales(file: Any) -> str | None:
+def _scales(file: Any) -> str:
     """Compare three frames of each split, where their types let them differ in scale."""
-    stored = [member(file, f"{name}/stimulus") for name in ("train", "test")]
-    if stored[0].dtype == stored[1].dtype and stored[0].dtype.kind != "f":
-        return None
-    some = [
-        read_array(frames, np.unique([0, frames.shape[0] // 2, frames.shape[0] - 1]))
-        for frames in stored
-    ]
-    return different_scales(*some)
+    stored = {name: member(file, f"{name}/stimulus") for name in ("train", "test")}
+    kinds = {frames.dtype for frames in stored.values()}
+    if len(kinds) == 1 and kinds.pop().kind != "f":
+        return ""
+    some = {
+        name: read_array(frames, np.unique([0, len(frames) // 2, len(frames) - 1]))
+        for name, frames in stored.items()
+    }
+    return "; ".join(frame_doubts(some))
 
 
 def _check_groups(file: Any, place: Path) -> None:

@@ -38,6 +38,7 @@ def read_response(group: Any, name: str, frames: int, where: str, notes: dict[st
     stored = dataset_of(responses, name, "cell, time", f"{where}/response")
     what = f"{where}/response/{name}"
     values = fit_length(read_array(stored), frames, what, notes)
+    values = values.astype(np.float32) if values.dtype.kind == "b" else values
     _check_values(values, what, notes)
     return values.T
 
@@ -149,6 +150,11 @@ def read_repeats(
 
     stored, where = member(group, "repeats"), f"{where}/repeats"
     frames, cells = rate.shape
+    if stored is not None and not isinstance(stored, h5py.Group):
+        raise RetinaCodecError(
+            f"{where} must be a group, with an array (repeat, time) per cell; it is an array. "
+            "Write it again, or take it out."
+        )
     if not names_of(stored):
         return None
     per_cell: list[Numbers | None] = []

@@ -58,7 +58,7 @@ def types_of(table: Table, name: str, count: int, reading: Reading) -> npt.NDArr
             return np.full(count, "unknown")
         values = [[words[number] for number in row] for row in rows]
         reading.say(f"cell types: {columns[0]} of {target.path}")
-    elif isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+    elif isinstance(values, np.ndarray) and values.dtype.kind not in "OSU":
         reading.doubt(
             f"{table.path}/{name} holds numbers that nothing names; they are taken as types. Pass "
             f"{option('cell_types', 'FILE.csv')} with the name of each"

@@ -165,7 +165,8 @@ def clock_from_times(
             "onsets, or mend it."
         )
     bad = int(np.count_nonzero(~np.isfinite(onsets)))
-    back = np.flatnonzero(np.diff(onsets) < 0)
+    with np.errstate(invalid="ignore"):
+        back = np.flatnonzero(np.diff(onsets) < 0)
     if count < 2 or bad or back.size:
         found = f"{bad} are NaN or infinite" if bad else f"there is {count}"
         if back.size and not bad:
@@ -240,9 +241,10 @@ def clock_from_intervals(
         rate.
     """
     on, off = np.asarray(starts, dtype=np.float64), np.asarray(stops, dtype=np.float64)
-    if on.size == 0 or not np.isfinite(on).all() or (np.diff(on) <= 0).any():
-        twice = np.flatnonzero(np.diff(on) == 0)
-        found = f"two start at {on[twice[0]]:.6g} s" if twice.size else "some are not"
+    finite = on[np.isfinite(on)]
+    if on.size == 0 or finite.size < on.size or (np.diff(finite) <= 0).any():
+        twice = np.flatnonzero(np.diff(finite) == 0)
+        found = f"two start at {finite[twice[0]]:.6g} s" if twice.size else "some are not"
         raise RetinaCodecError(
             f"{where}: pictures must have finite, increasing start times; {found}. Take the rows "
             "out that were not shown."

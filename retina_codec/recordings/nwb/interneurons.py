@@ -50,7 +50,11 @@ def read_interneurons(
         return _ours(root, ours, rate)
     names: list[str] = []
     columns, units, path = [], set(), reading.path
-    for node in [*root.groups("acquisition"), *root.groups("stimulus/presentation")]:
+    lost: dict[str, str] = {}
+    nodes = [*root.groups("acquisition", lost), *root.groups("stimulus/presentation")]
+    if lost:
+        reading.say(f"acquisition that cannot be reached, and was not needed: {', '.join(lost)}")
+    for node in nodes:
         try:
             if node.kind not in KINDS or node.get("data") is None:
                 continue
@@ -126,7 +130,7 @@ def _binned(node: Node, onsets: Floats, rate: float, reading: Reading) -> tuple[
     values = data.numbers()
     factor = stated_factor(data, "conversion", 1.0, reading)
     offset = stated_factor(data, "offset", 0.0, reading)
-    if start is not None and np.isfinite(start) and sampling > 0:
+    if start is not None and np.isfinite(start) and 0 < sampling < np.inf:
         times = start + np.arange(values.size) / sampling
     elif stamps is not None:
         times = stamps.numbers().ravel()

@@ -174,6 +174,10 @@ def _check_numbers(data: Node, where: str) -> None:
 def _array_frames(data: Node, axes: str, where: str, reading: Reading) -> ArrayFrames:
     color = reading.options.color
     _check_numbers(data, where)
+    if 0 in data.shape:
+        raise RetinaCodecError(
+            f"{where}: {data.path} must hold frames; its shape is {data.shape}. Write them there."
+        )
     colored = len(data.shape) == 4
     if colored and color is None:
         _refuse_color(where, f"frames in color, shape {data.shape}")

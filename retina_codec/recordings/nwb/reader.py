@@ -15,7 +15,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import EDGE_SLACK, Floats
-from retina_codec.recordings.doubts import different_scales
+from retina_codec.recordings.doubts import frame_doubts
 from retina_codec.recordings.frames.lazy import lazy_frames
 from retina_codec.recordings.nwb.extras import (
     read_notes,
@@ -97,10 +97,8 @@ def _interpret(root: Node, reading: Reading) -> xr.DataTree:
     splits = find_splits(root, notes, reading)
     movies = [split.movie for split in splits.values()]
     check_overlap(cells, [movie.clock for movie in movies], reading)
-    if "train" in splits and splits["train"].movie.frames is not splits["test"].movie.frames:
-        shown = {name: _sample(split) for name, split in splits.items()}
-        if (doubt := different_scales(shown["train"], shown["test"])) is not None:
-            reading.doubt(doubt)
+    for doubt in frame_doubts(_samples(splits)):
+        reading.doubt(doubt)
     leave_unobserved(cells, reading)
     parts, repeats = {}, None
     for name, split in splits.items():
@@ -137,10 +135,17 @@ def _interpret(root: Node, reading: Reading) -> xr.DataTree:
     return with_nodes(recording, cells, splits, notes, reading)
 
 
-def _sample(split: Split) -> npt.NDArray[Any]:
-    """Three frames of a split, spread over its first run: enough to see their scale."""
-    run = split.runs[0]
-    return split.movie.frames.read(np.unique([run.first, run.first + run.bins // 2, run.last - 1]))
+def _samples(splits: Mapping[str, Split]) -> dict[str, npt.NDArray[Any]]:
+    """Three frames of each split where they may be on different scales, or not finite."""
+    movies = [split.movie.frames for split in splits.values()]
+    if movies[0] is movies[-1] and movies[0].dtype.kind != "f":
+        return {}
+    found = {}
+    for name, split in splits.items():
+        run = split.runs[0]
+        numbers = np.unique([run.first, run.first + run.bins // 2, run.last - 1])
+        found[name] = split.movie.frames.read(numbers)
+    return found
 
 
 def _frames(split: Split, cells: Cells, notes: Mapping[str, Any]) -> xr.Dataset:

@@ -155,6 +155,8 @@ def _interval_tables(root: Node, reading: Reading) -> dict[str, Table]:
         try:
             if "start_time" in table and "stop_time" in table:
                 found[table.name] = table
+            elif "split" in table:
+                reading.doubt(f"{table.path} has the column split and no start_time and stop_time")
         except RetinaCodecError as error:
             reading.doubt(f"the table {table.path} was left out: {error}")
     return found
@@ -264,6 +266,8 @@ def _matches(entry: Any, wanted: Any) -> bool:
 def _repeat_number(value: Any, table: Table) -> int:
     """Read the number of a presentation; −1 for no repeat, which others write as NaN."""
     try:
+        if np.iscomplexobj(value):
+            raise TypeError
         return -1 if np.isnan(float(value)) else int(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise RetinaCodecError(

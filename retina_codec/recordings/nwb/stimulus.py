@@ -37,6 +37,7 @@ NUMBER_COLUMNS = ("frame", "image_index", "template_index", "stimulus_index", "i
 NAME_COLUMNS = ("image_name", "image", "frame_name", "stimulus_name")
 TEMPLATE_COLUMNS = ("stimulus_name", "template", "template_name", "stimulus", "movie_name")
 LISTED = 8
+LENGTHS_DIFFER = 0.05  # of a movie and of its presentations
 SLOWEST = 0.5  # Hz: movies with fewer frames are a doubt
 Tables = Mapping[str, Table]
 Numbers = npt.NDArray[np.int64]
@@ -165,6 +166,12 @@ def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading
     else:
         base = template_frames(chosen.pictures, where, reading)
     count = base.shape[0] if index is None else index.size
+    if index is not None and index.size and not BLANK <= index.min() <= index.max() < base.shape[0]:
+        raise RetinaCodecError(
+            f"{where} must refer to pictures of {chosen.pictures.path} by numbers below "
+            f"{base.shape[0]}, their count; they are {index.min()} to {index.max()}. Correct them, "
+            f"or pass {option('axis_order', 'xyt')} if the pictures are its last axis."
+        )
     clock = _find_clock(root, tables, chosen, count, where, reading)
     shown, blank = clock.index, None
     if index is not None:
@@ -227,6 +234,12 @@ def _plays(chosen: Candidate, name: str, reading: Reading) -> Stimulus:
             f"duration of a row (or {option('frame_rate', 60)})"
         )
     counts = np.minimum(base.shape[0], np.maximum(1, np.round(length * rate))).astype(int)
+    if abs(np.median(length) * rate / base.shape[0] - 1) > LENGTHS_DIFFER:
+        reading.doubt(
+            f"{where}: its presentations last {np.median(length):.4g} s and the "
+            f"{base.shape[0]} frames of {chosen.pictures.path} at {rate:.6g} Hz "
+            f"{base.shape[0] / rate:.4g} s; the first frames of it are taken"
+        )
     numbers = np.concatenate([np.arange(count) for count in counts])
     starts = np.repeat(chosen.starts, counts)
     clock = clock_from_times(starts + numbers / rate, numbers.size, where, nominal=rate)
@@ -479,7 +492,7 @@ def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Readi
     last = reading.options.last_duration
     if last is None:
         raise RetinaCodecError(
-            f"{where} has the onset of every picture and the end of none: the last one, "
+            f"{where} must say when its pictures ended; it has the onset of each: the last one, "
             f"shown from {onsets[-1]:.6g} s, has no known end. Pass "
             f"{option('last_duration', 'SECONDS')}, or add intervals with these start times."
         )

@@ -15,10 +15,12 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.frames.places import Place, file_state
 from retina_codec.storage.hdf5 import (
+    DAMAGE,
     check_stored,
     child,
     is_address,
     naming_place,
+    one_line,
     read_array,
     written_share,
 )
@@ -116,7 +118,10 @@ class Node(ABC):
 
     def text(self, name: str, default: str = "") -> str:
         """Return the text of a member or attribute."""
-        found = self.get(name) if not self.is_array and name in self.names() else None
+        try:
+            found = self.get(name) if not self.is_array and name in self.names() else None
+        except RetinaCodecError:  # words that nothing depends on
+            return default
         if found is not None and found.is_array:
             values = found.read().ravel()
             return str(values[0]) if values.size else default
@@ -263,16 +268,29 @@ class HDF5Node(Node):
             )
         return texts(values)
 
+    def _target(self, reference: Any) -> Any:
+        """Return what a reference points to."""
+        try:
+            return self._item.file[reference]
+        except DAMAGE as error:
+            raise RetinaCodecError(
+                f"{self.where} must refer to places in this file; one of them is not there "
+                f"({one_line(error)}). Write the references again."
+            ) from error
+
     def _named(self, reference: Any) -> str:
         """Return the name of what a reference points to."""
-        with naming_place(self._item):
-            return str(self._item.file[reference].name).rsplit("/", 1)[-1] if reference else ""
+        return str(self._target(reference).name).rsplit("/", 1)[-1] if reference else ""
 
     def references(self) -> list[str]:
         """See `Node`."""
-        file = self._item.file
-        with naming_place(self._item):
-            return [str(file[entry].name) for entry in read_array(self._item).ravel() if entry]
+        import h5py
+
+        if h5py.check_ref_dtype(self.dtype) is not h5py.Reference:
+            raise RetinaCodecError(
+                f"{self.where} must hold references; it holds {self.dtype}. Write them again."
+            )
+        return [str(self._target(e).name) for e in read_array(self._item).ravel() if e]
 
     def target(self, name: str) -> Node | None:
         """See `Node`."""
@@ -280,9 +298,9 @@ class HDF5Node(Node):
 
         with naming_place(self._item):
             reference = self._item.attrs.get(name)
-            if not isinstance(reference, h5py.Reference) or not reference:
-                return None
-            return HDF5Node(self._item.file[reference], self.source, self._state)
+        if not isinstance(reference, h5py.Reference) or not reference:
+            return None
+        return HDF5Node(self._target(reference), self.source, self._state)
 
     def written(self) -> float:
         """See `Node`."""
@@ -388,10 +406,9 @@ class Table(Mapping[str, Any]):
         if index is None:
             return np.atleast_1d(values)
         ends = index.numbers().ravel()
-        steps = np.diff(np.append(0.0, ends))
-        if not (values.ndim and np.isfinite(ends).all() and (steps >= 0).all()) or (
-            ends.size and ends[-1] != len(values)
-        ):
+        finite = ends[np.isfinite(ends)]
+        rising = finite.size == ends.size and (np.diff(np.append(0.0, finite)) >= 0).all()
+        if not (values.ndim and rising) or (ends.size and ends[-1] != len(values)):
             raise RetinaCodecError(
                 f"{self.where}: the index of {name} must rise to the number of values, "
                 f"{len(values) if values.ndim else 'one'}; it ends at "

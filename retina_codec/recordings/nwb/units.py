@@ -278,7 +278,13 @@ def _intervals(entry: Any, table: Table) -> Floats:
             f"{table.where}/obs_intervals must hold pairs of start and stop in s; a unit has "
             f"values of shape {values.shape}. Write the column again."
         )
-    return values.reshape(-1, 2)
+    pairs = values.reshape(-1, 2)
+    if not (pairs[:, 1] >= pairs[:, 0]).all():
+        raise RetinaCodecError(
+            f"{table.where}/obs_intervals must end after they start; some do not. Correct the "
+            "column, or take it out."
+        )
+    return pairs
 
 
 def _names(table: Table, count: int, reading: Reading) -> npt.NDArray[Any]:

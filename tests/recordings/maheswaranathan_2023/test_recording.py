@@ -190,7 +190,11 @@ def edit(name, value=None):
         (edit("spikes/cell01", "group"), {}, r"cell01 must be an array \(spike\); it is Group"),
         (edit("boxes", "group"), {}, r"with rc\.recordings\.open_interneurons"),
         (edit("x"), {"response": "firing_rate_1ms"}, r"'firing_rate_1ms'; it has \['binned', 'fir"),
-        (edit("x"), {"cells": "all"}, "must be 'published' or different whole numbers, .*; got all"),
+        (
+            edit("x"),
+            {"cells": "all"},
+            "must be 'published' or different whole numbers, .*; got all",
+        ),
         (edit("x"), {"cells": [0, 6]}, r"must lie in 0\.\.5; got \[0, 6\]"),
         (edit("x"), {"cells": [1, 1]}, "different whole numbers"),
         (edit("x"), {"cells": [0.5]}, "different whole numbers"),
