@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from retina_codec.errors import RecordingWarning, RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError, in_words
 from retina_codec.modes.base import Decomposition, Fitted
 from retina_codec.modes.explained_variance import scorecard
 from retina_codec.modes.scaling import (
@@ -199,8 +199,8 @@ def _split_labels(count: int, held_out: float, gap: int) -> np.ndarray:
     if last < 2 or first < 4:
         raise RetinaCodecError(
             f"the fit needs at least 4 samples and its scores 2; {count} samples with "
-            f"{held_out=} and {gap=} leave {max(first, 0)} and {last}. Give a longer recording or "
-            "a smaller gap."
+            f"{held_out=} and {gap=} leave {max(first, 0)} and {last}. Give a longer recording"
+            + in_words(" or a smaller gap.", ".")
         )
     return np.repeat(["fit", "gap", "held_out"], [first, gap, last])
 
@@ -222,8 +222,9 @@ def modes_of(
         sign = np.ones_like(sign)
     values = (values * sign).reshape(len(values), -1)
     sign = np.broadcast_to(sign, contribution.shape[1:])
-    scaling = _scaling(values[split == "fit"], sign.ravel(), decomposition)
-    features = scaling.shorten(scaling.apply(values[split == "fit"]).astype(np.float32))
+    part = values[split == "fit"]
+    scaling = _scaling(part, sign.ravel(), decomposition)
+    features = scaling.shorten(scaling.apply(scaling.level(part)).astype(np.float32))
     fitted = decomposition.fit(torch.as_tensor(features, device=device), progress=progress)
     found = load_modes(
         values,
@@ -234,8 +235,8 @@ def modes_of(
     order = _order(found, split == "fit", scaling.scale)
     if not (found.origin[order] == "fit").any():
         raise RetinaCodecError(
-            f"no mode is active after the fit of {type(decomposition).__name__}; try another seed, "
-            "more epochs, or SparseAutoencoder()."
+            f"no mode is active after the fit of {type(decomposition).__name__}; try "
+            + in_words("another seed, more epochs, or SparseAutoencoder().", "another --seed.")
         )
     units = contribution.attrs.get("units", "1")
     features_dims, modes_dims = contribution.dims[1:], ("mode", *contribution.dims[1:])

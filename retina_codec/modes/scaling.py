@@ -24,6 +24,7 @@ LONG = 100.0  # samples this many times as long as others are outliers
 LARGEST = 0.9  # share of the squares that the largest features may hold together
 PART = 8  # the largest features: one in so many, at least one
 LEAST_GAIN = 1e-3
+STRETCHES = 20  # of the fitted part, in each of which a constant part is taken to be constant
 IMPUTED = 3  # times that modes are loaded again on what they rebuild
 OPPOSITE = 0.01  # squares of the wrong sign in a feature, as a share of the variance of all
 
@@ -50,6 +51,26 @@ class Scaling:
     """(feature,), unit of x − o: largest value of a feature with an offset; infinite for others."""
     opposite: npt.NDArray[np.bool_]
     """(feature,): has values below 0 that count though it should have none."""
+
+    def level(self, values: Floats) -> Floats:
+        """Return consecutive values (sample, feature) as if constant parts had never changed.
+
+        The part that is there at a time is the largest 5 % quantile of the stretch of samples
+        around and of its neighbours that does not exceed the value; it is set to the offset.
+        """
+        changing = np.flatnonzero(self.offset)
+        count = min(STRETCHES, len(values) // STRETCHES)
+        if not len(changing) or count < 2:
+            return values
+        own = values[:, changing] * np.sign(self.offset[changing])
+        part = np.arange(len(values)) * count // len(values)
+        floor = np.stack([np.quantile(own[part == n], LOW, axis=0) for n in range(count)])
+        around = [floor[(part + step).clip(0, count - 1)] for step in (-1, 0, 1)]
+        fitting = np.where(np.stack(around) <= own, around, -np.inf).max(axis=0)
+        there = np.where(np.isfinite(fitting), fitting, np.min(around, axis=0))
+        even = values.copy()
+        even[:, changing] = (own - there) * np.sign(self.offset[changing]) + self.offset[changing]
+        return even
 
     def apply(self, values: Floats) -> Floats:
         """Return y (sample, feature) of values (sample, feature), dimensionless."""
@@ -161,7 +182,7 @@ def _without(
         highest=np.full(len(offset), np.inf),
         opposite=opposite,
     )
-    shifted = plain.apply(values)
+    shifted = plain.apply(plain.level(values))
     highest = np.where(offset > 0, shifted.max(axis=0), np.inf)
     length = np.linalg.norm(shifted, axis=1)
     limit = LONG * _ordinary(length)

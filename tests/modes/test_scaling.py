@@ -183,6 +183,21 @@ def test_scaling_and_back_gives_the_values():
         np.testing.assert_allclose(loading @ loaded.dictionary, values, rtol=1e-4, atol=1e-4)
 
 
+def test_constant_parts_are_levelled_before_the_fit():
+    """A step and a drift are taken out of the features they are in, events in them stay."""
+    generator = np.random.default_rng(2)
+    events = (generator.random((800, 4)) < 0.1) * generator.lognormal(0, 1, (800, 4))
+    values = events.copy()
+    values[:, 1] += np.where(np.arange(800) < 500, 120.0, 90.0)
+    values[:, 2] += np.linspace(40, 41, 800)
+    scaling = measure_scaling(values, np.ones(4), non_negative=True)
+    assert (scaling.offset > 0).tolist() == [False, True, True, False]
+    even = scaling.level(values)
+    np.testing.assert_array_equal(even[:, [0, 3]], values[:, [0, 3]])
+    np.testing.assert_allclose((even - scaling.offset)[:, :2], events[:, :2], atol=1e-9)
+    np.testing.assert_allclose((even - scaling.offset)[:, 2], events[:, 2], atol=0.12)
+
+
 def test_outliers_that_no_mode_rebuilds_are_carried_by_their_features():
     generator = np.random.default_rng(1)
     signed = generator.normal(size=(400, 6))
