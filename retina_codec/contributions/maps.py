@@ -121,10 +121,10 @@ def input_map(
             raise RetinaCodecError(
                 f"a map is of one call of a module, one of {list(function.survey)}; got {layer!r}."
             )
-        together = min(batch_size, len(source))
+        together, baseline = min(batch_size, len(source)), getattr(method, "baseline", 0.0)
         check_network(
             function, source, place, dtype, batch_size=together, classes=target.classes,
-            follows_path=not names_inputs(getattr(method, "baseline", None) or 0.0),
+            follows_path=baseline is None or not names_inputs(baseline),
         )  # fmt: skip
         method = method.prepare(partial(mean_input, function, source, place, dtype))
         mapper = _Mapper(function, layer, method, path, weights, positive_only)
