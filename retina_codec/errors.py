@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["RecordingWarning", "RetinaCodecError", "command_line_words", "option"]
+__all__ = ["RecordingWarning", "RetinaCodecError", "command_line_words", "in_words", "option"]
 
 _on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
 
@@ -49,6 +49,19 @@ def option(name: str, value: Any = "VALUE") -> str:
         return f"{name}={_in_python(value)}"
     written = value if isinstance(value, str) else json.dumps(value)
     return f"--set {shlex.quote(f'{name}={written}')}"
+
+
+def in_words(python: str, command_line: str) -> str:
+    """Choose the way out that the reader of a message can follow.
+
+    Parameters
+    ----------
+    python : str
+        For callers of functions.
+    command_line : str
+        For users of ``retina-codec``: within `command_line_words`.
+    """
+    return command_line if _on_command_line.get() else python
 
 
 def _in_python(value: Any) -> str:

@@ -203,6 +203,7 @@ def _find_modes(
     from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
     from retina_codec.targets.surprisal import Surprisal
 
+    found_by = SparseAutoencoder(modes=settings.modes, active=settings.active, seed=seed)
     log.info("contributions of %s, %d steps", ", ".join(layers), settings.steps)
     explained = contribute(
         network,
@@ -216,7 +217,7 @@ def _find_modes(
     log.info("modes: at most %d per layer, %d at a time", settings.modes, settings.active)
     return decompose(
         explained,
-        SparseAutoencoder(modes=settings.modes, active=settings.active, seed=seed),
+        found_by,
         layers=layers,
         held_out=settings.held_out,
         gap=max(40, network.history),  # fitted and held-out windows share no frame

@@ -10,11 +10,14 @@ import click
 from retina_codec.cli.options import (
     EXIT_STATUS,
     analysis_options,
+    check_out,
+    naming,
     opening_options,
     out_option,
 )
 from retina_codec.cli.products import Products, SomeStepsFailed
 from retina_codec.cli.results import open_results
+from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.hdf5 import is_address
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ DEMO_TRAIN_DURATION = 10.0  # s; the demo explains the test movie
 )
 @click.option(
     "--stimulus-seed",
-    type=int,
+    type=click.IntRange(min=0),
     default=1,
     show_default=True,
     help="Which movie the retina sees.",
@@ -67,7 +70,10 @@ def demo(
     from retina_codec.storage.trees import new_output
 
     chosen = network or Path(DEMO_NETWORK)
-    model = load_network(chosen)
+    check_out(out, overwrite=overwrite, inputs=[chosen])
+    with naming("--network"):
+        model = load_network(chosen)
+    _check_settings(model, settings)
     with new_output(out, overwrite=overwrite, inputs=[chosen]) as folder:
         folder.mkdir()
         log.info("simulate a retina that watches photographs for %g s", duration)
@@ -119,9 +125,12 @@ def analyze(
     from retina_codec.recordings.files import open_recording
     from retina_codec.storage.trees import new_output
 
-    model = load_network(network)
-    session = open_recording(recording, **opening)
     inputs: list[str | Path] = [network] if is_address(recording) else [network, recording]
+    check_out(out, overwrite=overwrite, inputs=inputs)
+    with naming("--network"):
+        model = load_network(network)
+    _check_settings(model, settings)
+    session = open_recording(recording, **opening)
     with new_output(out, overwrite=overwrite, inputs=inputs) as folder:
         folder.mkdir()
         products = _analyze_into(folder, session, recording, model, network, settings)
@@ -156,6 +165,22 @@ def _analyze_into(
         _draw(results, products)
     products.make("report.html", lambda path: _report(results, path, products))
     return products
+
+
+def _check_settings(network: Any, settings: dict[str, Any]) -> None:
+    """Refuse options that do not fit together or to the network, before any work."""
+    known = [str(name) for name in getattr(network, "layers", ())]
+    wrong = [name for name in settings["layers"] if known and name not in known]
+    if wrong:
+        raise RetinaCodecError(
+            f"--layer must name layers of the network; got {', '.join(wrong)}. It has "
+            f"{', '.join(known)}."
+        )
+    if settings["active"] > settings["modes"]:
+        raise RetinaCodecError(
+            f"--active must be at most --modes; got {settings['active']} and {settings['modes']}."
+        )
+    settings["layers"] = tuple(dict.fromkeys(settings["layers"]))  # one given twice counts once
 
 
 def _results(
@@ -238,9 +263,8 @@ def _conclude(products: Products, out: Path) -> None:
 def report(results: Path, out: Path, overwrite: bool) -> None:
     """Write the report of RESULTS (results.nc, or a folder that holds it) again."""
     from retina_codec.report.page.page import write_report
-    from retina_codec.storage.trees import check_output
 
-    check_output(out, overwrite=overwrite, inputs=[results])
+    check_out(out, overwrite=overwrite, inputs=[results])
     tree = open_results(results)
     log.info("write %s", out.name)
     failed = write_report(tree, out, overwrite=overwrite)

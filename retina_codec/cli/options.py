@@ -1,7 +1,10 @@
 """Options that several subcommands share: one name, one default and one help text each."""
 
 import json
-from collections.abc import Callable
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,16 @@ import click
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["EXIT_STATUS", "analysis_options", "device_option", "opening_options", "out_option"]
+__all__ = [
+    "EXIT_STATUS",
+    "analysis_options",
+    "check_out",
+    "device_option",
+    "given_again",
+    "naming",
+    "opening_options",
+    "out_option",
+]
 
 EXIT_STATUS = (
     "Exit status: 0 done; 2 bad input, nothing was written; 3 some steps failed, the results and "
@@ -32,6 +44,53 @@ def out_option(what: str) -> Callable[[Any], Any]:
         )(command)
 
     return add
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of an option before the errors that its value causes."""
+    try:
+        yield
+    except RetinaCodecError as error:
+        raise RetinaCodecError(f"{name}: {error}") from error
+
+
+def check_out(
+    out: Path,
+    *,
+    overwrite: bool,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    name: str = "--out",
+) -> None:
+    """Refuse an output that is there, or cannot be written, before any work.
+
+    Parameters
+    ----------
+    out : Path
+    overwrite, inputs
+        See `new_output`.
+    name : str
+        Of the option, for messages.
+
+    Raises
+    ------
+    RetinaCodecError
+    """
+    from retina_codec.storage.trees import check_output, local_path
+
+    with naming(name):
+        check_output(out, overwrite=overwrite, inputs=inputs)
+        place = local_path(out).resolve()
+        parent = next(folder for folder in place.parents if folder.exists())
+        if not parent.is_dir():
+            raise RetinaCodecError(
+                f"the output must lie in a folder; {parent} is a file. Choose another place."
+            )
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise RetinaCodecError(
+                f"the output must lie in a folder that you may write to; {parent} is not. Choose "
+                "another place."
+            )
 
 
 def analysis_options(command: Any) -> Any:
@@ -70,7 +129,11 @@ def analysis_options(command: Any) -> Any:
             help="Regularise the covariance of the responses (silent or nearly equal cells).",
         ),
         click.option(
-            "--seed", type=int, default=0, show_default=True, help="Seed of the analysis."
+            "--seed",
+            type=click.IntRange(0, 2**32 - 1),
+            default=0,
+            show_default=True,
+            help="Seed of the analysis.",
         ),
         click.option(
             "--hypotheses/--no-hypotheses",
@@ -85,9 +148,30 @@ def analysis_options(command: Any) -> Any:
         ),
         device_option,
     ]
-    for option in reversed(options):
-        command = option(command)
+    for add in reversed(options):
+        command = add(command)
     return command
+
+
+def given_again(opening: dict[str, Any], device: str) -> str:
+    """Write options of a command as they are given to the next one, with a space before each."""
+    settings = [f"{name}={_as_typed(value)}" for name, value in opening.items()]
+    words = [f"--set {shlex.quote(setting)}" for setting in settings]
+    words += [f"--device {device}"] if device != "cpu" else []
+    return "".join(f" {word}" for word in words)
+
+
+def _as_typed(value: Any) -> str:
+    """Write a value so that `_read_value` gives it back."""
+    plain = isinstance(value, str) and _read_value(value) == value
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _read_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def opening_options(command: Any) -> Any:
@@ -113,11 +197,15 @@ def _read_settings(
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
-            raise RetinaCodecError(f"--set must be NAME=VALUE; got {setting!r}.")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+            raise RetinaCodecError(
+                f"--set must be NAME=VALUE, such as --set stimulus=movie; got {setting!r}."
+            )
+        if name in found:
+            raise RetinaCodecError(
+                f"--set must give {name} once; it is there twice. Join its values: --set "
+                f"{name}='[1, 2]', or leave one out."
+            )
+        found[name] = _read_value(value)
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from retina_codec.cli.options import opening_options, out_option
+from retina_codec.cli.options import check_out, opening_options, out_option
 from retina_codec.cli.results import open_results
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.hdf5 import is_address
@@ -30,7 +30,12 @@ def convert(source: str, destination: Path, overwrite: bool, opening: dict[str, 
     .zarr.
     """
     from retina_codec.recordings.files import convert as run
+    from retina_codec.recordings.formats import writable_format
 
+    writable_format(destination)
+    if is_address(source) or Path(source).resolve() != destination.resolve():
+        inputs = [] if is_address(source) else [source]
+        check_out(destination, overwrite=overwrite, inputs=inputs, name="DESTINATION")
     log.info("convert %s to %s", Path(source).name, destination.name)
     run(source, destination, overwrite=overwrite, **opening)
     log.info("done: %s", destination)
@@ -48,14 +53,14 @@ def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) ->
     from retina_codec.figures.retina.recording import plot_recording
     from retina_codec.recordings.files import open_recording
     from retina_codec.recordings.quality.cells import measure_quality
-    from retina_codec.storage.trees import check_output, new_output
+    from retina_codec.storage.trees import new_output
 
     suffixes = (".png", ".pdf", ".svg")
     if out.suffix.lower() not in suffixes:
         raise RetinaCodecError(
             f"--out must name a picture that ends in {', '.join(suffixes)}; got {out.name!r}."
         )
-    check_output(out, overwrite=overwrite, inputs=[] if is_address(recording) else [recording])
+    check_out(out, overwrite=overwrite, inputs=[] if is_address(recording) else [recording])
     session = open_recording(recording, **opening)
     for line in str(session.attrs.get("reading", "")).splitlines():
         log.info("%s", line)
@@ -80,9 +85,8 @@ def look(recording: str, out: Path, overwrite: bool, opening: dict[str, Any]) ->
 def export(results: Path, session: Path, out: Path, overwrite: bool, other_session: bool) -> None:
     """Write modes, loadings, pathways and hypotheses of RESULTS into a copy of SESSION (.nwb)."""
     from retina_codec.report.nwb.export import save_results_to_nwb
-    from retina_codec.storage.trees import check_output
 
-    check_output(out, overwrite=overwrite, inputs=[results, session])
+    check_out(out, overwrite=overwrite, inputs=[results, session])
     tree = open_results(results)
     log.info("write %s", out.name)
     save_results_to_nwb(tree, session, out, overwrite=overwrite, other_session=other_session)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.storage.hdf5 import hdf5_output, is_address
 from retina_codec.storage.integrity import FILES, RUN, seal
 
@@ -197,7 +197,7 @@ def check_output(
     if not overwrite:
         raise RetinaCodecError(
             f"the output must not exist yet; {path} does. Choose another name, or replace it "
-            "with overwrite=True (--overwrite)."
+            f"with {in_words('overwrite=True', '--overwrite')}."
         )
     kept = [Path(entry).expanduser().resolve() for entry in inputs]
     for place in [*kept, Path.cwd(), Path.home()]:

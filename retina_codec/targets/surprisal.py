@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.storage.provenance import array_text
 from retina_codec.targets.base import Target
 
@@ -137,7 +137,8 @@ class Surprisal(Target):
         if samples <= count and self.shrinkage is None:
             raise RetinaCodecError(
                 f"the covariance of {count} cells needs more than {count} responses; got "
-                f"{samples}. Explain a longer recording, or use Surprisal(shrinkage='ledoit-wolf')."
+                f"{samples}. Explain a longer recording, or use "
+                + in_words("Surprisal(shrinkage='ledoit-wolf').", "--shrinkage ledoit-wolf.")
             )
         if self.shrinkage is None:
             covariance = np.atleast_2d(np.cov(values, rowvar=False))
@@ -239,9 +240,8 @@ def check_covariance(
             "responses they come from."
         )
     spread = np.sqrt(np.clip(np.diag(covariance), 0, None))  # (n,)
-    way_out = (
-        "Leave them out of the network, explain a longer recording, or use "
-        "Surprisal(shrinkage='ledoit-wolf')."
+    way_out = "Leave them out of the network, explain a longer recording, or use " + in_words(
+        "Surprisal(shrinkage='ledoit-wolf').", "--shrinkage ledoit-wolf."
     )
     if shrunk:
         condition = np.linalg.cond(covariance)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import xarray as xr
 
 from retina_codec.analysis.analyze import AnalysisSettings
 from retina_codec.cli import main as cli
+from retina_codec.cli.options import _read_settings, given_again
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.scores.score import ScoreSettings, score_modes
 from retina_codec.networks.checkpoints import load_network, save_network
@@ -221,18 +223,67 @@ def test_settings_reach_the_analysis(monkeypatch):
     }
 
 
-def test_fit_leaves_a_network_that_analyzes(work):
-    save_recording(small_recording(bins=300, train_bins=1500), work / "long.nc")
+def test_fit_leaves_a_network_that_analyzes(work, capsys):
+    save_recording(small_recording(bins=300, train_bins=1500), work / "long one.nc")
     small = ["--history", 8, "--channels", 3, 2, "--kernels", 3, 5, 3, "--epochs", 2]
-    assert run("fit", "long.nc", "--out", "fitted", *small, "--seed", 4) == 0
+    cells = '["a", "b", "d", "f"]'
+    fit = ["fit", "long one.nc", "--out", "fitted", *small, "--seed", 4, "--set", f"cells={cells}"]
+    assert run(*fit) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"mean Pearson r over cells of .0\.\d\d, .* % of what the repeats allow", said)
+    proposed = shlex.split(said.partition("done: ")[2])
+    assert proposed[:3] == ["retina-codec", "analyze", "long one.nc"]
+    assert proposed[-2:] == ["--set", f"cells={cells}"]
     network = load_network("fitted")
+    assert network.cells == ("a", "b", "d", "f")
     assert network.history == 8
     assert network.channels == (3, 2)
     assert network.kernel_sizes == (3, 5, 3)
     assert network.training_record["settings"]["epochs"] == 2
     assert network.training_record["settings"]["seed"] == 4
     rate = network(torch.zeros(1, 8, 16, 16))
-    assert rate.shape == (1, 6)
+    assert rate.shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    "value", ["movie", "3", 3, 2.5, True, None, ["a", 1], {"test": [0, 60]}, "it's", "null"]
+)
+def test_settings_are_written_as_they_are_read(value):
+    (word, setting) = shlex.split(given_again({"cells": value}, "cpu"))
+    assert word == "--set"
+    assert _read_settings(None, None, (setting,)) == {"cells": value}
+
+
+@pytest.mark.parametrize("out", ["session.nwb/inside", "network"])
+def test_fit_finds_a_bad_place_before_the_training(work, capsys, monkeypatch, out):
+    monkeypatch.setattr("retina_codec.networks.retina.fitting.fit_network", _never)
+    before = _contents(work)
+    assert run("fit", "session.nwb", "--out", out) == 2
+    assert "--out: the output must" in error_line(capsys)
+    assert _contents(work) == before
+
+
+def test_fit_finds_a_place_that_is_read_only_before_the_training(work, capsys, monkeypatch):
+    monkeypatch.setattr("retina_codec.networks.retina.fitting.fit_network", _never)
+    monkeypatch.setattr("os.access", lambda place, mode: "locked" not in str(place))  # noqa: ARG005
+    (work / "locked").mkdir()
+    assert run("fit", "session.nwb", "--out", "locked/new") == 2
+    assert "that you may write to" in error_line(capsys)
+
+
+def test_an_interrupted_fit_says_where_it_goes_on(work, capsys, monkeypatch):
+    def stop(*_args: object, resume: Path, **_kwargs: object) -> None:
+        resume.write_bytes(b"state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("retina_codec.networks.retina.fitting.fit_network", stop)
+    assert run("fit", "session.nwb", "--out", "new", "--resume", "state.pt") == 130
+    assert "the same command goes on from state.pt" in error_line(capsys)
+    assert not (work / "new").exists()
+
+
+def _never(*_args: object, **_kwargs: object) -> None:
+    pytest.fail("refuse before the fit, not after it")
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.networks.retina.prediction import open_windows
 from retina_codec.recordings.windows import StimulusWindows
 
@@ -52,7 +52,8 @@ def choose_events(
             f"no time has 1 to {LARGEST_COMBINATION} active modes and a cell at "
             f"{minimum_rate:g} Hz or more; the highest predicted rate is "
             f"{float(prediction.max()):.3g} Hz and the times have {int(size.min())} to "
-            f"{int(size.max())} active modes. Lower minimum_rate, or pass events=."
+            f"{int(size.max())} active modes. "
+            + in_words("Lower minimum_rate, or pass events=.", "Allow fewer at a time: --active.")
         )
     positions = np.flatnonzero(usable)
     sets, back, count = np.unique(

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.prediction import predict_rates
 from retina_codec.recordings.quality.repeats import noise_ceiling
@@ -20,7 +20,8 @@ def split_of(recording: xr.DataTree, split: str) -> xr.DataTree:
     """Return a part of a recording; an error names the parts that it has."""
     if split not in recording.children:
         raise RetinaCodecError(
-            f"split must be a part of the recording; got {split=}. "
+            f"{in_words('split', '--split')} must be a part of the recording; got "
+            f"{in_words(f'{split=}', f'--split {split}')}. "
             f"This recording has {sorted(set(recording.children) & {'train', 'test'})}."
         )
     return recording.children[split]

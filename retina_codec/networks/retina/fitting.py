@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.networks.borrowed import settled
 from retina_codec.networks.retina.fourier_fitting import Rates, rates_of_windows
 from retina_codec.networks.retina.measure import centers, check_cells_fire, measure, spike_counts
@@ -200,8 +200,10 @@ def _train_split(recording: xr.DataTree) -> xr.Dataset:
     """Return the train split, in memory."""
     if "train" not in recording.children:
         raise RetinaCodecError(
-            "fit_network needs a train split; the recording has "
-            f"{sorted(recording.children)}. Add train intervals to the file."
+            "a fit needs a train split; the recording has "
+            f"{sorted(set(recording.children) & {'train', 'test'})}. Say which times are which: "
+            f"{option('splits', {'train': [0, 300], 'test': [300, 360]})}, seconds of the session, "
+            "when it is opened."
         )
     return recording["train"].to_dataset().load()
 
@@ -358,7 +360,8 @@ class _Loop:
             kept = dict(state["identity"])
         except Exception as error:
             raise RetinaCodecError(
-                f"{path} cannot be resumed: it is not a training state of this version. Delete it."
+                f"{path} cannot be resumed: it is not a training state of this version. Name "
+                "another file, or delete it."
             ) from error
         differ = [
             f"{key} {kept.get(key)}, now {now}"

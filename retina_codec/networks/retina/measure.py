@@ -5,7 +5,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words, option
 from retina_codec.networks.retina.model import Normalisation
 
 __all__ = ["centers", "check_cells_fire", "estimate_centers", "measure", "spike_counts"]
@@ -26,8 +26,9 @@ def check_cells_fire(train: xr.Dataset, counts: npt.NDArray[np.float64]) -> None
     silent = train["cell"].values[counts.sum(axis=0) == 0].tolist()
     if silent:
         raise RetinaCodecError(
-            f"every cell must fire in the train split; cells {silent} never do. Leave them out "
-            "(recording.sel(cell=...))."
+            f"every cell must fire in the train split; cells {silent} never do. Leave them out: "
+            + in_words("recording.sel(cell=[...])", f"{option('cells', 'LIST')} with the others")
+            + "."
         )
 
 

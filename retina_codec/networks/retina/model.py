@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.networks.retina.modules import (
     GaussianNoise,
     Readout,
@@ -165,8 +165,8 @@ class RetinaCNN(nn.Module):
         if rows < 1 or columns < 1:
             raise RetinaCodecError(
                 f"kernels of {self.kernel_sizes} px need frames of at least "
-                f"{sum(self.kernel_sizes) - 2} px; got {self.frame_shape=}. "
-                "Use smaller kernel_sizes."
+                f"{sum(self.kernel_sizes) - 2} px; got {self.frame_shape[0]} × "
+                f"{self.frame_shape[1]} px. Use smaller {in_words('kernel_sizes', '--kernels')}."
             )
         if not self.cells or len(set(self.cells)) != len(self.cells):
             raise RetinaCodecError(f"cells must be distinct and at least one; got {self.cells}.")

@@ -8,7 +8,7 @@ Notation: b windows, n cells.
 import torch
 from torch import nn
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, in_words
 
 __all__ = ["GaussianNoise", "Readout", "ScaleShiftNorm", "StackedConv2d", "plain_convolution"]
 
@@ -28,7 +28,7 @@ class StackedConv2d(nn.Sequential):
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise RetinaCodecError(
                 f"a stack needs an odd kernel size of at least 3; got {kernel_size=}. "
-                "Use stacked=False for other sizes."
+                + in_words("Use stacked=False for other sizes.", "Give odd sizes as --kernels.")
             )
         depth = (kernel_size - 1) // 2
         sizes = [in_channels] + [out_channels] * depth
