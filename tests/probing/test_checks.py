@@ -109,7 +109,7 @@ def test_equal_inputs_do_not_hide_the_batch() -> None:
         run(Runs(lambda h: h - h.mean(0)), torch.ones(4, 5))
 
 
-def test_maps_perturbations_and_scores_look_too() -> None:
+def test_maps_and_perturbations_look_too() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 5)
     crossed = Runs(lambda h: h - h.mean(0))
