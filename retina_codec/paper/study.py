@@ -1,9 +1,11 @@
 """A network, labelled images, and a folder in which contributions and modes are kept."""
 
 import argparse
+import difflib
 import hashlib
 import os
 import re
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import xarray as xr
 
 from retina_codec.analysis.concepts.correlate import activation_tree
@@ -24,7 +27,7 @@ from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 from retina_codec.networks.adapter import Adapter, adapt
 from retina_codec.networks.blocks import find_structure
-from retina_codec.networks.pictures.load import load_image_network
+from retina_codec.networks.pictures.load import ImageNetwork, load_image_network
 from retina_codec.storage.provenance import array_text
 from retina_codec.storage.trees import open_tree, save_tree
 from retina_codec.targets.base import Target
@@ -220,7 +223,10 @@ def open_study(
         Images in class folders, ImageNet or its flat validation set: see `open_images`. Scenes of
         digits on photographs that the shipped networks were not trained on when left out.
     model : str
-        See `load_image_network`.
+        See `load_image_network`; or ``file.py:name``, a module of one's own: an `nn.Module` that
+        takes (b, color, y, x), or a function without parameters that returns one. The file may hold
+        ``preprocess`` (a PIL picture to (color, y, x)), ``classes`` (names of the outputs, in
+        order) and ``grey`` (the input that is mean grey). It is run.
     layers : str or sequence of str, optional
         See `adapt`; blocks when left out, and for transformers blocks, mlp and attention.
     count : int
@@ -247,7 +253,8 @@ def open_study(
     ----------
     Melander et al. 2026, CODEC, sections 2 to 6: blocks of ResNet-50, 50,000 validation images.
     """
-    network = load_image_network(model, device=device)
+    own = model.rpartition(":")[0].endswith(".py")
+    network = _own_network(model, device) if own else load_image_network(model, device=device)
     if data is None:
         scenes = digit_scenes("test", count=count, seed=seed, progress=progress)
         images: Any = scenes["image"]
@@ -294,7 +301,9 @@ def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> No
     parser.add_argument(
         "--data", type=Path, help="images in class folders; digit scenes if left out"
     )
-    parser.add_argument("--model", default="digits_cnn", help="folder, or name of a network")
+    parser.add_argument(
+        "--model", default="digits_cnn", help="folder, name of a network, or file.py:name"
+    )
     parser.add_argument("--count", type=int, default=count, help="images (default %(default)s)")
     parser.add_argument("--labels", type=Path, help="file with the labels of flat folders")
     parser.add_argument("--hierarchy", type=Path, help="file with the superclasses of classes")
@@ -304,8 +313,14 @@ def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> No
 
 
 def study_of(options: argparse.Namespace, folder: Path | None = None) -> ImageStudy:
-    """Open what `study_arguments` read, in ``--out`` or another folder."""
-    return open_study(
+    """Open what `study_arguments` read, in ``--out`` or another folder.
+
+    Raises
+    ------
+    RetinaCodecError
+        See `open_study`; also if ``--early`` or ``--late`` is no layer, before any work on it.
+    """
+    study = open_study(
         folder or options.out,
         data=options.data,
         model=options.model,
@@ -314,6 +329,53 @@ def study_of(options: argparse.Namespace, folder: Path | None = None) -> ImageSt
         hierarchy=options.hierarchy,
         seed=options.seed,
         device=options.device,
+    )
+    for name in ("early", "late"):
+        layer, layers = getattr(options, name, None), list(study.network.layers)
+        if layer is not None and layer not in layers:
+            near = difflib.get_close_matches(layer, layers, n=1)
+            raise RetinaCodecError(
+                f"--{name} must be a layer that is explained; got {layer!r}. Did you mean "
+                f"{near[0] if near else layers[-1]!r}? The layers are {', '.join(layers)}."
+            )
+    return study
+
+
+def _own_network(model: str, device: str | None) -> ImageNetwork:
+    """Load ``file.py:name``."""
+    file, _, name = model.rpartition(":")
+    if not Path(file).is_file():
+        raise RetinaCodecError(f"--model must name a file.py:name; there is no file {file}.")
+    try:
+        code = runpy.run_path(file, run_name=Path(file).stem)
+        found = code[name]
+        module = found if isinstance(found, torch.nn.Module) else found()
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise RetinaCodecError(
+            f"--model {model} cannot be loaded: {type(error).__name__}: {words}. Name an nn.Module "
+            "of the file, or a function without parameters that returns one."
+        ) from error
+    if not isinstance(module, torch.nn.Module):
+        raise RetinaCodecError(
+            f"--model {model} must be an nn.Module or return one; got {type(module).__name__}. "
+            "Name another object of the file."
+        )
+    classes = code.get("classes")
+    return ImageNetwork(
+        module.to(device or "cpu").eval(),
+        code.get("preprocess", _no_preprocess),
+        None if classes is None else tuple(map(str, classes)),
+        name,
+        Path(file).name,
+        float(code.get("grey", 0.0)),
+    )
+
+
+def _no_preprocess(_picture: Any) -> torch.Tensor:
+    raise RetinaCodecError(
+        "pictures need a function that makes inputs of them; the file of --model has none. Define "
+        "preprocess(picture), a PIL picture to a tensor (color, y, x), in it."
     )
 
 

@@ -1,5 +1,7 @@
 """Tests of the folder in which the results of an image network are kept."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,11 @@ from PIL import Image
 
 import retina_codec as rc
 from retina_codec.analysis.concepts.correlate import activation_tree
+from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
-from retina_codec.paper.study import open_study
+from retina_codec.paper.study import open_study, study_of
 
 FEW = rc.methods.IntegratedGradients(2)
 
@@ -141,3 +144,66 @@ def test_images_without_labels_are_refused(models, tmp_path):
 def test_of_must_be_known(models, tmp_path):
     with pytest.raises(rc.RetinaCodecError, match="'contributions' or 'activations'"):
         small_study(models, tmp_path).modes("gradients")
+
+
+def of(folder, **options):
+    names = ("data", "labels", "hierarchy", "device", "early", "late")
+    plain = {"out": folder, "model": "digits_cnn", "count": 12, "seed": 0}
+    return argparse.Namespace(**(dict.fromkeys(names) | plain | options))
+
+
+@pytest.mark.parametrize("option", ["early", "late"])
+def test_a_wrong_layer_is_found_before_the_work(models, tmp_path, option):
+    options = of(tmp_path, model=str(models / "cnn"), **{option: "stage4.9"})
+    with pytest.raises(
+        RetinaCodecError, match=rf"--{option} must be a layer.*got 'stage4.9'.*mean"
+    ):
+        study_of(options)
+    assert study_of(of(tmp_path, model=str(models / "cnn"), **{option: "stage4.1"})).classes
+
+
+OWN = """
+from retina_codec.networks.pictures.small_resnet import SmallResNet
+
+classes = ["zero"]
+grey = 0.25
+number = 3
+
+
+def build():
+    return SmallResNet(widths=(4, 4, 6, 8))
+
+
+network = build()
+
+
+def broken():
+    raise KeyError("weights")
+"""
+
+
+@pytest.mark.parametrize("name", ["build", "network"])
+def test_a_module_of_ones_own_is_taken_from_a_file(tmp_path, name):
+    (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
+    study = study_of(of(tmp_path / "out", model=f"{tmp_path / 'mine.py'}:{name}"))
+    assert type(study.network.module).__name__ == "SmallResNet"
+    assert not study.network.module.training
+    assert (study.classes, study.grey) == (("zero",), 0.25)
+    assert len(study.images) == 12
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nowhere.py:build", "there is no file .*nowhere.py"),
+        ("mine.py:other", "KeyError.*other"),
+        ("mine.py:broken", "KeyError.*weights"),
+        ("mine.py:number", "TypeError"),
+        ("mine.py:print", "KeyError"),
+    ],
+)
+def test_a_file_without_the_module_is_one_line(tmp_path, model, words):
+    (tmp_path / "mine.py").write_text(OWN, encoding="utf-8")
+    with pytest.raises(RetinaCodecError, match=words) as caught:
+        study_of(of(tmp_path / "out", model=str(tmp_path / model)))
+    assert "\n" not in str(caught.value)
