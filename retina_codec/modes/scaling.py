@@ -331,21 +331,31 @@ def _impute(
 ) -> None:
     """Load modes (in place) without features whose constant part is not the one fitted.
 
-    These lie below their offset or above all that was fitted; what the modes rebuild stands in.
+    These lie below their offset or above all that was fitted; what the modes rebuild stands in,
+    where this rebuilds the sample better.
     """
     shifted = values - scaling.offset
-    foreign = (scaling.offset > 0) & ((shifted < 0) | (shifted > scaling.highest))
+    least = -OF_ALL * scaling.scale / scaling.gain
+    foreign = (scaling.offset > 0) & ((shifted < least) | (shifted > scaling.highest))
     rows = np.flatnonzero(foreign.any(axis=1)) if scaling.non_negative else np.zeros(0, int)
     if not len(rows):
         return
-    for number in range(len(codes)):
-        rebuilt = np.zeros((len(rows), values.shape[1]), dtype=np.float32)
+    whole = shifted[rows] * scaling.gain / scaling.scale
+    constant = _constant_modes(scaling.offset * scaling.gain)
+
+    def left(code: npt.NDArray[np.float32]) -> Floats:
+        rest = whole - code.astype(np.float64) @ dictionary
+        size: Floats = np.linalg.norm(rest - rest @ constant.T @ constant, axis=1)
+        return size
+
+    for number, before in enumerate(codes):
+        found = np.zeros_like(before[rows])
         for _ in range(IMPUTED):
-            known = np.where(foreign[rows], rebuilt, scaled[rows])
-            found = encode(known)[number]
-            rebuilt = found @ dictionary
-        codes[number] = codes[number].copy()
-        codes[number][rows] = found
+            known = np.where(foreign[rows], found @ dictionary, scaled[rows])
+            found = encode(known.astype(np.float32))[number]
+        better = left(found) < left(before[rows])
+        codes[number] = before.copy()
+        codes[number][rows[better]] = found[better]
 
 
 def _constant_modes(offset: Floats) -> Floats:

@@ -234,6 +234,19 @@ def test_offsets_that_change_by_themselves_are_followed():
     assert (modes_in(contribution)["origin"] == "constant").sum() == 3  # the others share one
 
 
+def test_many_offsets_do_not_hide_large_events():
+    """Events above all that was fitted stay events where they can be told from the offsets."""
+    contribution, generator = planted_modes(11, samples=500, modes=11)[0], np.random.default_rng(1)
+    plain = r2_of(contribution, modes_in(contribution))
+    usual = contribution.std()
+    for feature in generator.choice(16, 9, replace=False):
+        own = contribution[:, feature // 8, feature % 8]
+        own += SIGN[feature // 8] * usual * 10 ** generator.uniform(-0.5, 2)
+    modes = modes_in(contribution)
+    assert (modes["origin"] == "constant").sum() == 3
+    assert r2_of(contribution, modes) > plain - 0.02
+
+
 def test_principal_components_see_the_data_as_they_are():
     contribution = planted_modes(0, samples=600)[0]
     contribution[:, 1, 2] = 300
