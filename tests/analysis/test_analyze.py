@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +190,88 @@ def test_scores_are_made_when_asked_for(recording, network, monkeypatch):
         expected["layers/conv1/score"].to_dataset(inherit=False),
     )
     assert "pathways" in scored["layers/conv1"].children
+    compare_with_the_page("/layers/<name>/score", scored["layers/conv1/score"])
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+ROW = re.compile(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+ONLY_SIMULATED = {"pearson_noise_free", "center_y", "center_x"}
+
+
+def compare_with_the_page(heading, node):
+    """docs/results.md names every variable of a node, with its dims and its unit."""
+    text = PAGE.read_text(encoding="utf-8").partition(f"## `{heading}`\n")[2].partition("\n## ")[0]
+    page = {name: (dims, unit) for name, dims, unit, _ in ROW.findall(text)}
+    data = node.to_dataset(inherit=False)
+    assert set(data.variables) <= set(page), heading
+    assert set(page) - set(data.variables) <= ONLY_SIMULATED, heading
+    for name, variable in data.variables.items():
+        dims, unit = page[name]
+        assert dims == (", ".join(variable.dims) or "–"), (heading, name)
+        kinds = {"U": "text", "b": "true or false"}
+        expected = kinds.get(variable.dtype.kind, variable.attrs.get("units", "1"))
+        names = {"cell", "other_cell", "channel"}  # text here, numbers elsewhere
+        assert unit == expected or name in names, (heading, name, unit, expected)
+
+
+def test_every_variable_is_on_the_page_of_results(claimed):
+    for node in claimed.subtree:
+        parts = node.path.split("/")
+        if node.has_data and "conv2" not in parts and "conv3" not in parts:
+            compare_with_the_page(node.path.replace("conv1", "<name>"), node)
+
+
+@pytest.fixture
+def few(network, recording):
+    """Networks and recordings of one and two cells."""
+
+    def cut(count):
+        config = network.config()
+        every = ("cells", "locations", "cell_types")
+        small = RetinaCNN.from_config(config | {name: config[name][:count] for name in every})
+        last = ("conv3", "norm3", "readout")  # one row per cell
+        state = network.state_dict().items()
+        small.load_state_dict({k: v[:count] if k.startswith(last) else v for k, v in state})
+        return small.eval(), recording.isel(cell=slice(0, count), missing_dims="ignore")
+
+    return cut
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_cells_have_everything_but_pathways(few, count, caplog):
+    small, cells = few(count)
+    with caplog.at_level("WARNING", "retina_codec"):
+        found = analyze(cells, small, layers=["conv1"], **(SETTINGS | {"hypotheses": True}))
+    noun = "1 cell" if count == 1 else "2 cells"
+    assert found.attrs["no_pathways"] == f"they need 3 cells; there are {noun}"
+    assert "no pathways" in caplog.text
+    assert {"responses", "layers", "receptive_fields"} <= set(found.children)
+    assert "own" in found["layers/conv1"].children
+    assert "pathways" not in found["layers/conv1"].children
+    assert "hypotheses" in found.children
+
+
+def test_what_a_late_step_cannot_do_is_left_out_with_a_word(recording, network, monkeypatch):
+    def fail(*_args, **_settings):
+        raise RetinaCodecError("too few events; got 0. Give a longer recording.")
+
+    monkeypatch.setattr("retina_codec.analysis.fields.fields.receptive_fields", fail)
+    monkeypatch.setattr("retina_codec.modes.scores.score.score_modes", fail)
+    settings = SETTINGS | {"layers": ["conv1"], "settings": PLAIN, "scores": True}
+    seen = []
+    found = analyze(
+        recording,
+        network,
+        keep=lambda tree, step: seen.append((step, dict(tree.attrs))),
+        **settings,
+    )
+    assert found.attrs["no_receptive_fields"].startswith("too few events")
+    assert found.attrs["no_scores"].startswith("too few events")
+    assert "pathways" in found["layers/conv1"].children
+    ((step, attrs),) = seen
+    assert step == "scores"
+    assert attrs["no_scores"] == attrs["no_hypotheses"] == "they were not computed"
+    assert attrs["session"] == "small"
 
 
 def test_receptive_fields_come_from_the_explained_split(results):
