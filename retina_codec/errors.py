@@ -47,7 +47,7 @@ def option(name: str, value: Any = "VALUE") -> str:
     """
     if not _on_command_line.get():
         return f"{name}={_in_python(value)}"
-    written = value if isinstance(value, str) else json.dumps(value)
+    written = value if isinstance(value, str) else json.dumps(value, default=str)
     return f"--set {shlex.quote(f'{name}={written}')}"
 
 
@@ -72,4 +72,5 @@ def _in_python(value: Any) -> str:
         return f"{{{inside}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_in_python, value))}]"
-    return repr(value)
+    plain = value is None or isinstance(value, bool | int | float)
+    return repr(value) if plain else f"<{type(value).__name__}>"

@@ -339,7 +339,8 @@ def _sum_repeats(test: xr.Dataset, repeats: xr.Dataset, frame_rate: float) -> xr
 def _counts(values: xr.DataArray) -> xr.DataArray:
     """Whole numbers; kept as floats with NaN where a bin is missing."""
     rounded = values.round()
-    return _labelled(rounded, np.float32 if bool(rounded.isnull().any()) else np.int32, "count")
+    whole = bool(np.isfinite(rounded).all())  # infinity is refused later
+    return _labelled(rounded, np.int32 if whole else np.float32, "count")
 
 
 def _rate_of(counts: xr.DataArray, frame_rate: float) -> xr.DataArray:

@@ -12,6 +12,7 @@ from pynwb.base import Images
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries
 
 import retina_codec as rc
+from tests.recordings.small_recording import make_parts
 from tests.small import small_network, small_recording
 
 SETTINGS = {
@@ -165,3 +166,26 @@ def test_three_lines(name, recording, network, tmp_path):
     with torch.no_grad():
         expected = network(windows).numpy()
     np.testing.assert_allclose(results["responses/prediction"], expected, rtol=2e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+@pytest.mark.parametrize("cells", [[20, 3], "7", [7]])
+def test_cells_are_chosen_in_every_format(tmp_path, suffix, cells):
+    whole = rc.recordings.make_recording(**make_parts())
+    rc.save_recording(whole, tmp_path / f"a{suffix}")
+    found = rc.open_recording(tmp_path / f"a{suffix}", cells=cells)
+    names = [int(cell) for cell in np.atleast_1d(cells)]
+    assert found["test/cell"].values.tolist() == names
+    for place in ("train/rate", "test/spike_count", "test/repeats/rate", "train/type_membership"):
+        np.testing.assert_array_equal(found[place], whole[place].sel(cell=names))
+    kinds = found["test/type"].values
+    for number, kind in enumerate(found["test/cell_type"].values):
+        members = found["test/rate"].values[:, kinds == kind]
+        if members.size:
+            np.testing.assert_allclose(
+                found["test/type_rate"][:, number], members.mean(1), rtol=1e-6
+            )
+    with pytest.raises(
+        rc.RetinaCodecError, match=rf"a{suffix}: cells must be names .* lacks \[5\]"
+    ):
+        rc.open_recording(tmp_path / f"a{suffix}", cells=[5])

@@ -191,7 +191,8 @@ def check(path, place, kind):
             text = str(error)
         else:
             return "read"
-    assert "\n" not in text and len(text) < 1200, (where, text)
+    assert "\n" not in text, (where, text)
+    assert len(text) < 1200, (where, text)
     assert path.name in text, (where, text)
     assert re.search(r"\bmust\b|points to|outside its own folder", text), (where, text)
     assert WAYS.search(text), (where, text)

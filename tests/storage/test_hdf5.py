@@ -1,6 +1,8 @@
 """The careful door: links stay in the folder, sizes are true, every fault is one clear error."""
 
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -8,7 +10,14 @@ import numpy as np
 import pytest
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.storage.hdf5 import check_stored, child, hdf5_input, inside_folder, read_array
+from retina_codec.storage.hdf5 import (
+    check_stored,
+    child,
+    hdf5_input,
+    inside_folder,
+    read_array,
+    written_share,
+)
 
 VALUES = np.arange(12.0).reshape(3, 4)
 
@@ -197,3 +206,123 @@ def test_reading_changes_nothing(path):
     with hdf5_input(path) as file:
         read_array(child(file, "beside"))
     assert (path.read_bytes(), os.stat(path).st_mtime_ns) == (before, state)
+
+
+# What is no damage
+
+
+def chirp(frames=1200):
+    """One value per frame: shrinks several hundred times."""
+    level = (127 + 120 * np.sin(np.arange(frames) ** 1.3 / 40)).astype("u1")
+    return np.broadcast_to(level[:, None, None], (frames, 120, 160))
+
+
+@pytest.mark.parametrize("movie", [chirp(), np.zeros((1200, 120, 160), "u1")])
+@pytest.mark.parametrize("filters", [{"compression": "gzip"}, {"compression": "lzf"}])
+def test_values_that_are_all_alike_are_no_damage(tmp_path, movie, filters):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("movie", data=movie, chunks=(100, 120, 160), **filters)
+    with hdf5_input(tmp_path / "a.h5") as file:
+        dataset = child(file, "movie")
+        assert dataset.nbytes > 80 * dataset.id.get_storage_size()
+        np.testing.assert_array_equal(read_array(dataset), movie)
+        assert written_share(dataset) == 1
+
+
+def test_the_share_that_was_written(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        half = file.create_dataset("half", (10, 4), "u1", chunks=(2, 4))
+        half[:5] = 1
+        file.create_dataset("none", (10, 4), "u1")
+        file["all"] = np.ones((10, 4))
+        file.create_dataset("nothing", (0, 4), "u1")
+    with hdf5_input(tmp_path / "a.h5") as file:
+        found = {name: written_share(file[name]) for name in ("half", "none", "all", "nothing")}
+    assert found == {"half": 0.6, "none": 0.0, "all": 1.0, "nothing": 1.0}
+
+
+def test_more_than_gzip_can_hold_is_damage(path):
+    """The header of a chunk says a small size; the claim is of another array."""
+    with h5py.File(path, "a") as file:
+        chunks = (2**24,)
+        made = file.create_dataset("a", (2**24,), "f8", chunks=chunks, compression="gzip")
+        made.id.write_direct_chunk((0,), b"x" * 1000)
+    with hdf5_input(path) as file, pytest.raises(RetinaCodecError, match="no more than 1100 times"):
+        read_array(child(file, "a"))
+
+
+HOLDER = (
+    "import h5py, sys\n"
+    "file = h5py.File(sys.argv[1], {mode})\n"
+    "{further}\n"
+    "print('open', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("mode", "further"), [("'a'", ""), ("'w', libver='latest'", "file.swmr_mode = True")]
+)
+def test_a_file_that_a_writer_holds_is_not_damaged(path, mode, further):
+    code = HOLDER.format(mode=mode, further=further)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, path], **pipes) as writer:
+        assert writer.stdout.readline() == b"open\n"
+        with pytest.raises(RetinaCodecError) as caught, hdf5_input(path):
+            pass
+        writer.stdin.close()
+    assert "Another program holds it open for writing" in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "It is no HDF5 file .is empty.*download it again"),
+        (b"<!DOCTYPE html>", r"It is no HDF5 file .begins with b'<!DOCTYPE ht"),
+        (b"version https://git-lfs.github.com/spec/v1", "run git lfs pull"),
+    ],
+)
+def test_what_is_another_kind_of_file_is_not_damaged(tmp_path, content, message):
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(RetinaCodecError, match=message) as caught, hdf5_input(tmp_path / "a.h5"):
+        pass
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_file_that_was_cut_is_damaged(path):
+    path.write_bytes(path.read_bytes()[:1000])
+    with (
+        pytest.raises(RetinaCodecError, match=r"truncated.*copy it again, whole"),
+        hdf5_input(path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("code", "name"), [(32015, "zstd"), (32001, "blosc"), (39999, "lzf")])
+def test_a_filter_that_is_not_installed_is_named(tmp_path, code, name):
+    """The number of h5py's own filter, 32000, is replaced in the file."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a", data=np.arange(1000), compression="lzf", chunks=(100,))
+    raw, own = path.read_bytes(), (32000).to_bytes(2, "little")
+    start = raw.find(b"lzf\0") - 8
+    assert raw[start : start + 2] == own
+    path.write_bytes(raw[:start] + code.to_bytes(2, "little") + raw[start + 2 :])
+    with (
+        pytest.raises(
+            RetinaCodecError, match=rf"/a .*{name}, {code}.*pip install hdf5plugin"
+        ) as it,
+        hdf5_input(path) as file,
+    ):
+        read_array(child(file, "a"))
+    assert "damaged" not in str(it.value)
+
+
+def test_a_virtual_array_whose_file_is_gone_is_not_read_as_zeros(path):
+    with h5py.File(path, "a") as file:
+        layout = h5py.VirtualLayout((3, 4), "f8")
+        layout[...] = h5py.VirtualSource("gone.h5", "a", (3, 4))
+        file.create_virtual_dataset("virtual", layout)
+    with hdf5_input(path) as file, pytest.raises(RetinaCodecError, match=r"'gone\.h5' is not"):
+        child(file, "virtual")

@@ -253,8 +253,8 @@ class GivenFrames(Frames):
 class _Blocks:
     """An array as dask reads it: shape, dtype, and slices along time.
 
-    Where many frames are stored in one chunk, the last block is kept: readers ask for parts of it
-    one after the other.
+    Where a part costs as much as the chunk that it lies in, the last chunks are kept: readers ask
+    for parts one after the other, and dask for the two sides of a border in any order.
     """
 
     def __init__(self, frames: Frames, length: int) -> None:
@@ -263,7 +263,8 @@ class _Blocks:
         self.shape = frames.shape
         self.ndim = 3
         self.dtype = frames.dtype
-        self._kept: tuple[int, npt.NDArray[Any]] | None = None
+        self._unit = min(frames.together, length)
+        self._kept: dict[int, npt.NDArray[Any]] = {}
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -282,24 +283,26 @@ class _Blocks:
         return part
 
     def _read(self, numbers: Numbers) -> npt.NDArray[Any]:
-        """Read frames; by whole blocks where a part costs as much."""
-        if self.frames.together <= max(1, numbers.size) or numbers.size >= self.length:
+        """Read frames; by whole chunks where they are fewer than one holds."""
+        if numbers.size >= self._unit:
             return self.frames.read(numbers)
         found = np.empty((numbers.size, *self.shape[1:]), self.dtype)
-        blocks = numbers // self.length
-        for block in np.unique(blocks):
-            start, frames = self._block(int(block))
-            found[blocks == block] = frames[numbers[blocks == block] - start]
+        units = numbers // self._unit
+        for unit in np.unique(units):
+            held = units == unit
+            found[held] = self._chunk(int(unit))[numbers[held] - int(unit) * self._unit]
         return found
 
-    def _block(self, block: int) -> tuple[int, npt.NDArray[Any]]:
-        start = block * self.length
+    def _chunk(self, unit: int) -> npt.NDArray[Any]:
+        """Return the frames of a chunk, or of the part of a very long one that fits into memory."""
         with self._lock:
-            if self._kept is None or self._kept[0] != start:
-                self._kept = None  # before the next one is made
-                stop = min(start + self.length, self.shape[0])
-                self._kept = start, self.frames.read(np.arange(start, stop))
-            return self._kept
+            if unit not in self._kept:
+                both = 2 * self._unit * self.dtype.itemsize * self.shape[1] * self.shape[2]
+                while len(self._kept) > (both <= LONG_BLOCK_BYTES):
+                    del self._kept[max(self._kept, key=lambda other: abs(other - unit))]
+                stop = min((unit + 1) * self._unit, self.shape[0])
+                self._kept[unit] = self.frames.read(np.arange(unit * self._unit, stop))
+            return self._kept[unit]
 
 
 def lazy_frames(frames: Frames) -> Any:

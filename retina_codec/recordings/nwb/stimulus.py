@@ -277,14 +277,15 @@ def _candidates(
                 others.append(node.name)
         except RetinaCodecError as error:
             lost[node.name] = str(error)
-    nodes = root.groups("stimulus/templates", lost)
+    hidden: dict[str, str] = {}
+    nodes = root.groups("stimulus/templates", hidden)
     templates = {node.name: node for node in nodes if is_template(node)}
     tabled = list(_presentations(tables, templates))
     numbered = [entry for entry in tabled if entry[1].column]
     for name, table in numbered if found or numbered else tabled:
         if table.pictures.path not in indexed:  # an index series says more
             found.setdefault(name, table)
-    return found, others, lost
+    return found, others, lost if found else lost | hidden
 
 
 def _may_be(node: Node, timed: bool) -> bool:

@@ -222,7 +222,7 @@ def _units_table(root: Node, reading: Reading) -> Table | None:
     known = [*found, *lost]
     chosen = next(iter(known), None) if units is not None or len(known) == 1 else None
     if wanted is not None:
-        fitting = [p for p in known if p == wanted.strip("/") or p.endswith(f"/{wanted}")]
+        fitting = [p for p in known if f"/{p}".endswith(f"/{wanted.strip('/')}")]
         chosen = fitting[0] if len(fitting) == 1 else None
     if chosen is None and (len(known) > 1 or (wanted is not None and known)):
         asked = "it has" if wanted is None else f"{wanted!r} is not one of them:"

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.maheswaranathan_2023.recording import read_maheswaranathan
 from tests.recordings.published_files import write_published
 from tests.reference.published import slow_repeats, slow_spikes, slow_split
@@ -123,3 +124,57 @@ def test_a_spike_on_the_edge_of_a_bin_belongs_to_the_bin_that_begins(tmp_path):
             del file[f"spikes/cell{cell + 1:02d}"]
             file[f"spikes/cell{cell + 1:02d}"] = np.repeat(np.arange(120) / 100, counts)
     assert read_maheswaranathan(path).attrs["spikes"].startswith("the clock of /train")
+
+
+def spoil(path, name, value):
+    with h5py.File(path, "a") as file:
+        values = file[name][()].astype(float)
+        values[0, 3] = value
+        del file[name]
+        file[name] = values
+    return path
+
+
+@pytest.mark.parametrize("name", ["train/response/firing_rate_10ms", "test/repeats/cell02"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(-20.0, "must not be negative; 1 values are"), (np.inf, "must be finite")],
+)
+def test_rates_that_cannot_be_are_refused(tmp_path, name, value, message):
+    path = spoil(write_published(tmp_path / PLACE), name, value)
+    with pytest.raises(RetinaCodecError, match=rf"h5: /{name} {message}"):
+        read_maheswaranathan(path)
+
+
+def test_rates_that_are_missing_are_told(tmp_path):
+    path = spoil(write_published(tmp_path / PLACE), "train/response/firing_rate_10ms", np.nan)
+    with pytest.warns(RecordingWarning, match=r"1 of 720 values of /train/response/firing.* NaN"):
+        recording = read_maheswaranathan(path)
+    assert np.isnan(recording["train/rate"].values).sum() == 1
+    assert recording.attrs["missing"].startswith("1 of 720")
+
+
+def test_repeats_that_are_no_group_are_refused(tmp_path):
+    path = write_published(tmp_path / PLACE)
+    with h5py.File(path, "a") as file:
+        del file["test/repeats"]
+        file["test/repeats"] = np.zeros((3, 60))
+    with pytest.raises(RetinaCodecError, match="/test/repeats must be a group"):
+        read_maheswaranathan(path)
+
+
+def test_frames_of_train_and_test_on_two_scales_are_told(tmp_path):
+    path = write_published(tmp_path / PLACE)
+    with h5py.File(path, "a") as file:
+        frames = file["train/stimulus"][()] / 255
+        del file["train/stimulus"]
+        file["train/stimulus"] = frames
+    with pytest.warns(RecordingWarning, match="frames of train lie in"):
+        recording = read_maheswaranathan(path)
+    assert "one scale" in recording.attrs["scales"]
+
+
+@pytest.mark.parametrize("cells", ["all", ["a"], [0.5], [], [1, 1], {"a": 1}])
+def test_cells_that_are_no_rows_are_refused_before_the_file_is_opened(cells):
+    with pytest.raises(RetinaCodecError, match=r"^cells must be .* Pass cells=\[0, 1\]"):
+        read_maheswaranathan("nowhere.h5", cells=cells)

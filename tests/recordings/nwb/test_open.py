@@ -1,20 +1,24 @@
-"""NWB in Zarr: a session that hdmf-zarr 0.13 wrote (tests/data), and damage to it."""
+"""NWB in Zarr: a session that hdmf-zarr 0.13 wrote (tests/data), format 3, and damage."""
 
 import json
 import pickle
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.frames.lazy import lazy_frames
 from retina_codec.recordings.nwb.open import is_nwb_zarr, open_nwb
 from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.reader import read_nwb
 from retina_codec.recordings.nwb.stimulus import find_stimulus
+from tests.recordings.nwb_files import ALL_TEST, FRAMES, movie, write
 
 STORED = Path(__file__).parents[2] / "data/session.nwb.zarr.zip"
 
@@ -122,3 +126,111 @@ def test_a_link_to_another_folder(session):
         RetinaCodecError, match=r"points to '\.\./elsewhere\.zarr'.*must have no links"
     ):
         read_nwb(session, stimulus="idx")
+
+
+# Zarr format 3, and values that are all alike
+
+
+def in_zarr(path, source, version):
+    """Copy an HDF5 file into a Zarr folder, with links as hdmf-zarr writes them."""
+    root = zarr.open_group(path, mode="w", zarr_format=version)
+
+    def copy(group, made):
+        for name, value in group.attrs.items():
+            if isinstance(value, h5py.Reference):
+                target = {"source": ".", "path": str(group.file[value].name)}
+                made.attrs[name] = {"zarr_dtype": "object", "value": target}
+            elif isinstance(value, np.ndarray | np.generic):
+                made.attrs[name] = value.tolist()
+            else:
+                made.attrs[name] = value
+
+    def walk(group, made):
+        copy(group, made)
+        for name, item in group.items():
+            if isinstance(item, h5py.Group):
+                walk(item, made.create_group(name))
+                continue
+            values = np.atleast_1d(item[()])
+            text = values.dtype.kind in "OS"
+            if text:
+                values = np.array([entry.decode() for entry in values.flat], dtype=object)
+            chunks = tuple(max(1, -(-n // 2)) for n in values.shape)
+            kind = str if text else values.dtype
+            array = made.create_array(name, shape=values.shape, dtype=kind, chunks=chunks)
+            array[...] = values
+            copy(item, array)
+
+    with h5py.File(source, "r") as file:
+        walk(file, root)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    def mend(file):
+        del file["specifications"]
+        del file["file_create_date"]
+
+    columns = {"cell_type": ["ON", "OFF", "ON"]}
+    return write(tmp_path / "a.nwb", columns=columns, mend=mend)
+
+
+@pytest.mark.filterwarnings(ALL_TEST)
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("consolidated", [False, True])
+def test_both_formats_of_zarr_are_read(tmp_path, source, version, consolidated):
+    path = in_zarr(tmp_path / "a.nwb.zarr", source, version)
+    if consolidated:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr says that others may not read it
+            zarr.consolidate_metadata(path, zarr_format=version)
+    found, expected = read_nwb(path), read_nwb(source)
+    for place in ("test/stimulus", "test/rate", "test/type", "test/cell", "spikes/spike_time"):
+        np.testing.assert_array_equal(found[place], expected[place])
+    assert found.attrs["session"] == "a session"
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found))["test/stimulus"], FRAMES)
+
+
+@pytest.mark.filterwarnings(ALL_TEST)
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("level", [0, 127])
+def test_a_constant_movie_in_zarr_is_no_damage(tmp_path, version, level):
+    """Zarr writes no file for a chunk that holds nothing but zeros."""
+    black = np.full((9000, 50, 40), level, np.uint8)
+    black[4000:4100] = 200
+    source = write(tmp_path / "a.nwb", stimulus=movie(data=black))
+    with h5py.File(source, "a") as file:
+        del file["specifications"]
+        del file["file_create_date"]
+    recording = read_nwb(in_zarr(tmp_path / "a.nwb.zarr", source, version))
+    np.testing.assert_array_equal(recording["test/stimulus"], black)
+
+
+@pytest.mark.filterwarnings(ALL_TEST)
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_black_movie_in_zarr_is_read_with_a_word(tmp_path, source, version):
+    path = in_zarr(tmp_path / "a.nwb.zarr", source, version)
+    array = zarr.open_array(path / "stimulus/presentation/movie/data", mode="a")
+    array[...] = 0
+    with pytest.warns(RecordingWarning, match="100 % of its values were never written"):
+        assert not read_nwb(path)["test/stimulus"].values.any()
+
+
+def test_a_chunk_that_cannot_be_unpacked_is_refused(tmp_path, source):
+    path = in_zarr(tmp_path / "a.nwb.zarr", source, 3)
+    for file in (path / "stimulus/presentation/movie/data/c").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"x" * 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)
+        recording = read_nwb(path)
+    with pytest.raises(RetinaCodecError, match=r"movie/data must be a Zarr array.*Copy the folder"):
+        recording["test/stimulus"].compute()
+
+
+def test_metadata_that_are_no_json_are_refused(tmp_path, source):
+    path = in_zarr(tmp_path / "a.nwb.zarr", source, 3)
+    (path / "units/zarr.json").write_text("{")
+    with pytest.raises(RetinaCodecError, match=r"units/zarr\.json must be JSON"):
+        read_nwb(path)

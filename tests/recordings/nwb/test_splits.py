@@ -1,5 +1,6 @@
 """Train, test and repeats: from tables and from times; the clock of real sessions."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -217,3 +218,41 @@ def test_a_session_before_time_zero(tmp_path):
 )
 def test_how_often_a_sequence_repeats_itself(index, times):
     assert periods_of(np.asarray(index)) == times
+
+
+def test_that_nothing_says_train_or_test_is_told(tmp_path):
+    path = write(tmp_path / "a.nwb")
+    with pytest.warns(RecordingWarning, match=r"whole session is the test split; splits=.* says"):
+        recording = read_nwb(path)
+    assert "doubt: no split intervals" in recording.attrs["reading"]
+
+
+@pytest.mark.parametrize(
+    ("starts", "stops", "split", "what"),
+    [
+        ([0.0, 0.4, 0.4], [0.4, 0.6, 0.6], ["train", "test", "test"], "test intervals"),
+        ([0.0, 0.4, 0.5], [0.4, 0.6, 0.7], ["train", "test", "test"], "test intervals"),
+        ([0.0, 0.0, 0.8], [0.4, 0.4, 1.2], ["train", "train", "test"], "train intervals"),
+        ([0.0, 0.2], [0.4, 0.6], ["train", "test"], "train and test intervals"),
+        ([0.0, 0.2], [1.2, 0.4], ["train", "test"], "train and test intervals"),
+    ],
+)
+def test_intervals_that_overlap_are_refused(tmp_path, starts, stops, split, what):
+    """A trial that stands twice would be two presentations with equal responses."""
+
+    def fill(nwbfile):
+        nwbfile.add_time_intervals(intervals("shown", starts, stops, split=split))
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=movie(data=SESSION))
+    with pytest.raises(RetinaCodecError, match=rf"{what} must not overlap.*pass splits="):
+        read_nwb(path, join_blocks=True)
+
+
+def test_a_table_that_cannot_be_read_is_left_out_with_a_word(tmp_path):
+    def mend(file):
+        del file["intervals/stimulus_epochs/start_time"]
+        file["intervals/stimulus_epochs/start_time"] = h5py.ExternalLink("gone.h5", "/a")
+
+    path = session(tmp_path / "a.nwb", mend=mend)
+    with pytest.warns(RecordingWarning, match=r"stimulus_epochs was left out: .*'gone\.h5'"):
+        read_nwb(path)

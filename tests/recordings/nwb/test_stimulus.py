@@ -333,7 +333,7 @@ def test_an_index_beyond_the_pictures(tmp_path):
         nwbfile.add_stimulus_template(images)
         nwbfile.add_stimulus(index_series(images, [0, 12], rate=RATE))
 
-    with pytest.raises(RetinaCodecError, match=r"below the number of pictures, 12; .* 0 to 12"):
+    with pytest.raises(RetinaCodecError, match=r"numbers below 12, .* they are 0 to 12"):
         read_nwb(write(tmp_path / "a.nwb", fill, stimulus=()))
 
 
@@ -479,3 +479,206 @@ def test_train_and_test_from_two_series(tmp_path):
     assert int(recording["clock/spikes_outside"][0]) == 1
     with pytest.raises(RetinaCodecError, match="or one for 'test' and perhaps for 'train'"):
         read_nwb(path, stimulus={"train": "noise"})
+
+
+# What files leave unknown
+
+
+@pytest.mark.parametrize("value", [np.float32(np.nan), "NaN", np.float32(0), np.float64(np.inf)])
+@pytest.mark.parametrize("name", ["conversion", "offset"])
+def test_a_factor_that_is_none_is_told_and_the_usual_one_taken(tmp_path, name, value):
+    def mend(file):
+        file["stimulus/presentation/movie/data"].attrs[name] = value
+
+    path = write(tmp_path / "a.nwb", mend=mend)
+    if name == "offset" and value == 0:
+        np.testing.assert_array_equal(shown(path), FRAMES)
+        return
+    with pytest.warns(RecordingWarning, match=rf"{name} of /stimulus.* is .* is taken"):
+        np.testing.assert_array_equal(shown(path), FRAMES)
+
+
+@pytest.mark.parametrize("view", [[np.nan, 1.0], [0.0, 0.0], [-1.0, 2.0], [np.inf, 1.0]])
+def test_a_field_of_view_that_is_none_leaves_the_pixel_size_unknown(tmp_path, view):
+    stimulus = OpticalSeries(
+        name="movie", data=FRAMES, unit="n/a", rate=RATE, distance=1.0,
+        field_of_view=view, orientation="up",
+    )  # fmt: skip
+    recording = read_nwb(write(tmp_path / "a.nwb", stimulus=stimulus))
+    assert np.isnan(recording.attrs["pixel_size"])
+
+
+TURNED = np.moveaxis(FRAMES, 0, -1)  # (y, x, time)
+
+
+def test_time_as_the_last_axis_is_a_doubt_and_taken_as_told(tmp_path):
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=TURNED))
+    with pytest.warns(RecordingWarning, match=r"read as 4 frames of 3 × 60 px.*axis_order='xyt'"):
+        read_nwb(path)
+    np.testing.assert_array_equal(shown(path, axis_order="yxt"), FRAMES)
+    read_nwb(path, axis_order="tyx")  # so said, no doubt is left
+
+
+@pytest.mark.parametrize(
+    ("more", "stamps"),
+    [({}, np.arange(60) / RATE), ({"dimension": [3, 4]}, None), ({"dimension": [4, 3]}, None)],
+)
+def test_time_as_the_last_axis_is_refused_where_the_file_contradicts(tmp_path, more, stamps):
+    def mend(file):
+        if stamps is not None:  # pynwb warns of them
+            del file["stimulus/presentation/movie/starting_time"]
+            file["stimulus/presentation/movie/timestamps"] = stamps
+
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=TURNED, **more), mend=mend)
+    with pytest.raises(RetinaCodecError, match=r"Pass axis_order='xyt' or axis_order='yxt'"):
+        read_nwb(path)
+    np.testing.assert_array_equal(shown(path, axis_order="yxt"), FRAMES)
+
+
+@pytest.mark.parametrize("more", [{"timestamps": np.arange(5) / RATE}, {"dimension": [9, 8]}])
+def test_few_frames_are_no_doubt_where_the_file_confirms_them(tmp_path, more):
+    few = np.random.default_rng(0).integers(0, 255, (5, 8, 9), dtype=np.uint8)
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=few, **more))
+    np.testing.assert_array_equal(shown(path), few)
+
+
+def test_frames_that_were_never_written_are_told(tmp_path):
+    def mend(file):
+        group = file["stimulus/presentation/movie"]
+        attributes = dict(group["data"].attrs)
+        del group["data"]
+        made = group.create_dataset("data", (60, 4, 3), "u1", chunks=(10, 4, 3))
+        made[:30] = FRAMES[:30]
+        made.attrs.update(attributes)
+
+    path = write(tmp_path / "a.nwb", mend=mend)
+    with pytest.warns(RecordingWarning, match="50 % of its values were never written"):
+        np.testing.assert_array_equal(shown(path)[:30], FRAMES[:30])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_frames_that_are_not_finite_are_told(tmp_path, bad):
+    frames = FRAMES.astype(np.float32)
+    frames[-3:] = bad
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=frames))
+    with pytest.warns(RecordingWarning, match="frames of test hold NaN or infinity"):
+        read_nwb(path)
+
+
+# Frames and movies that the file does not call a stimulus
+
+
+def test_frames_and_their_times_need_no_stimulus_in_the_file(tmp_path):
+    path = write(tmp_path / "a.nwb", stimulus=())
+    onsets = 0.013 + np.arange(60) / RATE
+    for frames in (FRAMES, tmp_path / "frames.npy"):
+        np.save(tmp_path / "frames.npy", FRAMES)
+        recording = read_nwb(path, frames=frames, frame_times=onsets)
+        np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
+        expected = counted(SPIKES, onsets, 1 / RATE)
+        np.testing.assert_array_equal(recording["test/spike_count"], expected)
+    with pytest.raises(RetinaCodecError, match="it has 59 for 60 frames"):
+        read_nwb(path, frames=FRAMES, frame_times=onsets[:-1])
+    with pytest.raises(RetinaCodecError, match=r"Pass frames=ARRAY and frame_times=ONSETS"):
+        read_nwb(path, frames=FRAMES)
+    with pytest.raises(RetinaCodecError, match=r"must be a \.npy file that can be read"):
+        read_nwb(path, frames="nowhere.npy", frame_times=onsets)
+
+
+@pytest.mark.parametrize("place", ["acquisition", "processing/vision", "stimulus/templates"])
+def test_a_movie_elsewhere_is_taken_by_name_or_path(tmp_path, place):
+    def fill(nwbfile):
+        if place == "acquisition":
+            nwbfile.add_acquisition(movie())
+        elif place == "stimulus/templates":
+            nwbfile.add_stimulus_template(movie())
+        else:
+            nwbfile.create_processing_module("vision", "shown").add(movie())
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=())
+    with pytest.raises(
+        RetinaCodecError, match=rf"{place}/movie elsewhere\. Pass stimulus='{place}"
+    ):
+        read_nwb(path)
+    for name in ("movie", f"{place}/movie"):
+        recording = read_nwb(path, stimulus=name)
+        np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
+    timed = read_nwb(path, stimulus="movie", frames=255 - FRAMES)
+    np.testing.assert_array_equal(timed["test/stimulus"], 255 - FRAMES)
+
+
+def raw(file):
+    """Raw data in other files, as links, that were not copied along."""
+    file["acquisition/ElectricalSeries"] = h5py.ExternalLink("raw.h5", "/acquisition/raw")
+    file["acquisition/far"] = h5py.ExternalLink("/data/rig/raw.h5", "/acquisition/raw")
+    file.create_group("processing/ecephys")["LFP"] = h5py.ExternalLink("lfp.h5", "/lfp")
+    file["stimulus/templates/pictures"] = h5py.ExternalLink("pictures.h5", "/pictures")
+    stored = file["acquisition"].create_group("beside")
+    stored.create_dataset("data", (5,), "i2", external=[("raw.bin", 0, 10)])
+
+
+def test_raw_data_that_is_not_beside_is_not_needed(tmp_path):
+    recording = read_nwb(write(tmp_path / "a.nwb", mend=raw))
+    np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
+    assert (
+        "cannot be reached, and was not needed: ElectricalSeries, far"
+        in (recording.attrs["reading"])
+    )
+
+
+def test_a_second_movie_that_is_not_beside_is_asked_for_like_any(tmp_path):
+    def mend(file):
+        file["stimulus/presentation/second"] = h5py.ExternalLink("second.h5", "/movie")
+
+    path = write(tmp_path / "a.nwb", mend=mend)
+    with pytest.raises(RetinaCodecError, match="must have one stimulus; it has movie, second"):
+        read_nwb(path)
+    np.testing.assert_array_equal(shown(path, stimulus="movie"), FRAMES)
+    with pytest.raises(RetinaCodecError, match=r"'second\.h5', and no file is there"):
+        read_nwb(path, stimulus="second")
+
+
+# Tables that name a movie
+
+
+def plays(nwbfile, names=("noise", "film", "film"), **more):
+    nwbfile.add_stimulus_template(movie("noise", data=FRAMES[:20]))
+    nwbfile.add_stimulus_template(movie("film", data=FRAMES[20:30]))
+    starts, length = [0.0, 0.5, 0.8], {"noise": 0.4, "film": 0.2}
+    stops = [start + length[name] for start, name in zip(starts, names, strict=True)]
+    nwbfile.add_time_intervals(intervals("movies", starts, stops, stimulus_name=names, **more))
+
+
+def test_rows_that_name_a_movie_play_it_whole(tmp_path):
+    path = write(tmp_path / "a.nwb", plays, stimulus=())
+    with pytest.raises(RetinaCodecError, match="one stimulus; it has movies/film, movies/noise"):
+        read_nwb(path)
+    recording = read_nwb(path, stimulus={"train": "movies/noise", "test": "movies/film"})
+    np.testing.assert_array_equal(recording["train/stimulus"], FRAMES[:20])
+    np.testing.assert_array_equal(recording["test/stimulus"], FRAMES[20:30])
+    assert recording["test/repeats/start_time"].values.tolist() == [0.5, 0.8]
+    for repeat, start in enumerate((0.5, 0.8)):
+        expected = counted(SPIKES, start + np.arange(10) / RATE, 1 / RATE)
+        found = recording["test/repeats/rate"].values[repeat] / RATE
+        np.testing.assert_allclose(found, expected)
+    assert "2 presentations of the whole of /stimulus/templates/film" in recording.attrs["reading"]
+
+
+def test_rows_of_another_length_than_their_movie_are_a_doubt(tmp_path):
+    def fill(nwbfile):
+        nwbfile.add_stimulus_template(movie("film", data=FRAMES))
+        nwbfile.add_time_intervals(intervals("film_shown", [0.0, 0.6], [0.5, 1.1]))
+
+    path = write(tmp_path / "a.nwb", fill, stimulus=())
+    with pytest.warns(RecordingWarning, match=r"last 0\.5 s and the 60 frames .* 1\.2 s"):
+        recording = read_nwb(path)
+    np.testing.assert_array_equal(recording["test/stimulus"], FRAMES[:25])
+
+
+def test_movies_on_two_scales_are_a_doubt(tmp_path):
+    noise = movie("noise", data=(FRAMES[:20] > 127).astype(np.uint8))
+    film = movie("film", data=FRAMES[20:], starting_time=0.4)
+    path = write(tmp_path / "a.nwb", stimulus=[noise, film])
+    both = {"train": "noise", "test": "film"}
+    with pytest.warns(RecordingWarning, match=r"train lie in 0 to 1 and those of test in"):
+        read_nwb(path, stimulus=both)

@@ -2,12 +2,13 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.nwb.reader import read_nwb
-from tests.recordings.nwb_files import ALL_TEST, RATE, SPIKES, counted, movie, write
+from tests.recordings.nwb_files import ALL_TEST, FRAMES, RATE, SPIKES, counted, movie, write
 
 pytestmark = pytest.mark.filterwarnings(ALL_TEST)
 
@@ -186,3 +187,211 @@ def test_unit_times_of_nwb_before_version_2(tmp_path):
     recording = read_nwb(write(tmp_path / "a.nwb", stimulus=movie(), mend=old))
     assert recording["test/cell"].values.tolist() == ["unit_00", "unit_07"]
     assert recording["test/spike_count"].values.sum(0).tolist() == [2, 1]
+
+
+# Several tables, repeated ids, restarts
+
+
+def several(file):
+    for name in ("kilosort", "curated"):
+        file.create_group(f"processing/sorting_{name}")
+        file.copy("units", f"processing/sorting_{name}/{name}")
+    file["processing/sorting_curated/curated/id"][:] = [5, 6, 8]
+    del file["units"]
+
+
+def test_one_of_several_tables_of_units_is_named(tmp_path):
+    path = write(tmp_path / "a.nwb", mend=several)
+    asked = r"sorting_curated/curated, .*sorting_kilosort/kilosort\. Pass units='processing/sort"
+    with pytest.raises(RetinaCodecError, match=asked):
+        read_nwb(path)
+    for name in ("curated", "processing/sorting_curated/curated", "/sorting_curated/curated"):
+        found = read_nwb(path, units=name)
+        assert found["test/cell"].values.tolist() == [5, 6, 8]
+    assert "not read: processing/sorting_kilosort/kilosort" in found.attrs["reading"]
+    with pytest.raises(RetinaCodecError, match="'phy' is not one of them"):
+        read_nwb(path, units="phy")
+
+
+def test_the_standard_table_goes_before_others(tmp_path):
+    def copy(file):
+        file.create_group("processing/sorting")
+        file.copy("units", "processing/sorting/raw")
+        file["processing/sorting/raw/id"][:] = [1, 2, 3]
+
+    path = write(tmp_path / "a.nwb", mend=copy)
+    recording = read_nwb(path)
+    assert recording["test/cell"].values.tolist() == [12, 4, 7]
+    assert (
+        "tables of units that were not read: processing/sorting/raw" in recording.attrs["reading"]
+    )
+    assert read_nwb(path, units="raw")["test/cell"].values.tolist() == [1, 2, 3]
+
+
+def test_ids_that_two_probes_share_are_told_apart_as_asked(tmp_path):
+    path = write(
+        tmp_path / "a.nwb",
+        columns={"probe": ["A", "A", "B"], "unit_name": ["u", "v", "w"]},
+        mend=replace("units/id", np.array([0, 1, 0])),
+    )
+    message = r"repeated: \[0\]. Pass cell_names=COLUMN .*probe.* or cell_names='row'"
+    with pytest.raises(RetinaCodecError, match=message):
+        read_nwb(path)
+    for name, expected in {
+        "probe": ["A 0", "A 1", "B 0"],
+        "unit_name": ["u", "v", "w"],
+        "row": [0, 1, 2],
+    }.items():
+        assert read_nwb(path, cell_names=name)["test/cell"].values.tolist() == expected
+    assert read_nwb(path, cell_names="probe", cells=["A 0"])["test/cell"].values == ["A 0"]
+
+
+def test_ids_are_told_apart_by_what_a_reference_points_to(tmp_path):
+    def refer(file):
+        for name in ("probe0", "probe1"):
+            file.create_group(f"general/extracellular_ephys/{name}")
+        place = "general/extracellular_ephys/probe{}"
+        kept = [file[place.format(number)].ref for number in (0, 1, 1)]
+        file["units"].create_dataset("electrode_group", data=kept, dtype=h5py.ref_dtype)
+        file["units/id"][:] = [0, 0, 1]
+
+    recording = read_nwb(write(tmp_path / "a.nwb", mend=refer), cell_names="electrode_group")
+    assert recording["test/cell"].values.tolist() == ["probe0 0", "probe1 0", "probe1 1"]
+
+
+RESTARTED = {1: [0.2, 0.5, 3.9, 0.1, 2.1], 2: [3.0, 0.5], 3: []}
+
+
+def test_a_clock_that_begins_again_is_asked_for(tmp_path):
+    long = np.tile(FRAMES, (7, 1, 1))  # 8.4 s
+    path = write(tmp_path / "a.nwb", stimulus=movie(data=long), spikes=RESTARTED)
+    message = (
+        r"unit 1 jump back from 3.9 to 0.1 s .*spike_restarts=\[600.0\].*spike_restarts='none'"
+    )
+    with pytest.raises(RetinaCodecError, match=message):
+        read_nwb(path)
+    recording = read_nwb(path, spike_restarts=[4.0])
+    spikes = recording["spikes"].to_dataset()
+    times = spikes["spike_time"].values[spikes["spike_cell"].values == 1]
+    np.testing.assert_allclose(times, [0.2, 0.5, 3.9, 4.1, 6.1])
+    with pytest.warns(RecordingWarning, match="units 1, 2 were unsorted"):
+        found = read_nwb(path, spike_restarts="none")["spikes/spike_time"].values
+    assert found.tolist() == [0.1, 0.2, 0.5, 2.1, 3.9, 0.5, 3.0]
+    unclear = write(
+        tmp_path / "b.nwb", stimulus=movie(data=long), spikes={**RESTARTED, 3: [1.0, 2.0]}
+    )
+    with pytest.raises(
+        RetinaCodecError, match=r"unit 3 must jump back once for each of the 1 .* 0"
+    ):
+        read_nwb(unclear, spike_restarts=[4.0])
+
+
+def test_spikes_by_region_references_as_early_files_have_them(tmp_path):
+    def old(file):
+        units = file["units"]
+        ends = units["spike_times_index"][()]
+        regions = [
+            units["spike_times"].regionref[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        del units["spike_times_index"]
+        index = units.create_dataset("spike_times_index", (3,), dtype=h5py.regionref_dtype)
+        for number, region in enumerate(regions):
+            index[number] = region
+
+    spikes = {12: [0.05, 0.31, 0.33, 1.1], 4: [0.29], 7: [0.4, 0.5]}
+    plain = read_nwb(write(tmp_path / "a.nwb", spikes=spikes))
+    found = read_nwb(write(tmp_path / "b.nwb", spikes=spikes, mend=old))
+    np.testing.assert_array_equal(found["test/spike_count"], plain["test/spike_count"])
+    np.testing.assert_array_equal(found["spikes/spike_time"], plain["spikes/spike_time"])
+
+
+# Codes of types
+
+
+def write_types(path, kind):
+    from hdmf.common.table import DynamicTable, EnumData
+
+    names = ["OFF alpha", "ON alpha"]
+
+    def fill(nwbfile):
+        if kind == "enum":
+            nwbfile.units.add_column(
+                "cell_type", "type", data=[1, 0, 1], col_cls=EnumData, enum=names
+            )
+            return
+        table = DynamicTable(name="types", description="types")
+        for column in {"two": ("label", "class"), "none": ("depth",)}.get(kind, ("label",)):
+            table.add_column(column, "of the type")
+        for number, name in enumerate(names):
+            table.add_row(**dict.fromkeys(table.colnames, 1.0 * number if kind == "none" else name))
+        nwbfile.create_processing_module("types", "types").add(table)
+        ragged = [[1], [0, 1], []]
+        data, index = ([1, 0, 1], False) if kind != "ragged" else (ragged, 1)
+        if index:
+            nwbfile.units.add_column("cell_type", "type", data=data, table=table, index=True)
+        else:
+            nwbfile.units.add_column("cell_type", "type", data=data, table=table)
+
+    def codes(file):
+        kept = h5py.enum_dtype({"OFF alpha": 0, "ON alpha": 1}, basetype="i1")
+        file["units"].create_dataset("cell_type", data=[1, 0, 1], dtype=kept)
+
+    return write(path, *([] if kind == "hdf5" else [fill]), mend=codes if kind == "hdf5" else None)
+
+
+@pytest.mark.filterwarnings("ignore:EnumData is experimental")
+@pytest.mark.parametrize("kind", ["enum", "region", "hdf5"])
+def test_codes_of_types_get_the_names_that_they_stand_for(tmp_path, kind):
+    path = write_types(tmp_path / "a.nwb", kind)
+    expected = ["ON alpha", "OFF alpha", "ON alpha"]
+    assert read_nwb(path)["test/type"].values.tolist() == expected
+    assert read_nwb(path, cell_types="cell_type")["test/type"].values.tolist() == expected
+    if kind != "region":
+        found = read_nwb(path, cells={"cell_type": "ON alpha"})
+        assert found["test/cell"].values.tolist() == [12, 7]
+
+
+@pytest.mark.parametrize("kind", ["two", "none"])
+def test_codes_without_one_column_of_names_are_unknown_with_a_word(tmp_path, kind):
+    path = write_types(tmp_path / "a.nwb", kind)
+    with pytest.warns(RecordingWarning, match=r"no one column of names.*cell_types='FILE.csv'"):
+        recording = read_nwb(path)
+    assert set(recording["test/type"].values) == {"unknown"}
+
+
+def test_several_types_of_a_cell_are_joined(tmp_path):
+    recording = read_nwb(write_types(tmp_path / "a.nwb", "ragged"))
+    assert recording["test/type"].values.tolist() == ["ON alpha", "OFF alpha, ON alpha", "unknown"]
+    assert "some units have several" in recording.attrs["reading"]
+
+
+def test_numbers_that_nothing_names_are_types_with_a_word(tmp_path):
+    path = write(tmp_path / "a.nwb", columns={"cell_type": [2, 1, 2]})
+    with pytest.warns(RecordingWarning, match="holds numbers that nothing names"):
+        assert read_nwb(path)["test/type"].values.tolist() == ["2", "1", "2"]
+
+
+# Times in another unit
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("ms", 1e3), ("us", 1e6), (30e3, 30e3)])
+def test_frames_in_other_units_are_noticed_and_taken_as_told(tmp_path, unit, factor):
+    path = write(tmp_path / "a.nwb", stimulus=movie(timestamps=np.arange(60) / RATE * factor))
+    with pytest.raises(RetinaCodecError, match=r"times of frames must be in seconds.*='ms'"):
+        read_nwb(path)
+    recording = read_nwb(path, frame_time_unit=unit)
+    assert recording.attrs["frame_rate"] == RATE
+    expected = counted(SPIKES, ONSETS, 1 / RATE)
+    np.testing.assert_array_equal(recording["test/spike_count"], expected)
+    given = read_nwb(path, frame_times=ONSETS * factor, frame_time_unit=unit)
+    np.testing.assert_array_equal(given["test/spike_count"], expected)
+
+
+def test_frames_and_spikes_both_in_ms_are_a_doubt(tmp_path):
+    spikes = {cell: [1e3 * time for time in times] for cell, times in SPIKES.items()}
+    stimulus = movie(timestamps=1e3 * ONSETS)
+    path = write(tmp_path / "a.nwb", stimulus=stimulus, spikes=spikes)
+    with pytest.warns(RecordingWarning, match=r"follow each other every 20 s; .*frame_time_unit"):
+        read_nwb(path)
+    found = read_nwb(path, frame_time_unit="ms", spike_time_unit="ms")
+    np.testing.assert_array_equal(found["test/spike_count"], counted(SPIKES, ONSETS, 1 / RATE))
