@@ -60,7 +60,7 @@ def test_an_existing_recording_is_replaced_only_on_request(recording, tmp_path, 
     path = tmp_path / f"session{suffix}"
     save_recording(recording, path)
     recording.attrs["session"] = "another"
-    with pytest.raises(RetinaCodecError, match=r"does\. Choose another name, .*--overwrite"):
+    with pytest.raises(RetinaCodecError, match=r"does\. Choose another name, .*overwrite=True"):
         save_recording(recording, path)
     assert open_recording(path).attrs["session"] != "another"
     save_recording(recording, path, overwrite=True)
@@ -130,7 +130,7 @@ def test_converting_onto_itself_or_to_an_unknown_format_is_refused(recording, tm
 def test_options_are_those_of_the_format(recording, tmp_path, suffix, valid):
     path = tmp_path / f"session{suffix}"
     save_recording(recording, path)
-    with pytest.raises(RetinaCodecError, match=rf"this format are .*{valid}.*; got 'response'"):
+    with pytest.raises(RetinaCodecError, match=rf"this format are .*{valid}.*; got response="):
         open_recording(path, response="firing_rate_10ms")
 
 
@@ -139,7 +139,7 @@ def test_published_files_and_folders_go_to_their_reader(tmp_path):
     whole = open_recording(path, cells=[2])
     assert whole.attrs["experiment"] == "15-10-07"
     assert open_recording(path.parent, cells=[2]).identical(whole)
-    with pytest.raises(RetinaCodecError, match="are stimulus, response, cells; got 'cell'"):
+    with pytest.raises(RetinaCodecError, match="are stimulus, response, cells; got cell="):
         open_recording(path, cell=2)
     with pytest.raises(RetinaCodecError, match="there must be a recording at"):
         open_recording(tmp_path / "b.h5")

@@ -231,5 +231,5 @@ def test_open_recording_finds_the_reader_and_checks_its_options(published):
     for place in (published, published.parent):
         found = open_recording(place, cells=[2], response="firing_rate_5ms")
         assert found["test"].to_dataset().identical(expected["test"].to_dataset())
-    with pytest.raises(RetinaCodecError, match="are stimulus, response, cells; got stimuli='naturalscene'"):
+    with pytest.raises(RetinaCodecError, match="response, cells; got stimuli='naturalscene'"):
         open_recording(published, stimuli="naturalscene")

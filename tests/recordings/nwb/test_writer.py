@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_what_was_there(recording, tmp_path, monkeypatch, exi
 
 def test_an_existing_file_and_overlapping_splits_are_refused(recording, parts, tmp_path):
     (tmp_path / "session.nwb").write_text("keep me")
-    with pytest.raises(RetinaCodecError, match=r"must not exist yet.*--overwrite"):
+    with pytest.raises(RetinaCodecError, match=r"must not exist yet.*overwrite=True"):
         write_nwb(recording, tmp_path / "session.nwb")
     assert (tmp_path / "session.nwb").read_text() == "keep me"
     parts["train"] = parts["train"].assign_coords(
