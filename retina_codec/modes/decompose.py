@@ -239,13 +239,9 @@ def modes_of(
             + in_words("another seed, more epochs, or SparseAutoencoder().", "another --seed.")
         )
     units = contribution.attrs.get("units", "1")
-    features_dims, modes_dims = contribution.dims[1:], ("mode", *contribution.dims[1:])
+    modes_dims = ("mode", *contribution.dims[1:])
     loading = found.loading[:, order]
     dictionary = found.dictionary[order].reshape(-1, *sign.shape) * sign
-    about = {
-        "offset": (scaling.offset, units, "constant part, carried by modes of that origin"),
-        "feature_scale": (scaling.scale / scaling.gain, units, "divisor of a feature in the fit"),
-    }
     modes = xr.Dataset(
         {
             "dictionary": (
@@ -270,11 +266,23 @@ def modes_of(
         attrs=decomposition.settings()
         | {"kept_epoch": fitted.epochs, "held_out": held_out, "gap": gap},
     )
-    for name, (numbers, unit, words) in about.items():
-        turned = numbers.reshape(sign.shape) * (sign if name == "offset" else 1)
-        modes[name] = (features_dims, turned, {"units": unit, "long_name": words})
+    modes = modes.assign(_scaling_variables(scaling, sign, contribution))
     raw = modes["loading"].copy(data=found.unpolished[:, order])
     return modes.assign(scorecard(contribution, modes, unpolished=raw).data_vars)
+
+
+def _scaling_variables(
+    scaling: Scaling, sign: np.ndarray, contribution: xr.DataArray
+) -> dict[str, xr.Variable]:
+    """Return what was subtracted from features and what they were divided by (sign, channel)."""
+    dims, units = contribution.dims[1:], contribution.attrs.get("units", "1")
+    subtracted = {"units": units, "long_name": "constant part, carried by modes of that origin"}
+    divisor = {"units": units, "long_name": "divisor of a feature in the fit"}
+    scale = (scaling.scale / scaling.gain).reshape(sign.shape)
+    return {
+        "offset": xr.Variable(dims, scaling.offset.reshape(sign.shape) * sign, subtracted),
+        "feature_scale": xr.Variable(dims, scale, divisor),
+    }
 
 
 def _scaling(values: np.ndarray, sign: np.ndarray, decomposition: Decomposition) -> Scaling:
