@@ -254,7 +254,10 @@ def _draw_trust(area: Area, recording: xr.DataTree) -> None:
     types = table(recording, "test")["type"].values.astype(str)
     colors = type_colors(types)
     order = np.argsort(types, kind="stable")
-    _bars(area.add_subplot(spec[0]), quality, types, order)
+    shown = 1
+    if "repeats" in recording["test"].children:
+        shown = recording["test/repeats"].sizes["repeat"]
+    _bars(area.add_subplot(spec[0]), quality, types, order, shown)
     kinds = [kind for kind in colors if kind in set(types)]
     counts = [int((types == kind).sum()) for kind in kinds]
     many = len(kinds) > 8
@@ -281,11 +284,14 @@ def _bars(
     quality: xr.Dataset,
     types: npt.NDArray[np.str_],
     order: npt.NDArray[np.intp],
+    shown: int,
 ) -> None:
     trust = quality["reliability"].values[order]
     if not np.isfinite(trust).any():
         axes.axis("off")
         words = "not measured: needs at least two presentations of the test movie"
+        if shown > 1:
+            words = f"not measured: too few spikes in {shown} presentations of the test movie"
         axes.text(0, 0.6, words, transform=axes.transAxes, size=9, color=MUTED)
         return
     error = quality["reliability_error"].values[order]

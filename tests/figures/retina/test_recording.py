@@ -234,6 +234,21 @@ def test_quality_that_was_measured_is_not_measured_again():
     assert "flagged: none of 6 cells" in words_of(drawn("smoothed")[1])
 
 
+@pytest.mark.parametrize(
+    ("repeats", "words"),
+    [
+        (10, "not measured: too few spikes in 10 presentations of the test movie"),
+        (0, "not measured: needs at least two presentations of the test movie"),
+    ],
+)
+def test_why_reliability_was_not_measured(repeats, words):
+    def silent(rates):
+        rates[:] = 0
+
+    recording = recording_of(repeats=repeats, bins=40, change=silent)
+    assert words in words_of(plot_recording(recording))
+
+
 def test_words_tell_clock_session_flags_and_what_was_not_measured():
     words = words_of(drawn("clock")[1])
     for expected in (
