@@ -234,7 +234,7 @@ def _standard(correlation: Floats) -> Floats:
 def _own_features(
     own: xr.Dataset, correlation: xr.DataArray, blocks: tuple[Floats, Integers] | None
 ) -> tuple[Floats, Floats | None]:
-    """√share of modes, (cell, mode), and the same over the windows in the drawn blocks."""
+    """Square roots of the shares of modes, (cell, mode), also over the windows in drawn blocks."""
     same = [np.array_equal(own[dim].values, correlation[dim].values) for dim in ("cell", "mode")]
     if not all(same) or not np.isfinite(own["share"]).all():
         raise RetinaCodecError(

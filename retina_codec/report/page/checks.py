@@ -21,6 +21,7 @@ VERDICTS = {
     "poor": "Do not explain this network",
     "unknown": "Not known how good the network is",
 }
+WRONG_CONTRIBUTIONS = "Do not believe these contributions"
 
 
 def prediction_verdict(prediction: dict[str, Any] | None) -> tuple[str, str]:
@@ -57,26 +58,26 @@ def prediction_verdict(prediction: dict[str, Any] | None) -> tuple[str, str]:
         )
     if not mean >= NO_PREDICTION:
         return "poor", (
-            f"It does not predict the recorded rates ({found}): it is too bad to be explained, and "
-            "nothing below says anything about the cells. Fit another network first."
+            f"The network does not predict the recorded rates ({found}): it is too bad to be "
+            "explained, and nothing below says anything about the cells. Fit another network first."
         )
     if share is None:
         return "unknown", (
-            f"It predicts the recorded rates with a {found}; without repeats it is not known how "
-            "high r could be."
+            f"The network predicts the recorded rates with a {found}; without repeats it is not "
+            "known how high r could be."
         )
     if share < LEAST:
         return "poor", (
-            f"It misses more than half of the variance of the rates that can be predicted ({found}"
-            "): it is too bad to be explained, and what follows says little about the cells. Fit a "
-            "better network first."
+            "The network misses more than half of the variance of the rates that can be predicted "
+            f"({found}): it is too bad to be explained, and what follows says little about the "
+            "cells. Fit a better network first."
         )
     if share < GOOD:
         return "fair", (
-            f"It predicts the recorded rates with a {found}; where it is wrong, its explanation is "
-            "wrong too."
+            f"The network predicts the recorded rates with a {found}; where it is wrong, its "
+            "explanation is wrong too."
         )
-    return "good", f"It predicts the recorded rates with a {found}."
+    return "good", f"The network predicts the recorded rates with a {found}."
 
 
 def verdict_of(numbers: dict[str, Any], checks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -96,19 +97,20 @@ def verdict_of(numbers: dict[str, Any], checks: list[dict[str, Any]]) -> dict[st
         ``reached`` and ``missed``: questions of the checks.
     """
     level, words = prediction_verdict(numbers["prediction"])
+    title = VERDICTS[level]
     worst = max(np.nan_to_num(layer["completeness_median"]) for layer in numbers["layers"])
     if worst > LARGEST_ERROR:
-        level = "poor"
+        level, title = "poor", title if level == "poor" else WRONG_CONTRIBUTIONS
         words += (
             f" Contributions miss {percent(worst)} of the change of F: nothing that rests on them "
             "can be believed. Use more steps of the path."
         )
     missed = [check["what"] for check in checks if not check["passed"]]
     if missed and level == "good":
-        level = "fair"
+        level, title = "fair", VERDICTS["fair"]
     return {
         "level": level,
-        "title": VERDICTS[level],
+        "title": title,
         "words": words,
         "believed": level != "poor",
         "reached": len(checks) - len(missed),

@@ -14,7 +14,7 @@ from retina_codec.figures.base import drawn_figures
 from retina_codec.report.page.checks import checks_of, verdict_of
 from retina_codec.report.page.downloads import downloads
 from retina_codec.report.page.numbers import numbers_of
-from retina_codec.report.page.text import count, listed, number, percent, signed
+from retina_codec.report.page.text import count, listed, number, percent, plural, signed
 from retina_codec.storage.trees import check_output, new_output
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def render(results: xr.DataTree, failed: dict[str, str] | None = None) -> str:
         "layer": layer_name,
         "listed": listed,
         "signed": signed,
+        "plural": plural,
     }
     environment.filters |= filters
     numbers = numbers_of(results)

@@ -387,7 +387,7 @@ def test_contributions_that_do_not_add_up_are_not_believed(results):
     tree = results.copy(deep=True)
     tree["layers/conv2"]["completeness_error"] = tree["layers/conv2/target_change"] * 1.8
     text = Page(render(tree)).text
-    assert "Do not explain this network." in text
+    assert "Do not believe these contributions." in text
     assert "Contributions miss 180 % of the change of F" in text
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -120,3 +122,29 @@ def test_all_that_name_a_row_are_listed():
         "modes 0 and 4 of layer 2",
         "pathway 1 of layer 2",
     ]
+
+
+RIDDLES = (
+    "bring F back",
+    "says of a channel against",
+    "moved in time either way or not at all",
+    "so often with and as often",
+    "√share",
+    "hold it against",
+    "stops early when the validation loss does",
+    "Also where the results",
+    "no path from a baseline",
+    "give back what they gave",
+)
+
+
+def test_sentences_that_readers_did_not_understand_are_gone():
+    import retina_codec
+
+    root = Path(retina_codec.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8")
+             for kind in ("*.py", "*.html") for path in root.rglob(kind)}  # fmt: skip
+    assert len(texts) > 200
+    found = [(path.name, riddle) for path, text in texts.items() for riddle in RIDDLES
+             if riddle in text]  # fmt: skip
+    assert found == []
