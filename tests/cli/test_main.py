@@ -230,7 +230,9 @@ def test_fit_leaves_a_network_that_analyzes(work, capsys):
     fit = ["fit", "long one.nc", "--out", "fitted", *small, "--seed", 4, "--set", f"cells={cells}"]
     assert run(*fit) == 0
     said = capsys.readouterr().err
-    assert re.search(r"mean Pearson r over cells of −?0\.\d\d, .* % of what the repeats allow", said)
+    assert re.search(
+        r"mean Pearson r over cells of −?0\.\d\d, .* % of what the repeats allow", said
+    )
     proposed = shlex.split(said.partition("done: ")[2])
     assert proposed[:3] == ["retina-codec", "analyze", "long one.nc"]
     assert proposed[-2:] == ["--set", f"cells={cells}"]
