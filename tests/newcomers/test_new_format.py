@@ -79,7 +79,9 @@ def test_a_new_format_is_known_by_its_name_and_suffix(archive, path, tmp_path):
     assert rc.recordings.registry.get("archive") is archive
     with pytest.raises(rc.RetinaCodecError, match=r"must end in \.npz, \.nwb.*got .*a\.mat"):
         rc.open_recording(tmp_path / "a.mat")
-    with pytest.raises(rc.RetinaCodecError, match="of this format are pixel_size; got stimulus='movie'"):
+    with pytest.raises(
+        rc.RetinaCodecError, match="of this format are pixel_size; got stimulus='movie'"
+    ):
         rc.open_recording(path, stimulus="movie")
     assert rc.open_recording(path, pixel_size=20.0).attrs["pixel_size"] == 20.0
     with pytest.raises(rc.RetinaCodecError, match="Choose another name"):
