@@ -9,6 +9,8 @@ from typing import Any
 
 __all__ = ["RecordingWarning", "RetinaCodecError", "command_line_words", "in_words", "option"]
 
+NUMBERS = ("START", "STOP")  # stand for numbers, which JSON writes without quotes
+
 _on_command_line: ContextVar[bool] = ContextVar("on_command_line", default=False)
 
 
@@ -48,6 +50,8 @@ def option(name: str, value: Any = "VALUE") -> str:
     if not _on_command_line.get():
         return f"{name}={_in_python(value)}"
     written = value if isinstance(value, str) else json.dumps(value, default=str)
+    for word in NUMBERS:
+        written = written.replace(f'"{word}"', word)
     return f"--set {shlex.quote(f'{name}={written}')}"
 
 

@@ -40,5 +40,12 @@ def test_an_option_in_python_and_on_the_command_line(name, value, python, comman
     assert option(name, value) == python
 
 
+def test_numbers_to_be_filled_in_have_no_quotes():
+    assert option("splits", {"test": ["START", "STOP"]}) == "splits={'test': [START, STOP]}"
+    with command_line_words():
+        found = option("splits", {"test": ["START", "STOP"]})
+    assert found == """--set 'splits={"test": [START, STOP]}'"""
+
+
 def test_arrays_are_not_printed():
     assert option("frames", np.zeros((100, 50, 50))) == "frames=<ndarray>"

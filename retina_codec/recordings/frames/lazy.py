@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.frames.places import Place, open_place
 
-__all__ = ["ArrayFrames", "Frames", "GivenFrames", "IndexedFrames", "Pictures", "lazy_frames"]
+__all__ = [
+    "ArrayFrames",
+    "Frames",
+    "GivenFrames",
+    "IndexedFrames",
+    "Pictures",
+    "lazy_frames",
+    "read_few",
+]
 
 FRAMES_PER_BLOCK = 500
 BLOCK_BYTES = 2**26  # of one block in memory; fewer frames where they are large
@@ -205,7 +213,7 @@ class IndexedFrames(Frames):
         if blank is None and (self.index == BLANK).any():
             raise RetinaCodecError(
                 "the intensity of the screen must be known at all times; at some no picture was "
-                "shown. Pass blank=INTENSITY."
+                f"shown. Pass {option('blank', 128)}, the intensity of the screen."
             )
         self.shape = (self.index.size, *base.shape[1:])
         kept = blank is None or np.dtype(base.dtype).kind == "f" or _holds(base.dtype, blank)
@@ -284,7 +292,7 @@ class _Blocks:
 
     def _read(self, numbers: Numbers) -> npt.NDArray[Any]:
         """Read frames; by whole chunks where they are fewer than one holds."""
-        if numbers.size >= self._unit:
+        if self._unit == 1 or (numbers.size >= self._unit and np.ptp(numbers) < numbers.size):
             return self.frames.read(numbers)
         found = np.empty((numbers.size, *self.shape[1:]), self.dtype)
         units = numbers // self._unit
@@ -320,20 +328,44 @@ def lazy_frames(frames: Frames) -> Any:
     """
     from dask.array import from_array
 
-    total, height, width = frames.shape
-    size = max(1, height * width * frames.dtype.itemsize)
-    each = max(1, min(FRAMES_PER_BLOCK, BLOCK_BYTES // size, total))
-    if frames.together > 1:
-        most = max(each, LONG_BLOCK_BYTES // size)
-        whole = frames.together * max(1, each // frames.together)
-        each = min(total, whole if whole <= most else -(-total // -(-total // most)))
+    length = _block_length(frames)
     return from_array(  # type: ignore[no-untyped-call]  # dask has no types here
-        _Blocks(frames, each),
-        chunks=(each, -1, -1),
+        _Blocks(frames, length),
+        chunks=(length, -1, -1),
         name=f"frames-{frames.label}",
         asarray=False,
         meta=np.empty((0, 0, 0), frames.dtype),  # otherwise dask reads a frame
     )
+
+
+def _block_length(frames: Frames) -> int:
+    """Return the number of frames per block."""
+    total, height, width = frames.shape
+    size = max(1, height * width * frames.dtype.itemsize)
+    each = max(1, min(FRAMES_PER_BLOCK, BLOCK_BYTES // size, total))
+    if frames.together == 1:
+        return each
+    most = max(each, LONG_BLOCK_BYTES // size)
+    whole = frames.together * max(1, each // frames.together)
+    return min(total, whole if whole <= most else -(-total // -(-total // most)))
+
+
+def read_few(frames: Frames, numbers: Numbers) -> npt.NDArray[Any]:
+    """Read some frames of a movie, unpacking no chunk twice.
+
+    Parameters
+    ----------
+    frames : Frames
+    numbers : array of int
+
+    Returns
+    -------
+    numpy.ndarray, (number, y, x)
+    """
+    blocks = _Blocks(frames, _block_length(frames))
+    unique, place = np.unique(numbers, return_inverse=True)
+    found: npt.NDArray[Any] = blocks[unique][place]
+    return found
 
 
 def grey(frames: npt.NDArray[Any], color: str) -> npt.NDArray[Any]:

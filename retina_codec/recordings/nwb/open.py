@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -114,7 +115,7 @@ class ZarrNode(Node):
         settings = self._array or {}
         try:
             found: np.dtype[Any] = np.dtype(settings["data_type" if self._third else "dtype"])
-        except TypeError:
+        except (TypeError, ValueError, KeyError):
             if not self._third:
                 raise
             return np.dtype(object)
@@ -163,8 +164,10 @@ class ZarrNode(Node):
         self._check_stored()
         if self.dtype.kind == "O" and not self._third:
             return texts(self._objects())
-        with open_place(self.place) as array:
-            return texts(np.asarray(array[...]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr: text of fixed length is not in its standard
+            with open_place(self.place) as array:
+                return texts(np.asarray(array[...]))
 
     def references(self) -> list[str]:
         """See `Node`."""

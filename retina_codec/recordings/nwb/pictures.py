@@ -154,6 +154,10 @@ def given_frames(given: Any) -> Frames:
                 f"frames must be a .npy file that can be read; {given} is not ({error}). Correct "
                 "the path."
             ) from error
+    try:
+        np.dtype(given.dtype)
+    except TypeError:  # of torch
+        given = np.asarray(given)
     return GivenFrames(given)
 
 

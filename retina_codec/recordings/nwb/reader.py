@@ -16,7 +16,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import EDGE_SLACK, Floats
 from retina_codec.recordings.doubts import frame_doubts
-from retina_codec.recordings.frames.lazy import lazy_frames
+from retina_codec.recordings.frames.lazy import lazy_frames, read_few
 from retina_codec.recordings.nwb.extras import (
     read_notes,
     read_repeats_rate,
@@ -144,7 +144,7 @@ def _samples(splits: Mapping[str, Split]) -> dict[str, npt.NDArray[Any]]:
     for name, split in splits.items():
         run = split.runs[0]
         numbers = np.unique([run.first, run.first + run.bins // 2, run.last - 1])
-        found[name] = split.movie.frames.read(numbers)
+        found[name] = read_few(split.movie.frames, numbers)
     return found
 
 

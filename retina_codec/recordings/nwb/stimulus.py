@@ -37,6 +37,7 @@ NUMBER_COLUMNS = ("frame", "image_index", "template_index", "stimulus_index", "i
 NAME_COLUMNS = ("image_name", "image", "frame_name", "stimulus_name")
 TEMPLATE_COLUMNS = ("stimulus_name", "template", "template_name", "stimulus", "movie_name")
 LISTED = 8
+RECORDED = ("TwoPhotonSeries", "OnePhotonSeries")  # movies of cells, which nobody saw
 LENGTHS_DIFFER = 0.05  # of a movie and of its presentations
 SLOWEST = 0.5  # Hz: movies with fewer frames are a doubt
 Tables = Mapping[str, Table]
@@ -398,10 +399,11 @@ def _choose(
         raise RetinaCodecError(next(iter(lost.values())))
     if not found:
         has = f"it has {', '.join(sorted(others))}" if others else "it has none"
-        further = _elsewhere(root, timed)
-        if further:
-            has += f", and {', '.join(sorted(further)[:LISTED])} elsewhere"
-            way = f"Pass {option('stimulus', sorted(further)[0])} or another of these."
+        every = _elsewhere(root, timed)
+        near = sorted(p for p, each in every.items() if each.pictures.kind not in RECORDED)
+        if near:
+            has += f", and {', '.join(near[:LISTED])} elsewhere"
+            way = f"Pass {option('stimulus', near[0])} or another of these."
         else:
             frames, times = option("frames", "ARRAY"), option("frame_times", "ONSETS")
             way = f"Pass {frames} and {times}; frames of a seed: frames=SeededFrames(…) in Python."

@@ -220,7 +220,7 @@ def _units_table(root: Node, reading: Reading) -> Table | None:
         except RetinaCodecError as error:
             lost[node.path.lstrip("/")] = str(error)
     known = [*found, *lost]
-    chosen = next(iter(known), None) if units is not None or len(known) == 1 else None
+    chosen = "units" if "units" in known else known[0] if len(known) == 1 else None
     if wanted is not None:
         fitting = [p for p in known if f"/{p}".endswith(f"/{wanted.strip('/')}")]
         chosen = fitting[0] if len(fitting) == 1 else None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retina_codec.recordings.frames import lazy
-from retina_codec.recordings.frames.lazy import ArrayFrames, GivenFrames, lazy_frames
+from retina_codec.recordings.frames.lazy import ArrayFrames, GivenFrames, lazy_frames, read_few
 from retina_codec.recordings.frames.places import Place
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (6000, 4, 6), dtype=np.uint8)
@@ -51,6 +51,15 @@ def test_a_movie_in_long_chunks_unpacks_each_of_them_once(tmp_path, unpacked, ch
         frames[start : start + step].compute(scheduler="sync") for start in range(0, 6000, step)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), FRAMES)
+    assert len(unpacked) == len(set(unpacked))
+
+
+@pytest.mark.parametrize("chunks", [(6000, 2, 2), (500, 4, 6), (10, 4, 6)])
+def test_a_few_frames_unpack_no_chunk_twice(tmp_path, unpacked, chunks):
+    """As where 60 presentations are compared by three frames of each."""
+    numbers = (np.arange(60)[:, None] * 100 + [0, 50, 99]).ravel()[::-1]
+    found = read_few(stored(tmp_path, chunks), numbers)
+    np.testing.assert_array_equal(found, FRAMES[numbers])
     assert len(unpacked) == len(set(unpacked))
 
 

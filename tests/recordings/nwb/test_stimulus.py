@@ -314,7 +314,7 @@ def test_the_last_duration_is_never_invented(tmp_path):
 
 def test_ends_come_from_intervals_and_blanks_must_be_known(tmp_path):
     path = onset_file(tmp_path / "a.nwb", table=[1.5, 1.7, 2.5, 3.4])
-    with pytest.raises(RetinaCodecError, match=r"at all times.*Pass blank=INTENSITY"):
+    with pytest.raises(RetinaCodecError, match=r"at all times.*Pass blank=128"):
         read_nwb(path, frame_rate=10)
     found = read_nwb(path, frame_rate=10, blank=128)
     expected = PICTURES[[5] * 5 + [2] * 2 + [9] * 8 + [0] * 5 + [5] * 4].copy()
@@ -605,6 +605,22 @@ def test_a_movie_elsewhere_is_taken_by_name_or_path(tmp_path, place):
         np.testing.assert_array_equal(recording["test/stimulus"], FRAMES)
     timed = read_nwb(path, stimulus="movie", frames=255 - FRAMES)
     np.testing.assert_array_equal(timed["test/stimulus"], 255 - FRAMES)
+
+
+def test_a_movie_of_cells_is_not_proposed_as_the_stimulus(tmp_path):
+    def mend(file):
+        file.move("stimulus/presentation/movie", "acquisition/movie")
+        file["acquisition/movie"].attrs["neurodata_type"] = "TwoPhotonSeries"
+
+    with pytest.raises(RetinaCodecError, match=r"it has none\. Pass frames=") as caught:
+        read_nwb(write(tmp_path / "a.nwb", mend=mend))
+    assert "acquisition" not in str(caught.value)
+
+
+def test_frames_of_torch_are_frames(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = write(tmp_path / "a.nwb")
+    np.testing.assert_array_equal(shown(path, frames=torch.from_numpy(255 - FRAMES)), 255 - FRAMES)
 
 
 def raw(file):

@@ -209,6 +209,9 @@ def test_one_of_several_tables_of_units_is_named(tmp_path):
         found = read_nwb(path, units=name)
         assert found["test/cell"].values.tolist() == [5, 6, 8]
     assert "not read: processing/sorting_kilosort/kilosort" in found.attrs["reading"]
+    plain = write(tmp_path / "b.nwb", mend=lambda file: [several(file), file.create_group("units")])
+    with pytest.raises(RetinaCodecError, match=asked):  # a table without spikes decides nothing
+        read_nwb(plain)
     with pytest.raises(RetinaCodecError, match="'phy' is not one of them"):
         read_nwb(path, units="phy")
 
