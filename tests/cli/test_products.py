@@ -182,6 +182,7 @@ def test_a_terminated_command_leaves_no_partial_files(work, place, arguments, ke
         assert kept < files()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_sigterm_during_the_analysis_itself(work):
     arguments = ["analyze", "session.nc", "--network", "network", "--out", "cc", "--steps", "5000"]
