@@ -127,7 +127,7 @@ def claim_implies_its_error(case: Any) -> None:
     layer = explained(Net(way, seed), IntegratedGradients(steps), inputs)
     text = layer.attrs["completeness"]
     if text.startswith("holds"):
-        finer = explained(Net(way, seed), IntegratedGradients(16 * steps), inputs)
+        finer = explained(Net(way, seed), IntegratedGradients(2 * steps + 160), inputs)
         change = abs(finer["target_change"]).max()
         assert float(abs(finer["completeness_error"]).max()) <= 0.05 * float(change) + 1e-4
     else:
