@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,10 @@ HIDDEN = (ORDER, FILES, RUN, DTYPE)
 INSTRUCTIONS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "_Unsigned", "dtype")
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/")  # two letters or more: C:/ is a drive
+
+
+# what libraries raise for metadata that is damaged, besides OSError
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 
 
 def save_tree(tree: xr.DataTree, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -113,7 +118,7 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
             raw = xr.open_datatree(place, engine="h5netcdf", **options)
         else:
             raw = _open_zarr(place, options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, *UNREADABLE) as error:
         kind = "HDF5 (netCDF4) file" if suffix == ".nc" else "Zarr folder"
         raise RetinaCodecError(
             f"{path} must be a readable {kind}; it is not ({_one_line(error)})"
@@ -131,12 +136,19 @@ def open_tree(path: str | os.PathLike[str], *, lazy: bool = True) -> xr.DataTree
 
 def _open_zarr(place: Path, options: dict[str, Any]) -> xr.DataTree:
     """Open a folder so that a file that is lost or damaged is told of."""
+    from zarr.errors import ZarrUserWarning
     from zarr.storage import LocalStore
 
     from retina_codec.storage.whole import WholeStore
 
     store: Any = WholeStore(LocalStore(place.resolve(), read_only=True))
-    return xr.open_datatree(store, engine="zarr", consolidated=False, **options)
+    with warnings.catch_warnings():
+        # zarr leaves out, with this warning, an array whose metadata it does not understand
+        warnings.simplefilter("error", ZarrUserWarning)
+        try:
+            return xr.open_datatree(store, engine="zarr", consolidated=False, **options)
+        except ZarrUserWarning as error:
+            raise ValueError(str(error)) from error
 
 
 def local_path(path: Any) -> Path:

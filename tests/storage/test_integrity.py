@@ -209,6 +209,19 @@ def whole() -> Iterator[Path]:
         yield finished(Path(folder) / "run.zarr")
 
 
+@pytest.mark.parametrize("key", ["separator", "chunk_shape", "node_type", "data_type"])
+def test_a_damaged_key_of_an_arrays_metadata_is_one_line(whole: Path, tmp_path: Path, key) -> None:
+    copy = tmp_path / "run.zarr"
+    shutil.copytree(whole, copy)
+    file = copy / "layers" / "a" / "rate" / "zarr.json"
+    text = file.read_text(encoding="utf-8")
+    assert f'"{key}"' in text
+    file.write_text(text.replace(f'"{key}"', f'"{key[:-1]}?"'), encoding="utf-8")
+    with pytest.raises(RetinaCodecError, match="must be a readable Zarr folder") as found:
+        open_tree(copy, lazy=False)
+    assert "\n" not in str(found.value)
+
+
 @given(
     number=st.integers(0, 10**6),
     damage=st.sampled_from([*DAMAGE]),
