@@ -86,7 +86,8 @@ def compare(seed, kinds):
         spoil(contribution, kind, generator)
     found = modes_in(contribution)
     own = r2_of(contribution, found)
-    np.testing.assert_allclose(own, float(found["r2"]), atol=1e-5)
+    # contributions of 1e7 times the usual size are stored, and multiplied, with 7 digits
+    np.testing.assert_allclose(own, float(found["r2"]), atol=1e-3)
     for count in {8, min(16, found.sizes["mode"])}:
         assert own > float(modes_in(contribution, PCA(modes=count))["r2"]) - 0.02
 
