@@ -133,7 +133,8 @@ def _names(labels: Any, outputs: Sequence[str] | None) -> npt.NDArray[np.str_]:
         if wrong:
             raise RetinaCodecError(
                 f"labels must be numbers of outputs where the network does not name its classes; "
-                f"got {wrong[:5]}. Give classes=, the names of the outputs in order."
+                f"got {wrong[:5]}. Give numbers, or ControlSettings(classes=[...]) with the names of "
+                "the outputs in order; groups of classes are superclasses=."
             )
         return names
     known = [str(name) for name in outputs]

@@ -78,7 +78,8 @@ def _answers(
         if outputs.shape[-1] < max(top, int(code.max()) + 1):
             raise RetinaCodecError(
                 f"labels name output {int(code.max())}, top={top}, but the network has "
-                f"{outputs.shape[-1]} outputs (batch, class). Give classes= in their order."
+                f"{outputs.shape[-1]} outputs (batch, class). Give "
+                "ControlSettings(classes=[...]), the names of the outputs in order."
             )
         leading = outputs.topk(top, -1).indices.cpu()
         found: Bools = (leading == code[samples][:, None]).any(-1).numpy()

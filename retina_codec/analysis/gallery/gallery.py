@@ -4,12 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import nn
 
-from retina_codec.analysis.gallery.maps import few, mode_maps, mode_of, recorded
+from retina_codec.analysis.gallery.maps import (
+    few,
+    image_rows,
+    mode_maps,
+    mode_of,
+    recorded,
+    take_images,
+)
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.adapter import Adapter
+from retina_codec.networks.adapter import Adapter, as_adapter
+from retina_codec.probing.inputs import open_inputs
 from retina_codec.storage.results import class_codes, modes_at, sample_labels
 
 __all__ = [
@@ -94,7 +103,7 @@ def top_images(
 
 def mode_gallery(
     network: nn.Module | Adapter,
-    images: xr.DataArray,
+    images: Any,
     modes: xr.DataTree,
     layer: str,
     mode: Any,
@@ -111,8 +120,8 @@ def mode_gallery(
     Parameters
     ----------
     network, images, modes, layer, mode
-        As for `mode_maps`; images must be a DataArray (sample, color, y, x) or (sample, y, x),
-        those the results were made of, in the same order.
+        As for `mode_maps`; images (sample, color, y, x) or (sample, y, x), those the results were
+        made of, in the same order.
     labels, classes, per_class
         As for `top_images`.
     filter_size, contrast
@@ -135,14 +144,19 @@ def mode_gallery(
         modes, layer, mode, labels=labels, classes=classes, per_class=per_class
     )  # (concept, rank)
     count = modes_at(modes, layer)["loading"].sizes["sample"]
-    if images.sizes.get("sample") != count:
+    images = image_rows(images)
+    source = open_inputs(as_adapter(network, [layer.partition("@")[0]]), images)
+    if len(source) != count:
         raise RetinaCodecError(
-            f"images must be those of the results, {count} of them; got {dict(images.sizes)}."
+            f"images must be those of the results, {count} of them; got {len(source)}. Give those "
+            "that were explained, in the same order."
         )
     place = table["position"].values.ravel()
     there = place >= 0
     maps = mode_maps(network, images, modes, layer, mode, samples=place[there], **options)
-    shown = images.isel(sample=place[there])
+    shown = take_images(images, source, place[there])
+    if isinstance(shown, torch.Tensor):
+        shown = xr.DataArray(shown.cpu().numpy(), maps["map"].coords, maps["map"].dims)
     masked = overlay(shown, maps["map"], filter_size=filter_size, contrast=contrast)
     data: dict[str, Any] = {str(key): value for key, value in table.data_vars.items()}
     for name, values in (

@@ -15,13 +15,22 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.methods.gradients import InputGrad
 from retina_codec.networks.adapter import Adapter, as_adapter
-from retina_codec.probing.inputs import open_inputs
+from retina_codec.probing.inputs import Source, open_inputs
 from retina_codec.progress import progress_bar
 from retina_codec.storage.results import modes_at
 from retina_codec.targets.base import Target
 from retina_codec.targets.classification import Probability
 
-__all__ = ["MapSettings", "few", "mode_channels", "mode_maps", "mode_of", "recorded"]
+__all__ = [
+    "MapSettings",
+    "few",
+    "image_rows",
+    "mode_channels",
+    "mode_maps",
+    "mode_of",
+    "recorded",
+    "take_images",
+]
 
 BLOCK = 8  # batches between two steps of the progress bar
 
@@ -118,8 +127,9 @@ def mode_maps(
     Parameters
     ----------
     network : torch.nn.Module or Adapter
-    images : xr.DataArray, tensor, array or torch Dataset
-        (sample, color, y, x), as the network takes them.
+    images : xr.DataArray, tensor, array, data set or DataLoader
+        (sample, color, y, x), as the network takes them: all kinds that `contribute` takes as one
+        array.
     modes : xr.DataTree
         Results of `decompose`.
     layer, mode
@@ -170,11 +180,13 @@ def mode_maps(
             f"mode {mode!r} of layer {layer!r} has no {settings.sign} weight at all; choose "
             "another sign."
         )
-    positions = _positions(samples, len(images))
+    adapter = as_adapter(network, [layer.partition("@")[0]])
+    images = image_rows(images)
+    source = open_inputs(adapter, images)
+    positions = _positions(samples, len(source))
     weights = weight.values if settings.weighted else chosen.astype(np.float64)
     method = InputGrad() if method is None else method
-    adapter = as_adapter(network, [layer.partition("@")[0]])
-    method = method.prepare(lambda: open_inputs(adapter, images).mean())
+    method = method.prepare(source.mean)
     parts = []
     size = BLOCK * settings.batch_size
     starts = range(0, len(positions), size)
@@ -182,7 +194,7 @@ def mode_maps(
         some = positions[start : start + size]
         found = input_map(
             network,
-            _take(images, some),
+            take_images(images, source, some),
             layer,
             target=Probability() if target is None else target,
             method=method,
@@ -215,15 +227,27 @@ def _positions(samples: Any, total: int) -> npt.NDArray[np.int64]:
     return positions
 
 
-def _take(images: Any, positions: npt.NDArray[np.int64]) -> Any:
-    """Return some of the images."""
+def image_rows(images: Any) -> Any:
+    """Return the array ``image`` of a dataset; anything else as it is."""
+    return images["image"] if isinstance(images, xr.Dataset) and "image" in images else images
+
+
+def take_images(images: Any, source: Source, positions: npt.NDArray[np.int64]) -> Any:
+    """Return some of the images: of a DataArray with its labels, else as one tensor."""
     if isinstance(images, xr.DataArray):
         return images.isel({images.dims[0]: positions})
-    if isinstance(images, torch.Tensor):
-        return images[torch.from_numpy(positions)]
-    if isinstance(images, np.ndarray):
-        return images[positions]
-    return torch.utils.data.Subset(images, positions.tolist())
+    rows = [next(source.part(place, place + 1).batches(1)) for place in positions.tolist()]
+    if not all(isinstance(row, torch.Tensor) for row in rows):
+        raise RetinaCodecError(
+            "maps of a mode are those of one array of images; got several by name. Wrap the "
+            "network in a module that takes one array."
+        )
+    if len({row.shape for row in rows}) > 1:
+        raise RetinaCodecError(
+            f"images must have one size; got {few({tuple(row.shape[1:]) for row in rows})}. "
+            "Resize them, or map one at a time with samples=."
+        )
+    return torch.cat(rows)
 
 
 def mode_of(values: xr.DataArray, layer: str, mode: Any) -> xr.DataArray:

@@ -17,6 +17,7 @@ from retina_codec.analysis.gallery.gallery import (
 )
 from retina_codec.analysis.gallery.maps import MapSettings, mode_maps
 from retina_codec.errors import RetinaCodecError
+from retina_codec.methods.gradients import InputGrad
 
 LABELS = ["b", "a", "b", "", "c", "a", "b", "a"]
 LOADING = np.array([3.0, 1.0, 5.0, 99.0, 0.5, 2.0, 4.0, 0.0])
@@ -72,6 +73,50 @@ def test_gallery_holds_images_maps_and_overlays():
         np.testing.assert_allclose(here["overlay"], masked["overlay"][place], rtol=1e-4, atol=1e-6)
     assert np.isnan(found["image"].isel(concept=2, rank=1)).all()
     assert found.attrs["contrast"] == 7
+
+
+class Labelled(torch.utils.data.Dataset):
+    """Images with a class each, as torchvision gives them."""
+
+    def __init__(self, values):
+        self.values = torch.from_numpy(values)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, number):
+        return self.values[number], 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        torch.from_numpy,
+        np.asarray,
+        Labelled,
+        lambda values: torch.utils.data.DataLoader(Labelled(values), batch_size=3),
+        lambda values: images().rename("image").to_dataset(),
+    ],
+)
+def test_every_kind_of_images_gives_the_same_gallery(kind):
+    expected = mode_gallery(network(), images(), tree(), "0", 0, classes=3, per_class=2)
+    found = mode_gallery(network(), kind(images().values), tree(), "0", 0, classes=3, per_class=2)
+    xr.testing.assert_allclose(found, expected)
+    assert found["image"].dims == ("concept", "rank", "color", "y", "x")
+
+
+def test_images_by_name_and_of_several_sizes_are_refused():
+    named = {"a": torch.rand(8, 3, 8, 8), "b": torch.rand(8, 3, 8, 8)}
+    with pytest.raises(RetinaCodecError, match="one array of images"):
+        mode_gallery(network(), named, tree(), "0", 0)
+    several = [torch.rand(3, 8 + number, 8) for number in range(8)]
+
+    class Several(Labelled):
+        def __init__(self):
+            self.values = several
+
+    with pytest.raises(RetinaCodecError, match="one size"):
+        mode_gallery(network(), Several(), tree(), "0", 0, method=InputGrad())
 
 
 @pytest.mark.parametrize(
