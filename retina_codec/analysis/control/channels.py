@@ -43,6 +43,11 @@ class Concepts:
     hierarchy: Mapping[str, str | Sequence[str]] | None
     outputs: Sequence[str] | None
 
+    @property
+    def single(self) -> int:
+        """Number of classes of which there is a single image."""
+        return int((np.bincount(self.code, minlength=len(self.classes)) == 1).sum())
+
 
 def concepts_of(
     source: Source,
@@ -133,7 +138,7 @@ def _names(labels: Any, outputs: Sequence[str] | None) -> npt.NDArray[np.str_]:
         if wrong:
             raise RetinaCodecError(
                 f"labels must be numbers of outputs where the network does not name its classes; "
-                f"got {wrong[:5]}. Give numbers, or ControlSettings(classes=[...]) with the names of "
+                f"got {wrong[:5]}. Give numbers, or ControlSettings(classes=[...]) with names of "
                 "the outputs in order; groups of classes are superclasses=."
             )
         return names

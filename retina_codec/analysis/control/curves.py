@@ -3,6 +3,7 @@
 Notation: c channels, k the number that is taken, N images.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from retina_codec.analysis.control.channels import (
 from retina_codec.analysis.control.layer import run_layer
 from retina_codec.analysis.control.settings import ControlSettings
 from retina_codec.analysis.control.trials import draw_images, draw_trials
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.modes.base import decomposition_of
 from retina_codec.modes.decompose import decompose
 from retina_codec.networks.adapter import Adapter, own_names
@@ -98,6 +99,7 @@ def control_curves(
         ``estimate_interval`` 95 %, ``p_value`` two-sided against 0; ``concept_estimate`` and
         ``concept_interval`` by concept. ``difference`` (layer, style, pair) of estimates of two
         selections on the same resampled images, ``difference_interval``, ``difference_p``.
+        Intervals and p are NaN, with a warning, where a class has a single image.
         ``mode`` and ``correlation`` (layer, selection, concept, rank); ``channels`` and ``share``
         (layer, percentage); ``original_accuracy`` (class); ``undefined_trials`` (concept): trials
         in which no image on target is answered rightly to begin with (NaN, left out of means);
@@ -134,6 +136,14 @@ def control_curves(
     ) as opened:
         outputs = settings.classes or own_names(opened.function.network.module, "classes")
         concepts = concepts_of(opened.source, labels, outputs, superclasses, settings)
+        if concepts.single:
+            has = "has" if concepts.single == 1 else "have"
+            warnings.warn(
+                f"{concepts.single} of {len(concepts.classes)} classes {has} a single image, so "
+                "that intervals and p are not known (NaN). Give at least two images of each class.",
+                RecordingWarning,
+                stacklevel=2,
+            )
         trial = draw_trials(
             concepts.code, concepts.member, trials=settings.trials,
             per_class=settings.images_per_trial, off_classes=settings.off_classes,

@@ -201,6 +201,8 @@ class LayerAnswers:
         ):
             interval = name.replace("concept_estimate", "concept") + "_interval"
             resampled = np.moveaxis(values[..., 1:], -1, 0)
+            if self.concepts.single:  # such a class is the same in every resample
+                resampled = np.full_like(resampled, np.nan)
             data[name] = (dims, values[..., 0], UNITS)
             data[interval] = ((*dims, "bound"), percentiles(resampled), UNITS)
             if p:

@@ -135,7 +135,8 @@ def _curves(axes: Axes, one: xr.Dataset, kind: str) -> None:
         axes.fill_between(share, middle - error, middle + error, color=color, alpha=0.25, lw=0)
         axes.plot(share, middle, dashes, marker=marker, ms=2.5, lw=1.2, color=color, label=side)
     low, high = one["estimate_interval"].values
-    numbers = f"specificity {round(float(one['estimate']), 2) + 0.0:.2f} [{low:.2f}, {high:.2f}]"
+    interval = f"[{low:.2f}, {high:.2f}]" if np.isfinite([low, high]).all() else "(no interval)"
+    numbers = f"specificity {round(float(one['estimate']), 2) + 0.0:.2f} {interval}"
     axes.set_title(f"{kind}\n{numbers}".replace("-", "−"), size=8.5)
     axes.set_xlim(-2, 102)
     axes.set_ylim(-0.05, max(1.08, 1.02 * float(one["ratio"].mean(("concept", "trial")).max())))

@@ -11,7 +11,7 @@ from torch import nn
 import retina_codec as rc
 from retina_codec.analysis.control.curves import control_curves
 from retina_codec.analysis.control.settings import ControlSettings
-from retina_codec.errors import RetinaCodecError
+from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.networks.adapter import adapt
 from tests.reference.control import area, curves
 
@@ -231,6 +231,22 @@ def test_superclasses_are_means_over_their_classes(random_case) -> None:
         low.sel(side="on target"), on.sel(concept=["0", "1"]).mean("concept")
     )
     np.testing.assert_allclose(low.sel(side="off target"), on.sel(concept="2"))
+
+
+def test_intervals_over_one_image_of_a_class_are_not_known() -> None:
+    network, x, number = planted(3, 2)
+    labels = np.array([f"c{n}" for n in number])
+    modes = tree_of(np.eye(3)[number], np.repeat(np.eye(3), 2, 1), labels)
+    few = np.arange(9)  # four, four and one image
+    options = FAST | {"by": ("contribution modes", "random channels")}
+    with pytest.warns(RecordingWarning, match="1 of 3 classes has a single image"):
+        found = controlled(network, x[few], labels[few], modes, mode_labels=labels, **options)
+    for name in ("estimate_interval", "concept_interval", "difference_interval", "p_value"):
+        assert found[name].isnull().all(), name
+    assert found["estimate"].notnull().all()
+    rc.figures.plot_control(found)
+    whole = controlled(network, x, labels, modes, **options)
+    assert whole["estimate_interval"].notnull().all()
 
 
 def test_no_right_answer_is_nan_and_counted(random_case) -> None:
