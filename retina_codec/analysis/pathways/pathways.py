@@ -90,8 +90,8 @@ def find_pathways(
         model's: ``recorded_correlation``, ``recorded_p_value``, ``recorded_q_value`` (cell, mode)
         and ``recorded_pathway`` (cell), by the correlations with recorded rates. And
         ``/pathways``: ``agreement`` (layer, other_layer); ``type_agreement`` (layer), over cells
-        of known type, NaN where fewer than 2 are known; ``recorded_agreement`` (layer) of the two
-        groupings; the same with ``_interval`` (..., bound) over the groupings of resamples.
+        of known type, NaN where fewer than 2 types are known; ``recorded_agreement`` (layer) of
+        the two groupings; the same with ``_interval`` (..., bound) over those of resamples.
 
     Raises
     ------
@@ -298,8 +298,8 @@ def _agreement(
         "agreement": [[_compare(a, b) for b in first.values()] for a in first.values()]
     }
     missing = np.full(3, np.nan)
-    if types is not None and known.sum() >= 2:
-        kinds = np.unique(types[known], return_inverse=True)[1]
+    kinds = np.zeros(0, int) if types is None else np.unique(types[known], return_inverse=True)[1]
+    if len(set(kinds.tolist())) > 1:  # one type agrees with no grouping, by chance or not
         found["type_agreement"] = [_compare(one, kinds, known) for one in first.values()]
     else:
         found["type_agreement"] = [missing for _ in names]

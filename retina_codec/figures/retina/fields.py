@@ -230,16 +230,22 @@ def _scene(axes: Axes, here: xr.Dataset, limit: float) -> None:
     axes.imshow(here["scene"], cmap="gray", vmin=-limit, vmax=limit)
     axes.set_xticks([])
     axes.set_yticks([])
-    label = str(here["combination"].item())
-    word = "modes" if "+" in label else "mode"
     axes.set_ylabel(
-        f"{word} {label}\n{here['time'].item():.2f} s",
+        f"{_modes(str(here['combination'].item()))}\n{here['time'].item():.2f} s",
         rotation=0,
         ha="right",
         va="center",
         labelpad=6,
         size=8.5,
     )
+
+
+def _modes(label: str) -> str:
+    """Name active modes, four in a line."""
+    numbers = label.split("+")
+    word = "modes" if len(numbers) > 1 else "mode"
+    lines = ["+".join(numbers[first : first + 4]) for first in range(0, len(numbers), 4)]
+    return f"{word} {lines[0]}" if len(numbers) < 4 else f"{word}\n" + "+\n".join(lines)
 
 
 def _outline(window: tuple[slice, slice], color: Any) -> Rectangle:

@@ -78,7 +78,7 @@ def draw_network_and_target(area: Area, results: xr.DataTree, letter: str = "") 
     """Draw panel A into a figure or a part of one."""
     draw_title(area, letter, "The network, and the number that is explained")
     spec = grid(
-        area, [1], [5.4, 0.3, 1.8, 0.07, 1.1, 1.4], left=0.1, right=0.2, top=0.78, bottom=0.5
+        area, [1], [5.4, 0.3, 1.8, 0.07, 1.1, 1.4], left=0.25, right=0.2, top=0.78, bottom=0.5
     )
     _schematic(area.add_subplot(spec[0]), results)
     responses = table(results, "responses")

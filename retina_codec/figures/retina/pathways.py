@@ -29,6 +29,7 @@ from retina_codec.storage.results import layers_of, layers_with, table
 __all__ = ["Pathways", "draw_pathways", "mode_order", "plot_pathways"]
 
 SIGNIFICANT = 0.05  # false discovery rate of a dot
+LETTER, SPACE = 0.067, 0.03  # inches, of a tick label and between two
 TICKS = 24  # cell ids under a matrix; with more cells, every second, third, ...
 
 
@@ -125,7 +126,8 @@ def draw_pathways(area: Area, results: xr.DataTree, letter: str = "") -> None:
         _number_pathways(strip, table(results, f"layers/{name}/pathways")["pathway"].values[order])
         strip.set_title(_headline(results, name), size=9, pad=5)
         axes = area.add_subplot(spec[1, column])
-        image = _matrix(axes, table(results, f"layers/{name}/pathways"), order, limit)
+        wide = axes.get_position().width * size_of(area)[0]
+        image = _matrix(axes, table(results, f"layers/{name}/pathways"), order, limit, wide)
         if column == 0:
             axes.set_ylabel("mode")
     if image is not None:
@@ -183,8 +185,13 @@ def _headline(results: xr.DataTree, name: str) -> str:
     return words
 
 
-def _matrix(axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: float):  # type: ignore[no-untyped-def]
-    """Draw one matrix, modes × cells, with lines between pathways; return the image."""
+def _matrix(  # type: ignore[no-untyped-def]
+    axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: float, width: float
+):
+    """Draw one matrix, modes × cells, ``width`` inches wide; return the image.
+
+    Lines between pathways; names of as many cells as fit side by side.
+    """
     correlation = node["correlation"].transpose("cell", "mode").values[cells]
     pathway = node["pathway"].values[cells]
     modes = mode_order(correlation, pathway)
@@ -197,8 +204,10 @@ def _matrix(axes: Axes, node: xr.Dataset, cells: npt.NDArray[np.intp], limit: fl
         axes.plot(at_cell, at_mode, ".", ms=3.5, color="black", mec="white", mew=0.3)
     for edge in np.flatnonzero(np.diff(pathway)):
         axes.axvline(edge + 0.5, color="black", lw=1.0)
-    step = -(-len(cells) // TICKS)
-    axes.set_xticks(np.arange(0, len(cells), step), node["cell"].values[cells][::step])
+    names = [str(name) for name in node["cell"].values[cells]]
+    fit = int(width / (LETTER * max(map(len, names)) + SPACE))
+    step = -(-len(cells) // max(1, min(TICKS, fit)))
+    axes.set_xticks(np.arange(0, len(cells), step), names[::step])
     step = -(-len(modes) // TICKS)
     axes.set_yticks(np.arange(0, len(modes), step), node["mode"].values[modes][::step])
     axes.tick_params(length=0, labelsize=7.5)

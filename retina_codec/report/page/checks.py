@@ -142,7 +142,7 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     checks.append(
         {
             "what": "Do contributions add up?",
-            "value": f"median error at most {percent(worst['completeness_median'], 2)} "
+            "value": f"median error at most {_near_one(worst['completeness_median'])} "
             f"of the change ({layer_name(worst['name'])})"
             if np.isfinite(worst["completeness_median"])
             else f"not known for {layer_name(worst['name'])}",
@@ -159,6 +159,11 @@ def checks_of(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         if name in shown
     ]
     return checks
+
+
+def _near_one(value: float) -> str:
+    """Write a share in percent, with more digits where two would round it to 1 %."""
+    return percent(value, 4 if abs(value - 0.01) < 1e-4 else 2)
 
 
 def _unknown_last(value: float) -> float:

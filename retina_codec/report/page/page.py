@@ -171,7 +171,9 @@ def _provenance(results: xr.DataTree) -> list[tuple[str, str]]:
     """List where the numbers come from, known attributes first, empty ones left out."""
     rest = {n: str(n).replace("_", " ") for n in results.attrs if n not in PROVENANCE}
     return [
-        (words, str(results.attrs[name]))
+        (words, str(results.attrs[name]).replace("nan", "not known"))
+        if name == "pixel_size"
+        else (words, str(results.attrs[name]))
         for name, words in (PROVENANCE | rest).items()
         if str(results.attrs.get(name, "")) != ""
     ]

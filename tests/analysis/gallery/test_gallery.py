@@ -95,7 +95,7 @@ class Labelled(torch.utils.data.Dataset):
         np.asarray,
         Labelled,
         lambda values: torch.utils.data.DataLoader(Labelled(values), batch_size=3),
-        lambda values: images().rename("image").to_dataset(),
+        lambda values: images().copy(data=values).rename("image").to_dataset(),
     ],
 )
 def test_every_kind_of_images_gives_the_same_gallery(kind):

@@ -139,6 +139,17 @@ def test_agreement_with_types_is_over_known_cells(tree):
     assert np.isnan(find_pathways(other)["pathways/type_agreement"].values).all()
 
 
+def test_one_known_type_agrees_with_nothing(tree):
+    one = np.where(np.arange(tree["responses"].sizes["cell"]) > 1, "OFF", "unknown")
+    other = tree.copy()
+    typed = tree["responses"].to_dataset().assign_coords(type=("cell", one))
+    other["responses"] = xr.DataTree(typed)
+    found = find_pathways(other)["pathways"]
+    assert np.isnan(found["type_agreement"].values).all()
+    assert np.isnan(found["type_agreement_interval"].values).all()
+    assert found.attrs["cells_of_known_type"] == len(one) - 2
+
+
 def test_every_argument_counts(tree):
     only = find_pathways(tree, layers=["conv2"], clusters=[3], seed=5)
     assert "pathways" not in only["layers/conv1"].children

@@ -1,8 +1,13 @@
 import numpy as np
 import xarray as xr
 
-from retina_codec.figures.retina.fields import crop_around, first_events, shown_cells
-from tests.figures.checks import has_image, words_of
+from retina_codec.figures.retina.fields import (
+    crop_around,
+    first_events,
+    plot_fields,
+    shown_cells,
+)
+from tests.figures.checks import assert_readable, has_image, words_of
 
 
 def test_tiles_show_the_fields_around_their_peak_or_say_that_the_cell_is_silent(results, drawn):
@@ -35,6 +40,18 @@ def test_rows_are_the_combinations_with_their_scene_and_time(results, drawn):
         assert has_image(figure, one["scene"].values)
     assert "20 px = 1000 µm wide" in words
     assert "time before the response (ms)" in words
+
+
+def test_many_active_modes_stand_in_several_lines_and_inside(results):
+    tree = results.copy()
+    fields = results["receptive_fields"].to_dataset()
+    labels = fields["combination"].values
+    many = {label: f"0+2+3+4+1{number}" for number, label in enumerate(dict.fromkeys(labels))}
+    named = [many[label] for label in labels]
+    tree["receptive_fields"] = fields.assign_coords(combination=("event", named))
+    figure = plot_fields(tree)
+    assert_readable(figure)
+    assert "modes\n0+2+3+4+\n10\n" in words_of(figure)
 
 
 def test_time_courses_belong_to_the_cells_that_respond(results, drawn):

@@ -3,7 +3,8 @@ import numpy as np
 
 from retina_codec.figures.retina.pathways import mode_order, plot_pathways
 from retina_codec.figures.style import cell_order, type_colors
-from tests.figures.checks import words_of
+from tests.figures.checks import assert_readable, words_of
+from tests.figures.synthetic import synthetic_results
 
 
 def test_matrices_show_the_correlations_with_the_right_names(results, drawn):
@@ -79,3 +80,13 @@ def test_modes_stand_with_the_pathway_they_drive():
     correlation = np.array([[0.1, 0.9, 0.3], [0.1, 0.7, 0.5], [0.6, -0.5, 0.2]])
     # Modes 1 and 2 go with the first two cells (means 0.8 and 0.4), mode 0 with the last.
     assert mode_order(correlation, np.array([5, 5, 2])).tolist() == [1, 2, 0]
+
+
+def test_names_of_cells_stand_beside_each_other_however_long_they_are():
+    for names in ([f"c{number}" for number in range(40, 64)], [f"probe A {n}" for n in range(24)]):
+        tree = synthetic_results(duration=10, cells_per_type=6)
+        for path in ("responses", "layers/conv1/pathways", "layers/conv2/pathways"):
+            tree[path] = tree[path].to_dataset().assign_coords(cell=names)
+        figure = plot_pathways(tree)
+        assert_readable(figure)
+        assert names[0] in words_of(figure)

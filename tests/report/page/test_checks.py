@@ -45,6 +45,11 @@ def test_values_are_those_of_the_numbers():
     assert values[4] == "adjusted Rand index 0.85"
 
 
+def test_an_error_near_one_percent_is_written_so_that_the_verdict_can_be_read():
+    assert "0.9981\u00a0%" in checks_of(numbers(error=0.009981))[1]["value"]
+    assert "1.0021\u00a0%" in checks_of(numbers(error=0.010021))[1]["value"]
+
+
 def test_checks_without_rates_or_types_are_left_out():
     bare = numbers() | {"prediction": None, "agreement": None}
     assert len(checks_of(bare)) == 3

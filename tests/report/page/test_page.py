@@ -159,6 +159,26 @@ def test_text_from_the_file_cannot_become_markup(results):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_pixel_size_that_nobody_knows_is_no_number(results):
+    tree = results.copy()
+    tree.attrs = results.attrs | {"pixel_size": float("nan")}
+    assert "nan" not in re.sub(r"<[^>]*>", " ", render(tree).split("pixel size (µm)")[1])[:60]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_one_type_of_cells_is_not_compared_with_pathways(results):
+    tree = results.copy(deep=True)
+    typed = tree["responses"].to_dataset()
+    one = ["OFF"] * typed.sizes["cell"]
+    tree["responses"] = typed.assign_coords(type=("cell", one))
+    known = tree["pathways"].to_dataset()
+    tree["pathways"] = known.assign(type_agreement=known["type_agreement"] * np.nan)
+    html = render(tree)
+    assert "Cells of known type are all of one type" in html
+    assert "match the cell types?" not in html
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_check_that_fails_is_reported_as_failed(results):
     tree = results.copy(deep=True)
     error = tree["layers/conv3/target_change"] * 0.05
