@@ -241,10 +241,10 @@ def _scene(axes: Axes, here: xr.Dataset, limit: float) -> None:
 
 
 def _modes(label: str) -> str:
-    """Name active modes, four in a line."""
+    """Name active modes, five in a line."""
     numbers = label.split("+")
     word = "modes" if len(numbers) > 1 else "mode"
-    lines = ["+".join(numbers[first : first + 4]) for first in range(0, len(numbers), 4)]
+    lines = ["+".join(numbers[first : first + 5]) for first in range(0, len(numbers), 5)]
     return f"{word} {lines[0]}" if len(numbers) < 4 else f"{word}\n" + "+\n".join(lines)
 
 

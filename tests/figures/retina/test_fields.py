@@ -46,12 +46,12 @@ def test_many_active_modes_stand_in_several_lines_and_inside(results):
     tree = results.copy()
     fields = results["receptive_fields"].to_dataset()
     labels = fields["combination"].values
-    many = {label: f"0+2+3+4+1{number}" for number, label in enumerate(dict.fromkeys(labels))}
+    many = {label: f"0+12+13+14+15+2{number}" for number, label in enumerate(dict.fromkeys(labels))}
     named = [many[label] for label in labels]
     tree["receptive_fields"] = fields.assign_coords(combination=("event", named))
     figure = plot_fields(tree)
     assert_readable(figure)
-    assert "modes\n0+2+3+4+\n10\n" in words_of(figure)
+    assert "modes\n0+12+13+14+15+\n20\n" in words_of(figure)
 
 
 def test_time_courses_belong_to_the_cells_that_respond(results, drawn):
