@@ -176,7 +176,7 @@ def draw_fields(area: Area, results: xr.DataTree, letter: str = "") -> None:
         area,
         [1] * len(events),
         [1.05, *[1.0] * len(cells), 1.9],
-        left=1.25,
+        left=1.35,
         right=0.2,
         top=0.78,
         bottom=0.52,
