@@ -1,3 +1,4 @@
+from .arrays import make_split as make_split
 from .files import convert as convert
 from .files import open_recording as open_recording
 from .files import save_recording as save_recording
