@@ -141,7 +141,6 @@ def contribute(
     dtype = dtype or here.dtype
     wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
     source = open_inputs(adapter, inputs, wide)
-    method_text = method.describe()
     if not target.incomplete:
         target = target.prepare(cells=adapter.cells)
     plan = Plan(
@@ -154,8 +153,7 @@ def contribute(
         dtype,
         source.consecutive,
     )
-    settings = {
-        **method_text,
+    settings: dict[str, Any] = {
         **adapter.describe(),
         "target": target.describe(),
         "reduction": plan.reduction.describe(),
@@ -172,6 +170,7 @@ def contribute(
             classes=target.classes,
             follows_path=method.follows_path,
         )
+        settings = runner.plan.method.describe() | settings  # the baseline in words
         runner.prepare(source)
         settings |= runner.entry.describe() | {"dtype": runner.dtype_text()}
         found = _run(runner, source, settings, store, client, progress)

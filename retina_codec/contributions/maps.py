@@ -65,7 +65,7 @@ def input_map(
         A `Surprisal` must be fitted.
     method : Method
         `InputGrad`, `ActGrad` or `IntegratedGradients`, or your own with `Method.input_path`.
-        Where it has no baseline, x′ = 0.
+        Where its baseline is None, x′ is that of "auto".
     weights : array-like, optional
         m: one weight per channel ``(channel,)``, per unit (the layer's shape), or a row of a mode
         dictionary, a DataArray (sign, channel): then a unit has the size of the entry of the sign
@@ -126,7 +126,12 @@ def input_map(
             function, source, place, dtype, batch_size=together, classes=target.classes,
             follows_path=baseline is None or not names_inputs(baseline),
         )  # fmt: skip
-        method = method.prepare(partial(mean_input, function, source, place, dtype))
+        method = method.settle(function.entry)
+        described = method.describe()
+        if getattr(method, "baseline", "") is None:
+            method = replace(method, baseline="auto")  # type: ignore[type-var]  # a dataclass
+        mean = partial(mean_input, function, source, place, dtype)
+        method = method.prepare(mean, function)
         mapper = _Mapper(function, layer, method, path, weights, positive_only)
         for batch in source.batches(batch_size):
             point = function.enter(to_point(batch, place, dtype))
@@ -134,11 +139,12 @@ def input_map(
                 if not bool(torch.isfinite(values).all()):
                     raise RetinaCodecError(
                         f"the map of layer {layer!r} is not finite. Look at the inputs and at the "
-                        "network's outputs there, or use dtype=torch.float64."
+                        "network's outputs there, or use another baseline (norms of zeros have no "
+                        "finite gradient) or dtype=torch.float64."
                     )
                 pieces.setdefault(key, []).append(at_least_float(values).cpu().numpy())
     found = {key: _joined(parts, key) for key, parts in pieces.items()}
-    attrs = {"layer": layer, "target": target.describe(), **method.describe()}
+    attrs = {"layer": layer, "target": target.describe(), **described}
     if len(path.rule.nodes) > 1:
         attrs.setdefault("steps", steps)
     attrs["units_mapped"] = "positive" if positive_only else "all"
@@ -170,8 +176,6 @@ class _Mapper:
     def map(self, x: Batch, bound: Bound, target: Target) -> dict[str, torch.Tensor]:
         """Return maps, Σ_j m_j C_j and the difference between their sums."""
         method = self.method
-        if getattr(method, "baseline", 0.0) is None:
-            method = replace(method, baseline=0.0)  # type: ignore[type-var]  # a dataclass
         # token numbers and masks are those of the inputs
         begins = [
             lerp(start, x, 0.0) for start in resolve_baselines(getattr(method, "baseline", 0.0), x)

@@ -14,6 +14,7 @@ import torch
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method, UnitContributions
+from retina_codec.methods.baselines import differ_by_input, not_finite
 from retina_codec.networks.adapter import Adapter
 from retina_codec.networks.blocks import Site
 from retina_codec.networks.borrowed import borrow, settled, when_free
@@ -85,6 +86,7 @@ def open_runner(plan: Plan, first: Batch, *, stored: bool = False) -> Iterator["
             runner = Runner(replace(plan, network=replace(plan.network, module=module)), first)
         if stored:
             after = describe_network(module, weights=False)
+            found |= {"values of method": object_text(runner.plan.method)}  # which baseline
             runner.description = mark_written(found, before, after)
         yield runner
 
@@ -106,7 +108,8 @@ def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
         fast: Any = RetinaFunction(  # takes one tensor, never several by name
             network.module,
             network.layers,
-            consecutive=plan.consecutive,
+            consecutive=plan.consecutive
+            and not differ_by_input(getattr(plan.method, "baseline", None)),
             chords=plan.method.chords,
         )
         made: LayeredFunction = fast
@@ -135,6 +138,7 @@ class Runner:
         self.plan = plan
         first = to_point(first, plan.device, plan.dtype)
         self.plain = HookedFunction.open(plan.network, first)
+        self.plan = plan = replace(plan, method=plan.method.settle(self.plain.entry))
         self.function = make_function(plan, self.plain)
         self.layers: dict[str, Layer] = self.plain.survey
         odd = {name: layer.shape for name, layer in self.layers.items() if not layer.row_for_each}
@@ -190,13 +194,13 @@ class Runner:
         return [layer.shape[axis - 1] - self._left_out(name) for axis in layer.space_axes]
 
     def prepare(self, source: Source) -> None:
-        """Take the mean of the inputs as baseline, if that is asked for."""
+        """Take the mean of the inputs, or of the vocabulary, as baseline, if asked for."""
         plan = self.plan
 
         def mean() -> Batch:
             return mean_input(self.plain, source, plan.device, plan.dtype)
 
-        self.plan = replace(plan, method=plan.method.prepare(mean))
+        self.plan = replace(plan, method=plan.method.prepare(mean, self.plain))
 
     def explain_to(self, target: Target) -> None:
         """Take another target, fitted to the responses, say."""
@@ -261,7 +265,7 @@ class Runner:
                     f"the target is not finite for input {number + _first_bad(units.value)}. "
                     "Check the network's outputs there."
                 )
-            yield self._checked(self._reduce(units, activation, number), number)
+            yield self._checked(self._reduce(units, activation, number, point), number)
             number += batch_length(batch)
 
     def _checked(self, found: dict[str, np.ndarray], number: int) -> dict[str, np.ndarray]:
@@ -281,7 +285,11 @@ class Runner:
         return found
 
     def _reduce(
-        self, units: UnitContributions, activation: dict[str, torch.Tensor], number: int
+        self,
+        units: UnitContributions,
+        activation: dict[str, torch.Tensor],
+        number: int,
+        point: Batch,
     ) -> dict[str, np.ndarray]:
         found: dict[str, torch.Tensor] = {"target": units.value}
         if len(self.output_shape) == 1:
@@ -293,10 +301,12 @@ class Runner:
             left_out = self._left_out(name)
             kept = self.plan.reduction.contribution(values[:, :, left_out:] if left_out else values)
             if not bool(torch.isfinite(kept).all()):
+                bad = _first_bad(kept)
+                one = map_tensors(lambda v, k=bad: v[k : k + 1], point)
+                baseline = getattr(self.plan.method, "baseline", None)
                 raise RetinaCodecError(
-                    f"contributions of layer {name!r} are not finite for input "
-                    f"{number + _first_bad(kept)}: its gradient is not. Look at this input, or use "
-                    "dtype=torch.float64."
+                    f"contributions of layer {name!r} are not finite for input {number + bad}: "
+                    f"{not_finite(self.function, self.plan.target, one, baseline)}"
                 )
             found[f"{name}/contribution"] = kept
             whole = self._channels_second(activation[name], layer)

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import torch
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.baselines import names_inputs, prepare_baseline
+from retina_codec.methods.baselines import names_inputs, prepare_baseline, settle_baseline
 from retina_codec.methods.quadrature import Rule
+from retina_codec.networks.embeddings import Entry
 from retina_codec.probing.batches import Batch
+from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.points import LayeredFunction, Layers
 from retina_codec.registry import Registry
 from retina_codec.storage.provenance import readable
@@ -74,7 +76,8 @@ class Method(ABC):
     - set `sampled`, if it returns a ``standard_error``;
     - set `chords`, if it needs a network that follows nonlinearities by chords;
     - set `tolerance`, if it chooses the number of steps itself, and then return ``steps``;
-    - call the start x′ of its paths ``baseline``: "mean" is then replaced by the mean input;
+    - call the start x′ of its paths ``baseline``: words for it ("auto", "mean", "mean embedding",
+      ...) are then replaced by what they stand for;
     - implement `passes`, so that `summarize` can tell the cost;
     - implement `input_path`, so that `input_map` can draw maps.
 
@@ -122,10 +125,32 @@ class Method(ABC):
         del steps
         return None
 
-    def prepare(self, mean: Callable[[], Batch]) -> "Method":
-        """Return the method with the mean of the inputs in place of a baseline "mean"."""
+    def settle(self, entry: Entry) -> "Method":
+        """Return the method with a baseline "auto" replaced by the one that it is, in words.
+
+        Parameters
+        ----------
+        entry : Entry
+            Where paths lead: through embeddings of words, or through the inputs themselves.
+        """
         baseline = getattr(self, "baseline", None)
-        prepared = None if baseline is None else prepare_baseline(baseline, mean)
+        settled = settle_baseline(baseline, entry)
+        return self if settled is baseline else replace(self, baseline=settled)  # type: ignore[type-var]
+
+    def prepare(
+        self, mean: Callable[[], Batch], function: HookedFunction | None = None
+    ) -> "Method":
+        """Return the method with what they stand for in place of words for its baseline.
+
+        Parameters
+        ----------
+        mean : callable
+            Returns the mean of the inputs, for "mean".
+        function : HookedFunction, optional
+            The network, for "auto" and mean embeddings; these stay when left out.
+        """
+        baseline = getattr(self, "baseline", None)
+        prepared = None if baseline is None else prepare_baseline(baseline, mean, function)
         return self if prepared is baseline else replace(self, baseline=prepared)  # type: ignore[type-var]
 
     def describe(self) -> dict[str, str | int | float]:

@@ -31,8 +31,7 @@ class ActGrad(Method):
     Parameters
     ----------
     baseline : Baseline, optional
-        None (default): h⁰ = 0. Otherwise an x′ (number, one input, "mean", or a list, averaged)
-        and h⁰ = h(x′).
+        None (default): h⁰ = 0. Otherwise an x′ as in `IntegratedGradients` and h⁰ = h(x′).
 
     Notes
     -----
@@ -123,7 +122,8 @@ class InputGrad(Method):
     Parameters
     ----------
     baseline : Baseline
-        x′; with 0 (default) the direction is x itself.
+        x′; with 0 the direction is x itself. "auto" (default) is 0, but for words by number
+        "mean embedding after first word". Others as in `IntegratedGradients`.
 
     Notes
     -----
@@ -135,7 +135,7 @@ class InputGrad(Method):
     Melander et al. 2026, CODEC, contribution algorithms.
     """
 
-    baseline: Baseline = 0.0
+    baseline: Baseline = "auto"
     sums_to: ClassVar[str] = "derivative of F along x - baseline"
 
     def __post_init__(self) -> None:

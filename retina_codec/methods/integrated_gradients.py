@@ -42,9 +42,11 @@ class IntegratedGradients(Method):
         Where the path is straight: in the input (all layers from one pass), or in each layer (one
         pass per layer; the rest of the network sees x).
     baseline : Baseline
-        x′: a number, one input ``(...)``, a dict of these by name, "mean" (mean of the inputs
-        explained), or a list of these, over which contributions are averaged. In normalised
-        intensities for a retina network; 0 is mean grey.
+        x′: a number, one input ``(...)``, a function of one input (that blurs it, say), a dict of
+        these by name, "mean" (mean of the inputs explained), "mean embedding" (of the vocabulary,
+        for every word), "mean embedding after first word" (which stands), or a list of these, over
+        which contributions are averaged. "auto" is the last word for words by number, else 0;
+        results name the one. In normalised intensities for a retina network; 0 is mean grey.
     quadrature : {"trapezoid", "simpson", "gauss-legendre", "chords"}
         "trapezoid" is the published rule. "simpson" and "gauss-legendre" are of higher order, for
         smooth networks; the latter also carries the derivative h′ forward. "chords" takes
@@ -76,7 +78,7 @@ class IntegratedGradients(Method):
 
     steps: int = 20
     path: Literal["input", "hidden"] = "input"
-    baseline: Baseline = 0.0
+    baseline: Baseline = "auto"
     quadrature: Literal["trapezoid", "simpson", "gauss-legendre", "chords"] = "trapezoid"
     tolerance: float | None = None
     most_steps: int = 1280

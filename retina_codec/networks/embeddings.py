@@ -18,7 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["PREFIX", "Entry", "Place", "embedded", "find_entry", "input_name", "place_embeddings"]
+__all__ = [
+    "PREFIX",
+    "Entry",
+    "Place",
+    "embedded",
+    "find_entry",
+    "input_name",
+    "mean_embedding",
+    "place_embeddings",
+]
 
 PREFIX = "embedding of "  # then the name of the module; no argument of a function is called so
 
@@ -34,6 +43,9 @@ NO_WORDS = {"position", "positions", "pos", "type", "types", "segment", "segment
 
 
 MASKS = {"mask", "masks"}
+
+
+CHUNK = 4096  # words that are looked up at a time
 
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -284,6 +296,46 @@ def place_embeddings(module: nn.Module, inputs: Inputs) -> Iterator[Inputs]:
 
     with _calls_of(module, {name for name, _ in placed}, give):
         yield rest[UNNAMED] if UNNAMED in rest else rest
+
+
+def mean_embedding(module: nn.Module, places: Iterable[Place]) -> dict[str, torch.Tensor]:
+    """Return the mean over the vocabulary of what the embedding of every place gives.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    places : iterable of Place
+        As `find_entry` returns them.
+
+    Returns
+    -------
+    dict of torch.Tensor
+        By ``place.key``, each (d,) in double precision, on the CPU.
+
+    Raises
+    ------
+    RetinaCodecError
+        If an embedding cannot look up words one by one.
+    """
+    return {place.key: _mean_row(module.get_submodule(place.name), place) for place in places}
+
+
+def _mean_row(embedding: Any, place: Place) -> torch.Tensor:
+    device, count = next(embedding.parameters()).device, embedding.num_embeddings
+    total: Any = 0
+    try:
+        with torch.no_grad():
+            for words in torch.split(torch.arange(count, device=device), CHUNK):
+                rows = embedding(words[None])  # as the network does: some scale what they look up
+                total = total + rows.reshape(len(words), -1).cpu().double().sum(0)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise RetinaCodecError(
+            f"the mean embedding is known where the embedding takes words alone; {place.name!r} "
+            f"does not ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Give one "
+            f"row (d,) as baseline={{{place.key!r}: row}}."
+        ) from error
+    mean: torch.Tensor = total / count
+    return mean
 
 
 def input_name(key: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -64,6 +64,12 @@ def readable(value: Any) -> str | int | float:
         return "[" + ", ".join(str(readable(item)) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {readable(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, partial):
+        given = [readable(value.func), *map(readable, value.args)]
+        named = [f"{key}={readable(item)}" for key, item in value.keywords.items()]
+        return f"partial({', '.join(map(str, [*given, *named]))})"
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
     return repr(value)
 
 

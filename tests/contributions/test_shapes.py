@@ -185,9 +185,9 @@ def test_windows_of_attention_are_refused_and_the_blocks_are_not() -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        IntegratedGradients(6), IntegratedGradients(6, baseline=0.1), InputGrad(),
-        IntegratedGradients(5, path="hidden"),
-        IntegratedGradients(5, quadrature="gauss-legendre"),
+        IntegratedGradients(6, baseline=0.0), IntegratedGradients(6, baseline=0.1),
+        InputGrad(baseline=0.0), IntegratedGradients(5, path="hidden", baseline=0.0),
+        IntegratedGradients(5, quadrature="gauss-legendre", baseline=0.0),
     ],
     ids=repr,
 )  # fmt: skip

@@ -16,6 +16,8 @@ from transformers import (
     ConvNextForImageClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     ResNetConfig,
     ResNetForImageClassification,
     ViTConfig,
@@ -23,6 +25,8 @@ from transformers import (
 )
 
 from retina_codec.contributions.contribute import contribute
+from retina_codec.contributions.maps import input_map
+from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
 from retina_codec.methods.gradients import ActGrad, ActNormGrad, InputGrad
 from retina_codec.methods.integrated_gradients import IntegratedGradients
@@ -318,3 +322,129 @@ def test_embeddings_as_input_make_a_language_model_complete() -> None:
         cuts = not name.endswith("mlp")
         assert layer.attrs["completeness"].startswith("holds" if cuts else "cannot")
         assert error < 1e-3 if cuts else error > 0.05, (name, error)
+
+
+def llama() -> nn.Module:
+    """Every norm multiplies gradients at zero by 1/√eps: more than a float32 can hold, twice."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, vocab_size=20, max_position_embeddings=12, rms_norm_eps=1e-30,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1, initializer_range=0.5,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+EMBEDDING = "embedding of model.embed_tokens"
+
+
+def texts() -> dict[str, torch.Tensor]:
+    ids = torch.randint(2, 20, (3, 7), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def explain_words(method: Method, inputs: Any = None, **more: Any) -> Any:
+    options: dict[str, Any] = {"target": last_word, "progress": False, "dtype": torch.float64}
+    words = texts() if inputs is None else inputs
+    return contribute(adapt(llama(), "blocks"), words, method=method, **(options | more))
+
+
+def mean_row() -> torch.Tensor:
+    table: Any = llama().get_input_embeddings()
+    row: torch.Tensor = table.weight.detach().double().mean(0)
+    return row
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for name, layer in found["layers"].children.items():
+        values = expected["layers"].children[name]["contribution"].values
+        scale = float(abs(values).max())
+        assert scale > 1e-3
+        np.testing.assert_allclose(layer["contribution"], values, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("path", ["input", "hidden"])
+def test_mean_embedding_is_the_mean_of_the_rows_of_the_table(path: Any) -> None:
+    """For every word, given by name or not, as one row or as many."""
+    row = mean_row()
+    found = explain_words(IntegratedGradients(8, path=path, baseline="mean embedding"))
+    assert found.attrs["baseline"] == "mean embedding"
+    for given in ({EMBEDDING: row}, row, {EMBEDDING: row.expand(7, 8)}):
+        assert_same(explain_words(IntegratedGradients(8, path=path, baseline=given)), found)
+    other = explain_words(IntegratedGradients(8, path=path, baseline=0.1))
+    last = "layers/model.layers.2/contribution"
+    assert float(abs(other[last] - found[last]).max()) > 1e-3
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients(8), InputGrad()], ids=repr)
+def test_the_first_word_that_is_no_padding_stands_by_default(method: Method) -> None:
+    found = explain_words(method)
+    assert found.attrs["baseline"] == "mean embedding after first word"
+    row = mean_row()
+    embeddings: Any = llama().get_input_embeddings()
+    words = embeddings(texts()["input_ids"]).detach().double()
+    for number, first in enumerate((2, 0, 0)):  # the first text begins with two that are padding
+        start = row.repeat(7, 1)
+        start[first] = words[number, first]
+        given = type(method)(**{**vars(method), "baseline": {EMBEDDING: start}})
+        alone = explain_words(given, inputs={n: v[[number]] for n, v in texts().items()})
+        one = found.isel(sample=[number])
+        assert_same(one, alone)
+
+
+def test_a_text_of_one_word_has_no_first_that_stands() -> None:
+    one = {"input_ids": texts()["input_ids"][:, :1]}
+    found = explain_words(IntegratedGradients(8), inputs=one)
+    assert_same(found, explain_words(IntegratedGradients(8, baseline=mean_row()), inputs=one))
+
+
+def test_paths_of_words_are_complete_where_they_begin_by_default() -> None:
+    tree = explain_words(IntegratedGradients(96, quadrature="gauss-legendre"))
+    for layer in tree["layers"].children.values():
+        error = np.abs(layer["completeness_error"] / layer["target_change"])
+        assert float(error.max()) < 0.05
+        assert float(error.min()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_no_gradient_exists_the_message_names_a_baseline(dtype: torch.dtype) -> None:
+    with pytest.raises(RetinaCodecError) as told:
+        explain_words(IntegratedGradients(4, baseline=0.0), dtype=dtype)
+    text = str(told.value)
+    assert "finite at the input, but not at the baseline where the path begins (zeros" in text
+    assert "baseline='mean embedding after first word'" in text
+    assert "eps" in text
+    assert "float64" not in text
+    with pytest.raises(RetinaCodecError, match="not at baseline 1 where"):
+        explain_words(IntegratedGradients(4, baseline=["mean embedding", 0.0]), dtype=dtype)
+
+
+@pytest.mark.parametrize("method", [InputGrad(), IntegratedGradients(6), ActGrad()], ids=repr)
+def test_maps_of_words_begin_where_contributions_do(method: Method) -> None:
+    """The first word, which stands, has no part in the map."""
+    options: dict[str, Any] = {"target": last_word, "dtype": torch.float64}
+    adapter, baseline = adapt(llama(), "blocks"), "mean embedding after first word"
+    found, given = (
+        input_map(adapter, texts(), "model.layers.1", method=one, **options)
+        for one in (method, type(method)(**{**vars(method), "baseline": baseline}))
+    )
+    assert found.attrs["baseline"] == ("None" if isinstance(method, ActGrad) else baseline)
+    assert float(abs(given["map"]).max()) > 1e-3
+    np.testing.assert_allclose(found["map"], given["map"], rtol=1e-7, atol=1e-9)
+    assert float(abs(found["map"][1:, 0]).max()) == 0.0
+    assert float(abs(found["map"][1:, 1]).max()) > 0.0
+
+
+def test_a_store_knows_its_baseline_and_not_how_it_was_chosen(tmp_path: Any) -> None:
+    store = tmp_path / "run.zarr"
+    first = explain_words(IntegratedGradients(4), store=store)
+    same = IntegratedGradients(4, baseline="mean embedding after first word")
+    again = explain_words(same, store=store)
+    name = "layers/model.layers.0/contribution"
+    np.testing.assert_array_equal(again[name], first[name])
+    with pytest.raises(
+        RetinaCodecError, match="baseline: mean embedding after first word there, mean here"
+    ):
+        explain_words(IntegratedGradients(4, baseline="mean"), store=store)

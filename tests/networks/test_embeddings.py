@@ -17,6 +17,7 @@ from retina_codec.networks.embeddings import (
     Place,
     embedded,
     find_entry,
+    mean_embedding,
     place_embeddings,
 )
 from tests.networks.families import LANGUAGE
@@ -386,3 +387,35 @@ def test_entered_inputs_give_the_output_of_the_network(case: dict[str, Any]) -> 
 @settings(max_examples=2000, deadline=None)
 def test_entered_inputs_give_the_output_of_the_network_often(case: dict[str, Any]) -> None:
     entered_output_is_the_networks(case)
+
+
+class Scaled(nn.Embedding):
+    """As Gemma's: what is looked up is multiplied."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return 3 * super().forward(ids)
+
+
+class NeedsMore(nn.Embedding):
+    """Needs more than words."""
+
+    def forward(self, ids: torch.Tensor, scale: float) -> torch.Tensor:
+        return scale * super().forward(ids)
+
+
+@pytest.mark.parametrize("words", [5, 9000])
+def test_the_mean_embedding_is_that_of_what_the_module_gives(words: int) -> None:
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"plain": nn.Embedding(words, 4), "scaled": Scaled(words, 4)})
+    places = (Place("plain"), Place("scaled", (2, 3), None))
+    found = mean_embedding(network, places)
+    assert list(found) == [place.key for place in places]
+    for key, name, scale in zip(found, network, (1, 3), strict=True):
+        weight: Any = network[name].weight
+        torch.testing.assert_close(found[key], scale * weight.detach().double().mean(0))
+
+
+def test_the_mean_of_an_embedding_that_needs_more_is_to_be_given() -> None:
+    network = nn.ModuleDict({"other": NeedsMore(5, 4)})
+    with pytest.raises(RetinaCodecError, match=r"'other' does not .* baseline=\{'embedding of ot"):
+        mean_embedding(network, [Place("other")])

@@ -96,7 +96,7 @@ def own_contributions(
     ready = _windows_at(network, inputs, prediction["time"].values, picked)
     cells = prediction["cell"].values
     parts: dict[str, list[Floats]] = {name: [] for name in chosen}
-    method = IntegratedGradients(steps=steps, quadrature="chords")
+    method = IntegratedGradients(steps=steps, quadrature="chords", baseline=0.0)
     for cell in progress_bar(cells.tolist(), description="own contributions", progress=progress):
         explained = contribute(
             network,

@@ -5,6 +5,7 @@ Results hold labels and no inputs, so network and inputs are checked against the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from retina_codec.contributions.contribute import contribute
 from retina_codec.contributions.runner import first_input, mean_input
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
-from retina_codec.methods.baselines import Baseline, names_inputs, prepare_baseline
+from retina_codec.methods.baselines import WORDS, Baseline, names_inputs, prepare_baseline
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.modes.scores.insertion import channel_scores
 from retina_codec.modes.scores.stability import agreement, cosine
@@ -88,7 +89,8 @@ def network_scores(
             function, source, place, here.dtype, batch_size=2, classes=goal.classes,
             follows_path=not names_inputs(baseline),
         )  # fmt: skip
-        begin = prepare_baseline(baseline, lambda: mean_input(function, source, place, here.dtype))
+        mean = partial(mean_input, function, source, place, here.dtype)
+        begin = prepare_baseline(baseline, mean, function)
         for name in layers:
             found[name] = channel_scores(
                 FromLayer(function, name),
@@ -126,9 +128,9 @@ def baseline_of(tree: xr.DataTree, method: Method | None) -> Baseline:
     Parameters
     ----------
     tree : xr.DataTree
-        Results of `contribute`; their attrs hold numbers and the word "mean", arrays as a hash.
+        Results of `contribute`; their attrs hold numbers and words, arrays as a hash.
     method : Method, optional
-        The method that made them: needed where the baseline is an array.
+        The method that made them: needed where the baseline is an array or a function.
 
     Returns
     -------
@@ -138,14 +140,14 @@ def baseline_of(tree: xr.DataTree, method: Method | None) -> Baseline:
     Raises
     ------
     RetinaCodecError
-        If the baseline is an array and ``method`` does not hold it.
+        If the baseline is an array or a function and ``method`` does not hold it.
     """
     text = tree.attrs.get("baseline", "None")
     several = str(text).startswith("[")
     found: list[float | str] = []
     for part in str(text).strip("[]").split(", "):
         try:
-            found.append(0.0 if part == "None" else "mean" if part == "mean" else float(part))
+            found.append(0.0 if part == "None" else part if part in WORDS else float(part))
         except ValueError:
             if method is not None and method.describe().get("baseline") == text:
                 return method.baseline  # type: ignore[attr-defined]  # it is a parameter of it

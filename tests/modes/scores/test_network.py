@@ -68,7 +68,14 @@ def test_the_mean_of_the_inputs_is_taken_again() -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [(0.5, 0.5), (1, 1.0), ("mean", "mean"), ("None", 0.0), ("[0.0, mean]", [0.0, "mean"])],
+    [
+        (0.5, 0.5),
+        (1, 1.0),
+        ("mean", "mean"),
+        ("None", 0.0),
+        ("[0.0, mean]", [0.0, "mean"]),
+        ("mean embedding after first word", "mean embedding after first word"),
+    ],
 )
 def test_baselines_are_read_from_the_attrs(written, read, tmp_path) -> None:
     import xarray as xr
