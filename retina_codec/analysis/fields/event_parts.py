@@ -4,6 +4,7 @@ Notation: e events, n cells, m modes, p parts (the modes active at an event, the
 """
 
 from collections.abc import Callable
+from dataclasses import fields as settings_of
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from retina_codec.analysis.fields.parts import (
 from retina_codec.contributions.contribute import contribute
 from retina_codec.errors import RetinaCodecError
 from retina_codec.methods.base import Method
+from retina_codec.methods.base import registry as methods
 from retina_codec.methods.integrated_gradients import IntegratedGradients
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.reductions import AllUnits
-from retina_codec.targets.surprisal import Surprisal
+from retina_codec.targets.base import Target, target_of
 
 __all__ = ["can_split", "event_parts", "explanation_of"]
 
@@ -43,28 +45,20 @@ def can_split(tree: xr.DataTree, layer: str) -> bool:
     return known and explained and explanation_of(tree) is not None
 
 
-def explanation_of(tree: xr.DataTree) -> tuple[Surprisal, Method] | None:
+def explanation_of(tree: xr.DataTree) -> tuple[Target, Method] | None:
     """Return target and method of results of `analyze`; None for others.
 
-    Surprisal with the mean and covariance that the results hold, integrated gradients from a
-    baseline that is a number.
+    A target that the results hold whole, integrated gradients from a baseline that is a number.
     """
-    attrs, responses = tree.attrs, tree["responses"].to_dataset()
-    is_surprisal = str(attrs.get("target", "")).startswith("Surprisal(")
-    plain = attrs.get("method") == "IntegratedGradients" and attrs.get("tolerance") == "None"
-    baseline = attrs.get("baseline")
-    if not (is_surprisal and plain and "covariance" in responses):
+    attrs, target = tree.attrs, target_of(tree)
+    name, baseline = str(attrs.get("method")), attrs.get("baseline")
+    kind = methods.get(name) if name in methods.list() else Method
+    if target is None or not issubclass(kind, IntegratedGradients):
         return None
-    if not isinstance(baseline, int | float):
+    if attrs.get("tolerance") != "None" or not isinstance(baseline, int | float):
         return None
-    target = Surprisal(responses["mean"].values, responses["covariance"].values)
-    method = IntegratedGradients(
-        steps=int(attrs["steps"]),
-        path=attrs["path"],
-        baseline=float(baseline),
-        quadrature=attrs["quadrature"],
-    )
-    return target, method
+    known = {field.name for field in settings_of(kind)} & set(attrs) - {"tolerance"}
+    return target, kind(**{name: np.asarray(attrs[name]).item() for name in known})
 
 
 def event_parts(
