@@ -77,6 +77,6 @@ def _row(results: xr.DataTree, name: str) -> dict[str, tuple[float | str, dict[s
             if key in modes:
                 row[key] = float(modes[key]), {"units": unit, "long_name": words}
     if "pathways" in node.children and "pathway" in node.children["pathways"].data_vars:
-        groups = node.children["pathways"]["pathway"].values
+        groups = node.children["pathways"].to_dataset()["pathway"].values
         row["pathways"] = float(len(np.unique(groups))), {"units": "count"}
     return row

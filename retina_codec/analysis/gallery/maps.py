@@ -236,8 +236,9 @@ def take_images(images: Any, source: Source, positions: npt.NDArray[np.int64]) -
     """Return some of the images: of a DataArray with its labels, else as one tensor."""
     if isinstance(images, xr.DataArray):
         return images.isel({images.dims[0]: positions})
-    rows = [next(source.part(place, place + 1).batches(1)) for place in positions.tolist()]
-    if not all(isinstance(row, torch.Tensor) for row in rows):
+    read = [next(source.part(place, place + 1).batches(1)) for place in positions.tolist()]
+    rows = [row for row in read if isinstance(row, torch.Tensor)]
+    if len(rows) < len(read):
         raise RetinaCodecError(
             "maps of a mode are those of one array of images; got several by name. Wrap the "
             "network in a module that takes one array."
