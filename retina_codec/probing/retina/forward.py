@@ -7,20 +7,28 @@ Notation: b windows, l lags, y x pixels, c channels, n cells; h output of a conv
 Inside, maps lie as (y, x, c, b): every linear step is then one matrix applied from the left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import nn
 
 from retina_codec.networks.retina.fourier import FourierConvolution, inward, outward
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.modules import plain_convolution
-from retina_codec.probing.points import Bound, Evaluation, Layers, differentiate
+from retina_codec.probing.points import Bound, Evaluation, Layers
+from retina_codec.probing.retina.paths import (
+    SHARES,
+    Top,
+    between,
+    by_chords,
+    by_trapezoid,
+    half_changes,
+    lean_of,
+    points_of,
+    pull_of,
+)
 
 __all__ = ["RetinaFunction"]
 
@@ -30,7 +38,8 @@ LAYERS = RetinaCNN.layers
 RUN = 4  # windows per product in the first layer: less copying of frames, hardly more products
 
 
-FINE = 2  # places per step, between the path's nodes, where chords evaluate rates and target
+VALUES = 864  # units times nodes of the second layer at once
+LINES = 1000  # units of the first layer at once
 
 
 class _Seen(NamedTuple):
@@ -174,13 +183,13 @@ class RetinaFunction:
         del point  # every path crosses the layer
         with torch.no_grad():
             seen = self._climb(name, inward(units))
-            value, pull = _pull(outward(seen["conv3"].r), target, self.layers)
+            value, pull = pull_of(outward(seen["conv3"].r), target, self.layers)
             return value, self._descend(pull, seen, name)[name]
 
     def _evaluate(self, seen: dict[str, _Seen], target: Bound) -> tuple[Evaluation, torch.Tensor]:
         """Return the evaluation and ∂F/∂rates, ``(b, cell)``."""
         rates = outward(seen["conv3"].r).contiguous()
-        value, pull = _pull(rates, target, self.layers)
+        value, pull = pull_of(rates, target, self.layers)
         gradients = self._descend(pull, seen, LAYERS[self._lowest])
         shown = {name: outward(seen[name].h) for name in self.layers}
         return Evaluation(value, rates, shown, {n: gradients[n] for n in self.layers}), pull
@@ -210,17 +219,24 @@ class RetinaFunction:
     # A whole path.
 
     def integrate(
-        self, begin: torch.Tensor, end: torch.Tensor, steps: int, target: Bound
+        self,
+        begin: torch.Tensor,
+        end: torch.Tensor,
+        steps: int,
+        target: Bound,
+        *,
+        own_points: bool = False,
     ) -> tuple[Layers, Evaluation, Evaluation]:
         """Return contributions along the straight path between two points.
 
         The published trapezoid, summed by parts: ``C = Σ_s g_s ½ (h_{s+1} − h_{s−1})``. By chords:
-        the integral is taken behind each nonlinearity r, ``∫ g_h dh = ∫ g_r dr``, and within a step
-        a nonlinearity passes gradients on with the slope of its chord, ``Δr/Δz``, so that a unit
-        that crosses its threshold counts with the share of the step in which it is active:
-        ``C = Σ_s ḡ_s Δr_s``. Rates and target are also evaluated between nodes, on a cubic spline
-        of the third layer. Both are of second order in the length of a step; chords have the
-        smaller error.
+        the integral is taken behind each nonlinearity r, ``∫ g_h dh = ∫ g_r dr``, and passes
+        gradients on with the slope of the nonlinearity's chord, ``Δr / Δz``, so that a unit that
+        crosses its threshold counts with the share of the step in which it is active:
+        ``C = Σ_s ḡ_s Δr_s``. Steps are divided in `paths.SHARES` parts, between which z of the
+        second layer and the target's gradient follow cubics: only what goes through the
+        second layer's kernels is computed once per step. In the first layer ḡ is a line in each
+        step, through the means of its neighbours, and r bends where z crosses zero.
 
         Parameters
         ----------
@@ -229,6 +245,9 @@ class RetinaFunction:
         steps : int
         target : callable
             Called at ``end`` first.
+        own_points : bool
+            Whether each window's points follow the bends of its path, see `paths.lean_of`;
+            otherwise they lie evenly.
 
         Returns
         -------
@@ -239,80 +258,127 @@ class RetinaFunction:
         """
         with torch.no_grad():
             first, last = (self._normal(0, self._in_sight(point)) for point in (begin, end))
-            way = last - first  # of z in the first layer
-            second = []  # z of the second layer at every node
-            third = torch.empty(steps + 1, len(self._read[0]), len(end), dtype=way.dtype)
-            third = third.to(way.device)
-            for node in range(steps + 1):
-                r = torch.add(first, way, alpha=node / steps).relu_() if node else first.relu()
-                second.append(self._normal(1, self._linear(1, r).add_(self._bias[1])))
-                third[node] = self._normal(2, self._linear(2, second[-1].relu()))
-            rule = self._chords if self.chords else self._trapezoid
-            in_third, pulls, at_end, at_begin = rule(third, len(begin), target)
-            in_first, in_second = torch.zeros_like(way), torch.zeros_like(second[-1])
-            for number, pull in enumerate(pulls if self._lowest < 2 else ()):
-                slope, rise = self._rise(second, number)
-                gradient = self._transposed(2, pull)
-                in_second.addcmul_(gradient, rise)
-                if self._lowest == 0:
-                    gradient = self._transposed(1, slope.mul_(self._scale[1]).mul(gradient))
-                    in_first.addcmul_(gradient, self._rise_on_line(first, way, number, steps))
-        found = {"conv1": in_first, "conv2": in_second, "conv3": in_third}
-        at_end = replace(at_end, activation=self.activations(end))
-        return {name: outward(found[name]) for name in self.layers}, at_end, at_begin
+            way = last.sub_(first)
+            first = first.expand_as(way).contiguous()  # sums with views that repeat are slow
+            lean = lean_of(first, way) if own_points else way.new_zeros(way.shape[-1])
+            nodes = points_of(steps, lean)
+            second = self._second_on_line(first, way, nodes)
+            top = self._top(second, len(begin), target)
+            found = {"conv3": top.contribution}
+            if self._lowest < 2:
+                found["conv2"] = self._through_second(second, lean, top.pulls)
+            if self._lowest == 0:
+                through = self._chords_of_first if self.chords else self._trapezoids_of_first
+                found["conv1"] = through(second, first, way, nodes)
+        at_end = replace(top.at_end, activation=self.activations(end))
+        return {name: outward(found[name]) for name in self.layers}, at_end, top.at_begin
 
-    def _trapezoid(self, z: torch.Tensor, begins: int, target: Bound) -> "_Top":
-        """Contributions ``(n, b)`` of the third layer and ∂F/∂h there at every node."""
-        ends, pulls = [], []
-        total = torch.zeros_like(z[0])
-        for node in range(len(z) - 1, -1, -1):  # the target decides at the end
-            here = z[node] if node else z[0, :, :begins]
-            rates = self.network.softplus(here)
-            value, pull = _pull(outward(rates).contiguous(), target, self.layers)
-            ends.append(Evaluation(value, outward(rates).contiguous(), {}, {}))
-            gradient = inward(pull) * here.sigmoid()
-            total.addcmul_(gradient, _change(z, node), value=0.5)
-            pulls.append(gradient * self._scale[2])
-        return _Top(total, pulls[::-1], ends[0], ends[-1])
-
-    def _chords(self, z: torch.Tensor, begins: int, target: Bound) -> "_Top":
-        """Contributions ``(n, b)`` of the third layer and the mean of ∂F/∂h there in every step."""
-        steps = len(z) - 1
-        between = torch.as_tensor(_spline(steps), dtype=z.dtype, device=z.device)
-        z = torch.einsum("fs,snb->fnb", between, z)
-        rates = self.network.softplus(z)
-        ends, pulls = [], []
-        for place in range(len(z) - 1, -1, -1):  # the target decides at the end
-            here = rates[place] if place else rates[0, :, :begins]
-            value, pull = _pull(outward(here).contiguous(), target, self.layers)
-            ends.append(Evaluation(value, outward(here).contiguous(), {}, {}))
-            pulls.append(inward(pull).expand_as(z[0]))
-        pull = torch.stack(pulls[::-1])
-        total = ((pull[1:] + pull[:-1]) * (rates[1:] - rates[:-1])).sum(0) / 2
-        inner = pull * z.sigmoid() * self._scale[2]
-        mean = ((inner[1:] + inner[:-1]) / 2).unflatten(0, (steps, FINE)).mean(1)
-        return _Top(total, list(mean), ends[0], ends[-1])
-
-    def _rise(self, z: list[torch.Tensor], number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Slope of the second layer's ReLU and slope times change of z, at a node or in a step."""
-        if not self.chords:
-            slope = _positive(z[number])
-            return slope, _change(z, number).mul(slope).mul_(0.5)
-        low, high = z[number], z[number + 1]
-        rise, change = high.relu() - low.relu(), high - low
-        still = torch.eq(change, 0, out=torch.empty_like(change))  # there the slope at the point
-        slope = torch.addcmul(rise, still, _positive(high)).div_(change.add_(still))
-        return slope, rise
-
-    def _rise_on_line(
-        self, first: torch.Tensor, way: torch.Tensor, number: int, steps: int
+    def _second_on_line(
+        self, first: torch.Tensor, way: torch.Tensor, nodes: torch.Tensor
     ) -> torch.Tensor:
-        """Slope of the first layer's ReLU times change of z, where z is on a straight line."""
-        low = torch.add(first, way, alpha=number / steps)
-        if self.chords:
-            return torch.add(first, way, alpha=(number + 1) / steps).relu_() - low.relu_()
-        share = (1.0 if 0 < number < steps else 0.5) / steps
-        return _positive(low).mul_(way).mul_(share)
+        """Return z of the second layer, ``(node, y, x, c, b)``, where the first is on a line."""
+        shape = (*self._second.shape_out, len(self._bias[1]), way.shape[-1])
+        second, r = way.new_empty(len(nodes), *shape), torch.empty_like(way)
+        scale = self._scale[1].expand(shape).contiguous()
+        shift = self._normal(1, self._bias[1]).expand(shape).contiguous()
+        for z, node in zip(second, nodes, strict=True):
+            torch.addcmul(first, way, node, out=r).relu_()
+            torch.addcmul(shift, self._linear(1, r), scale, out=z)
+        return second
+
+    def _blocks(
+        self, second: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield matrices from units to cells, and z of these units at nodes and on the path.
+
+        All but the second layer's kernels acts on each unit alone: blocks of units stay in the
+        processor's cache, and nothing but values at nodes is kept for all units.
+        """
+        count, batch = len(second), second.shape[-1]
+        nodes = second.view(count, -1, batch)
+        units = max(VALUES // count, 8)
+        for start in range(0, nodes.shape[1], units):
+            z = nodes[:, start : start + units]
+            path = between(z, SHARES) if self.chords else z
+            yield self._read[start : start + units], z, path
+
+    def _top(self, second: torch.Tensor, begins: int, target: Bound) -> Top:
+        """Follow z of the third layer along the path, and integrate there."""
+        third = sum(read.T @ path.relu() for read, _, path in self._blocks(second))
+        z = self._normal(2, third + self._bias[2])
+        known = (z, begins, self._scale[2], self.network.softplus)
+
+        def pull_at(rates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return pull_of(rates, target, self.layers)
+
+        return by_chords(*known, pull_at) if self.chords else by_trapezoid(*known, pull_at)
+
+    def _through_second(
+        self, second: torch.Tensor, lean: torch.Tensor, pulls: torch.Tensor
+    ) -> torch.Tensor:
+        """Return contributions of the second layer; put ∂F/∂h there in place of z.
+
+        Gradients are at nodes, or means over steps: then one less, and the last z stays.
+        """
+        total = torch.empty_like(second[0])
+        sums, start = total.view(-1, total.shape[-1]), 0
+        scale = self._scale[1].repeat(len(sums) // len(self._scale[1]), 1)
+        scale = scale.expand_as(sums).contiguous()
+        shares = _shares_of_steps(len(second) - 1, lean)
+        for read, z, path in self._blocks(second):
+            gradient = read @ pulls
+            if self.chords:
+                change = path.diff(dim=0)
+                gradient.mul_(_slope_of_chord(path, change))
+            else:
+                change = half_changes(path)
+                gradient.mul_(_positive(path))
+            torch.sum(change.mul_(gradient), 0, out=sums[start : start + len(read)])
+            if self._lowest == 0:
+                if self.chords:
+                    gradient = gradient.mul_(shares).view(-1, SHARES, *gradient.shape[1:]).sum(1)
+                torch.mul(gradient, scale[start : start + len(read)], out=z[: len(gradient)])
+            start += len(read)
+        return total
+
+    def _trapezoids_of_first(
+        self, second: torch.Tensor, first: torch.Tensor, way: torch.Tensor, nodes: torch.Tensor
+    ) -> torch.Tensor:
+        """Return contributions of the first layer, given ∂F/∂h of the second at nodes."""
+        total, z = torch.zeros_like(way), torch.empty_like(way)
+        for gradient, node, length in zip(second, nodes, half_changes(nodes), strict=True):
+            torch.addcmul(first, way, node, out=z)
+            total.addcmul_(self._transposed(1, gradient), _positive(z).mul_(length))
+        return total.mul_(way)
+
+    def _chords_of_first(
+        self, second: torch.Tensor, first: torch.Tensor, way: torch.Tensor, nodes: torch.Tensor
+    ) -> torch.Tensor:
+        """Return contributions of the first layer, given means of ∂F/∂h of the second over steps.
+
+        ``Σ_s ḡ_s Δr_s + g′_s ∫ (α − α_s) dr`` with α_s the middle of a step and g′ a difference of
+        means. The integral is ``½ |Δr| (Δα − |Δr / way|)``: zero but where r bends.
+        """
+        tiny = torch.finfo(way.dtype).tiny
+        shape, lengths, (earlier, later) = way.shape, nodes.diff(dim=0), _differences(nodes)
+        first, way = first.flatten(0, 2), way.flatten(0, 2)
+        total, bends, before = torch.zeros_like(way), torch.zeros_like(way), None
+        for step, length in enumerate(lengths):
+            gradients = self._transposed(1, second[step]).flatten(0, 2)
+            for start in range(0, len(way), LINES):  # a part of the units: see `_blocks`
+                part = slice(start, start + LINES)
+                sums, gradient, line = total[part], gradients[part], way[part]
+                low = torch.addcmul(first[part], line, nodes[step]).relu_()
+                rise = torch.addcmul(first[part], line, nodes[step + 1]).relu_().sub_(low)
+                sums.addcmul_(gradient, rise)
+                active = torch.div(rise.abs_(), line.abs().add_(tiny), out=low)
+                bend = torch.sub(length, active, out=low).clamp_(min=0).mul_(rise)
+                if before is not None:
+                    weight = bends[part].mul_(earlier[step - 1]).addcmul_(bend, later[step - 1])
+                    sums.addcmul_(gradient - before[part], weight)
+                bends[part] = bend
+            before = gradients
+        return total.view(shape)
 
     # From layer to layer.
 
@@ -321,7 +387,7 @@ class RetinaFunction:
         return inward(maps[..., rows, columns])
 
     def _normal(self, number: int, h: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(self._shift[number], h, self._scale[number])
+        return torch.mul(h, self._scale[number]).add_(self._shift[number])
 
     def _slope(self, number: int, z: torch.Tensor) -> torch.Tensor:
         return z.sigmoid() if number == 2 else _positive(z)
@@ -337,26 +403,24 @@ class RetinaFunction:
         return (self._read @ gradient).view(maps)
 
 
-class _Top(NamedTuple):
-    """Results of the last layer that the layers below need."""
-
-    contribution: torch.Tensor  # (n, b)
-    pulls: list[torch.Tensor]  # ∂F/∂h, (n, b) or (n, 1), at nodes or in steps
-    at_end: Evaluation
-    at_begin: Evaluation
+def _shares_of_steps(steps: int, lean: torch.Tensor) -> torch.Tensor:
+    """Return which share of its step each part is, ``(N, 1, b)``."""
+    lengths = points_of(steps * SHARES, lean).diff(dim=0).view(steps, SHARES, 1, -1)
+    return (lengths / lengths.sum(1, keepdim=True)).flatten(0, 1)
 
 
-@cache
-def _spline(steps: int) -> np.ndarray:
-    """Return the matrix from values at nodes to their cubic spline, FINE places per step."""
-    nodes, places = np.arange(steps + 1), np.arange(steps * FINE + 1) / FINE
-    matrix: np.ndarray = CubicSpline(nodes, np.eye(steps + 1))(places)
-    return matrix
+def _differences(nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights of ``ḡ_{s+1} − ḡ_s`` in ½ g′ of steps s and s + 1, ``(S − 1, b)`` each.
 
-
-def _change(z: Sequence[torch.Tensor] | torch.Tensor, node: int) -> torch.Tensor:
-    """Return ``z_{s+1} − z_{s−1}``, at the ends one-sided."""
-    return z[min(node + 1, len(z) - 1)] - z[max(node - 1, 0)]
+    g′ is a mean of both differences next to a step, in which the nearer one counts more.
+    """
+    middles = (nodes[1:] + nodes[:-1]) / 2
+    gaps = middles.diff(dim=0)
+    earlier, later = (0.5 / gaps for _ in range(2))
+    share = gaps[1:] / (gaps[1:] + gaps[:-1])  # of the difference before a step
+    earlier[1:] *= 1 - share
+    later[:-1] *= share
+    return earlier, later
 
 
 def _positive(z: torch.Tensor) -> torch.Tensor:
@@ -364,12 +428,10 @@ def _positive(z: torch.Tensor) -> torch.Tensor:
     return torch.gt(z, 0, out=torch.empty_like(z))
 
 
-def _pull(rates: torch.Tensor, target: Bound, layers: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
-    """Return F, ``(b,)``, and its gradient with respect to rates, ``(b, cell)``."""
-    with torch.enable_grad():
-        leaf = rates.detach().requires_grad_()
-        found = differentiate(leaf, target, dict.fromkeys(layers, leaf))
-    return found.value, found.gradient[layers[0]]
+def _slope_of_chord(z: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Return ``Δr / Δz`` of r = relu(z) from place to place; where z stands still, r′(z)."""
+    width = change.abs().add_(torch.finfo(z.dtype).tiny)
+    return torch.maximum(z[1:], z[:-1]).div_(width).clamp_(0, 1)
 
 
 def _reading_matrix(
