@@ -28,6 +28,8 @@ from retina_codec.probing.retina.paths import (
     lean_of,
     points_of,
     pull_of,
+    shares_of_steps,
+    weights_of_differences,
 )
 
 __all__ = ["RetinaFunction"]
@@ -70,6 +72,8 @@ class RetinaFunction:
         Whether every batch holds windows of successive times.
     chords : bool
         Whether `integrate` goes by chords; otherwise by the published trapezoid.
+    all_units : bool
+        Whether `integrate` returns whole layers, with zeros for units out of sight.
 
     Attributes
     ----------
@@ -86,8 +90,10 @@ class RetinaFunction:
         *,
         consecutive: bool,
         chords: bool = False,
+        all_units: bool = False,
     ) -> None:
         self.network, self.layers, self.chords = network, tuple(layers), chords
+        self.all_units = all_units
         self.complete = dict.fromkeys(self.layers, True)
         self._lowest = min(LAYERS.index(name) for name in self.layers)
         norms = (network.norm1, network.norm2, network.norm3)
@@ -252,7 +258,7 @@ class RetinaFunction:
         Returns
         -------
         contributions : dict of torch.Tensor
-            Of units in sight of cells.
+            Of units in sight of cells, or of whole layers.
         at_end, at_begin : Evaluation
             Values and rates without gradients; at the end with the whole maps of `activations`.
         """
@@ -271,7 +277,21 @@ class RetinaFunction:
                 through = self._chords_of_first if self.chords else self._trapezoids_of_first
                 found["conv1"] = through(second, first, way, nodes)
         at_end = replace(top.at_end, activation=self.activations(end))
-        return {name: outward(found[name]) for name in self.layers}, at_end, top.at_begin
+        units = {name: outward(found[name]) for name in self.layers}
+        if self.all_units:
+            units = {name: self._whole(h, units[name]) for name, h in at_end.activation.items()}
+        return units, at_end, top.at_begin
+
+    def _whole(self, layer: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+        """Put units in sight into zeros of the shape of a whole layer."""
+        whole = torch.zeros_like(layer)
+        if units.ndim == 2:
+            row, column = self.network.readout.locations.T
+            whole[:, torch.arange(len(row), device=row.device), row, column] = units
+        else:
+            (top, left), (rows, columns) = (s.start for s in self._sight), units.shape[2:]
+            whole[..., top : top + rows, left : left + columns] = units
+        return whole
 
     def _second_on_line(
         self, first: torch.Tensor, way: torch.Tensor, nodes: torch.Tensor
@@ -296,11 +316,16 @@ class RetinaFunction:
         """
         count, batch = len(second), second.shape[-1]
         nodes = second.view(count, -1, batch)
-        units = max(VALUES // count, 8)
+        units = max(VALUES * self._wider(second) // count, 8)
         for start in range(0, nodes.shape[1], units):
             z = nodes[:, start : start + units]
             path = between(z, SHARES) if self.chords else z
             yield self._read[start : start + units], z, path
+
+    @staticmethod
+    def _wider(values: torch.Tensor) -> int:
+        """How many times more an accelerator takes at once."""
+        return 1 if values.device.type == "cpu" else 64
 
     def _top(self, second: torch.Tensor, begins: int, target: Bound) -> Top:
         """Follow z of the third layer along the path, and integrate there."""
@@ -324,7 +349,7 @@ class RetinaFunction:
         sums, start = total.view(-1, total.shape[-1]), 0
         scale = self._scale[1].repeat(len(sums) // len(self._scale[1]), 1)
         scale = scale.expand_as(sums).contiguous()
-        shares = _shares_of_steps(len(second) - 1, lean)
+        shares = shares_of_steps(len(second) - 1, lean)
         for read, z, path in self._blocks(second):
             gradient = read @ pulls
             if self.chords:
@@ -359,14 +384,18 @@ class RetinaFunction:
         ``Σ_s ḡ_s Δr_s + g′_s ∫ (α − α_s) dr`` with α_s the middle of a step and g′ a difference of
         means. The integral is ``½ |Δr| (Δα − |Δr / way|)``: zero but where r bends.
         """
-        tiny = torch.finfo(way.dtype).tiny
-        shape, lengths, (earlier, later) = way.shape, nodes.diff(dim=0), _differences(nodes)
+        tiny, lines = torch.finfo(way.dtype).tiny, LINES * self._wider(way)
+        shape, lengths, (earlier, later) = (
+            way.shape,
+            nodes.diff(dim=0),
+            weights_of_differences(nodes),
+        )
         first, way = first.flatten(0, 2), way.flatten(0, 2)
         total, bends, before = torch.zeros_like(way), torch.zeros_like(way), None
         for step, length in enumerate(lengths):
             gradients = self._transposed(1, second[step]).flatten(0, 2)
-            for start in range(0, len(way), LINES):  # a part of the units: see `_blocks`
-                part = slice(start, start + LINES)
+            for start in range(0, len(way), lines):  # a part of the units: see `_blocks`
+                part = slice(start, start + lines)
                 sums, gradient, line = total[part], gradients[part], way[part]
                 low = torch.addcmul(first[part], line, nodes[step]).relu_()
                 rise = torch.addcmul(first[part], line, nodes[step + 1]).relu_().sub_(low)
@@ -401,26 +430,6 @@ class RetinaFunction:
             return self._second.transposed(gradient)
         maps = (*self._second.shape_out, len(self._bias[1]), gradient.shape[-1])
         return (self._read @ gradient).view(maps)
-
-
-def _shares_of_steps(steps: int, lean: torch.Tensor) -> torch.Tensor:
-    """Return which share of its step each part is, ``(N, 1, b)``."""
-    lengths = points_of(steps * SHARES, lean).diff(dim=0).view(steps, SHARES, 1, -1)
-    return (lengths / lengths.sum(1, keepdim=True)).flatten(0, 1)
-
-
-def _differences(nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights of ``ḡ_{s+1} − ḡ_s`` in ½ g′ of steps s and s + 1, ``(S − 1, b)`` each.
-
-    g′ is a mean of both differences next to a step, in which the nearer one counts more.
-    """
-    middles = (nodes[1:] + nodes[:-1]) / 2
-    gaps = middles.diff(dim=0)
-    earlier, later = (0.5 / gaps for _ in range(2))
-    share = gaps[1:] / (gaps[1:] + gaps[:-1])  # of the difference before a step
-    earlier[1:] *= 1 - share
-    later[:-1] *= share
-    return earlier, later
 
 
 def _positive(z: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,8 @@ __all__ = [
     "lean_of",
     "points_of",
     "pull_of",
+    "shares_of_steps",
+    "weights_of_differences",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -90,6 +92,26 @@ def points_of(steps: int, lean: torch.Tensor) -> torch.Tensor:
     """Return ``α = u − lean·u (1 − u)`` at ``u = s / steps``, ``(steps + 1, b)``."""
     u = torch.linspace(0, 1, steps + 1, dtype=lean.dtype, device=lean.device)[:, None]
     return u - lean * u * (1 - u)
+
+
+def shares_of_steps(steps: int, lean: torch.Tensor) -> torch.Tensor:
+    """Return which share of its step each part is, ``(N, 1, b)``."""
+    lengths = points_of(steps * SHARES, lean).diff(dim=0).view(steps, SHARES, 1, -1)
+    return (lengths / lengths.sum(1, keepdim=True)).flatten(0, 1)
+
+
+def weights_of_differences(nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights of ``ḡ_{s+1} − ḡ_s`` in ½ g′ of steps s and s + 1, ``(S − 1, b)`` each.
+
+    g′ is a mean of both differences next to a step, in which the nearer one counts more.
+    """
+    middles = (nodes[1:] + nodes[:-1]) / 2
+    gaps = middles.diff(dim=0)
+    earlier, later = (0.5 / gaps for _ in range(2))
+    share = gaps[1:] / (gaps[1:] + gaps[:-1])  # of the difference before a step
+    earlier[1:] *= 1 - share
+    later[:-1] *= share
+    return earlier, later
 
 
 def by_trapezoid(

@@ -190,6 +190,26 @@ def test_values_between_points_lie_on_cubics(steps: int, degree: int) -> None:
     torch.testing.assert_close(found[::3, 0], values, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("chords", [False, True])
+def test_whole_layers_hold_zeros_out_of_sight(chords: bool) -> None:
+    network, windows = make(CORNER, stacked=True), see(3, CORNER)
+    network.readout.locations += 1  # the cells no longer see the first row and column
+    some = RetinaFunction(network, LAYERS, consecutive=True, chords=chords)
+    every = RetinaFunction(network, LAYERS, consecutive=True, chords=chords, all_units=True)
+    begin, end = some.start(see(1, CORNER, seed=3)), some.start(windows)
+    units, at_end, _ = some.integrate(begin, end, STEPS, target)
+    found, _, _ = every.integrate(begin, end, STEPS, target)
+    for name, values in found.items():
+        assert values.shape == at_end.activation[name].shape
+        torch.testing.assert_close(values.flatten(1).sum(1), units[name].flatten(1).sum(1))
+        assert not values[:, :, 0].any()
+        assert not values[:, :, :, 0].any()
+    points = HookedFunction.open(network, windows, LAYERS)
+    if not chords:
+        expected = trapezoids(points, see(1, CORNER, seed=3), windows, STEPS)
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("own_points", [False, True])
 @pytest.mark.parametrize("chords", [False, True])
 def test_contributions_sum_to_the_change_of_the_target(chords: bool, own_points: bool) -> None:
