@@ -5,7 +5,7 @@ One backward pass per point of the path gives the map of all units together.
 Notation: b inputs, x input, x′ baseline, h units of a layer, g = ∂F/∂h, J = ∂h/∂x, m weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,13 @@ from torch import nn
 
 from retina_codec.contributions.runner import first_input, mean_input
 from retina_codec.errors import RetinaCodecError
-from retina_codec.methods.base import InputPath, Method, at_least_float, units_of
+from retina_codec.methods.base import (
+    InputPath,
+    Method,
+    UnitContributions,
+    at_least_float,
+    units_of,
+)
 from retina_codec.methods.baselines import names_inputs, resolve_baselines
 from retina_codec.networks.adapter import Adapter, as_adapter
 from retina_codec.networks.borrowed import borrow, open_device, reference_parameter
@@ -135,7 +141,7 @@ def input_map(
         mapper = _Mapper(function, layer, method, path, weights, positive_only)
         for batch in source.batches(batch_size):
             point = function.enter(to_point(batch, place, dtype))
-            for key, values in mapper.map(point, bind_at_input(target), target).items():
+            for key, values in mapper.map(point, target).items():
                 if not bool(torch.isfinite(values).all()):
                     raise RetinaCodecError(
                         f"the map of layer {layer!r} is not finite. Look at the inputs and at the "
@@ -173,7 +179,7 @@ class _Mapper:
     weights: Any
     positive_only: bool
 
-    def map(self, x: Batch, bound: Bound, target: Target) -> dict[str, torch.Tensor]:
+    def map(self, x: Batch, target: Target) -> dict[str, torch.Tensor]:
         """Return maps, Σ_j m_j C_j and the difference between their sums."""
         method = self.method
         # token numbers and masks are those of the inputs
@@ -181,9 +187,9 @@ class _Mapper:
             lerp(start, x, 0.0) for start in resolve_baselines(getattr(method, "baseline", 0.0), x)
         ]
         if self.path.rule.nodes == (1.0,):
-            maps, total = self._at_input(x, begins, bound)
+            maps, total = self._at_input(x, begins, bind_at_input(target))
         else:
-            maps, total = self._along_path(x, begins, method, _Fixed(bound, target))
+            maps, total = self._along_path(x, begins, method, target)
         found = {"total": total}
         if isinstance(maps, torch.Tensor):
             found["map"] = maps
@@ -213,28 +219,37 @@ class _Mapper:
         return self._pull(x, bound, cotangent, change), kept["total"]
 
     def _along_path(
-        self, x: Batch, begins: list[Batch], method: Method, target: "_Fixed"
+        self, x: Batch, begins: list[Batch], method: Method, target: Target
     ) -> tuple[Batch, torch.Tensor]:
         """Map along the paths from every baseline; C_j is what the method says."""
-        contribution = method.explain(self.function, target, x).contribution[self.name]
+        found = method.explain(self.function, target, x)
+        contribution, bound = found.contribution[self.name], target.bind(found.output)
         units = self._unit_weights(contribution)
         at_x: torch.Tensor | None = None
         if self.path.gradient_at_input:
-            at_x = self.function(x, target.bound).gradient[self.name]
+            at_x = self.function(x, bound).gradient[self.name]
 
         def cotangent(gradient: torch.Tensor) -> torch.Tensor:
             return ((gradient if at_x is None else at_x) * units).to(gradient.dtype)
 
         sums: Any = None
-        for begin in begins:
+        for number, begin in enumerate(begins):
             change = map_tensors(lambda e, b: e - b if e.is_floating_point() else e, x, begin)
-            places = self.path.rule
-            for node, weight in zip(places.nodes, places.weights, strict=True):
-                part = self._pull(lerp(begin, x, node), target.bound, cotangent, change)
-                share = weight / len(begins)
-                part = map_tensors(lambda v, w=share: at_least_float(v) * w, part)
+            for node, weight in self._nodes(found, number):
+                part = self._pull(lerp(begin, x, node), bound, cotangent, change)
+                part = map_tensors(partial(_weighted, weight / len(begins)), part)
                 sums = part if sums is None else map_tensors(torch.add, sums, part)
         return sums, (contribution * units).flatten(1).sum(1)
+
+    def _nodes(self, found: UnitContributions, baseline: int) -> Iterator[tuple[Any, Any]]:
+        """Yield nodes and weights of the path from a baseline, numbers or one for every input."""
+        if not self.path.own_points:
+            yield from zip(self.path.rule.nodes, self.path.rule.weights, strict=True)
+            return
+        nodes = found.places[baseline]
+        steps = nodes.diff(dim=1) / 2
+        weights = nn.functional.pad(steps, (0, 1)) + nn.functional.pad(steps, (1, 0))
+        yield from zip(nodes.T, weights.T, strict=True)
 
     def _pull(self, point: Batch, bound: Bound, cotangent: Any, change: Batch) -> Batch:
         """Return ``(x − x′) ∘ Jᵀ(cotangent)`` at a point, by one pass forward and one backward."""
@@ -271,19 +286,12 @@ class _Mapper:
         return units * (contribution > 0) if self.positive_only else units
 
 
-@dataclass(frozen=True)
-class _Fixed(Target):
-    """A target that was bound already."""
-
-    bound: Bound
-    origin: Target
-
-    def __call__(self, outputs: torch.Tensor) -> torch.Tensor:
-        return self.bound(outputs)
-
-    @property
-    def decides(self) -> bool:
-        return self.origin.decides
+def _weighted(weight: float | torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return values times one weight, or times one of each input."""
+    values = at_least_float(values)
+    if isinstance(weight, torch.Tensor):
+        weight = weight.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+    return values * weight
 
 
 def _spread(weights: Any, contribution: torch.Tensor, layer: Layer) -> torch.Tensor:

@@ -37,6 +37,7 @@ class UnitContributions:
     expected: torch.Tensor | None = None  # what contributions of a layer should sum to, (b,)
     steps: torch.Tensor | None = None  # steps used per input, (b,), where they may differ
     standard_error: Layers = field(default_factory=dict)  # of the sum over a layer, each (b,)
+    places: tuple[torch.Tensor, ...] = ()  # own points of the paths, (b, k) for every baseline
     whole: bool = False  # whether activation holds whole layers although the function does not
 
 
@@ -53,10 +54,13 @@ class InputPath:
         Nodes α_s on [0, 1] and weights w_s.
     gradient_at_input : bool
         True: g is that at x, whatever the node.
+    own_points : bool
+        True: nodes are the ``places`` of `UnitContributions`, w_s those of the trapezoid over them.
     """
 
     rule: Rule
     gradient_at_input: bool = False
+    own_points: bool = False
 
 
 class Method(ABC):

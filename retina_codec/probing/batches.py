@@ -31,15 +31,19 @@ def batch_length(batch: Batch) -> int:
     return len(tensors_of(batch)[0])
 
 
-def lerp(begin: Batch, end: Batch, share: float) -> Batch:
+def lerp(begin: Batch, end: Batch, share: float | torch.Tensor) -> Batch:
     """Interpolate between two batches; tensors that are not floating are those of ``end``.
 
-    ``begin`` may hold one input for all.
+    ``begin`` may hold one input for all; ``share`` is one number, or one of each input, (b,).
     """
 
     def one(from_: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
         if not to.is_floating_point():
             return to
+        if isinstance(share, torch.Tensor):
+            each = share.view(-1, *[1] * (to.ndim - 1))
+            kind = to.dtype if to.dtype == torch.float64 else torch.float32
+            return torch.lerp(from_.to(kind), to.to(kind), each.to(kind)).to(to.dtype)
         if to.dtype in (torch.float32, torch.float64):
             # In the memory format of the inputs: channels_last stays so along a path.
             return torch.lerp(from_.to(to.dtype), to, share, out=torch.empty_like(to))

@@ -24,7 +24,8 @@ from tests.contributions.tiny import HISTORY, tiny_retina, tiny_split, tiny_wind
 from tests.reference import maps as slow
 
 SQUARE = as_target(lambda y: (y**2).sum(1))
-METHODS = [InputGrad(0.2), ActGrad(0.2), IntegratedGradients(5, baseline=0.2)]
+UNIFORM = IntegratedGradients(5, baseline=0.2, placement="uniform")
+METHODS = [InputGrad(0.2), ActGrad(0.2), UNIFORM]
 
 
 def linear_net() -> nn.Sequential:

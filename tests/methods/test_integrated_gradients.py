@@ -76,7 +76,9 @@ def test_a_cube_shows_the_known_error_of_the_trapezoid(steps: int) -> None:
     network.weight.fill_(2.0)
     x = torch.tensor([[0.5], [1.5]], dtype=torch.float64)
     target = as_target(lambda y: y[:, 0] ** 3)
-    found = explain(nn.Sequential(network), x, target, IntegratedGradients(steps))
+    found = explain(
+        nn.Sequential(network), x, target, IntegratedGradients(steps, placement="uniform")
+    )
     exact = (2 * x) ** 3
     torch.testing.assert_close(found.contribution["0"], exact + steps * (2 * x / steps) ** 3 / 2)
 
@@ -88,7 +90,7 @@ def test_agrees_with_loops_over_units_and_differences(seed: int, steps: int) -> 
     x = torch.randn(2, 2, 7, dtype=torch.float64)
     baseline = torch.randn(2, 7, dtype=torch.float64)
     target = Surprisal(np.array([0.1, -0.2, 0.3]), np.eye(3) + 0.4)
-    method = IntegratedGradients(steps, baseline=baseline)
+    method = IntegratedGradients(steps, baseline=baseline, placement="uniform")
     found = explain(network, x, target, method, ("0", "2", "5"))
     for name in ("0", "2", "5"):
         cut = int(name) + 1
@@ -120,7 +122,8 @@ def test_agrees_with_captum_step_for_step(name: str, steps: int) -> None:
     options = {"n_steps": steps, "method": "riemann_trapezoid"}
     there = captum.attribute(x.clone(), baselines=start, **options)
     back = captum.attribute(start.clone(), baselines=x, **options)
-    found = explain(network, x, target, IntegratedGradients(steps, baseline=0.4), (name,))
+    method = IntegratedGradients(steps, baseline=0.4, placement="uniform")
+    found = explain(network, x, target, method, (name,))
     # Captum makes its points in float32, so they sit up to 3e-8 off ours.
     torch.testing.assert_close(found.contribution[name], (there - back) / 2, rtol=1e-6, atol=1e-8)
 
@@ -130,7 +133,8 @@ def test_completeness_error_falls_with_the_square_of_the_steps() -> None:
     target = Surprisal(np.zeros(3), np.eye(3))
     errors = {}
     for steps in (10, 20, 400):
-        found = explain(network, x, target, IntegratedGradients(steps), ("0", "2"))
+        method = IntegratedGradients(steps, placement="uniform")
+        found = explain(network, x, target, method, ("0", "2"))
         change = found.expected
         for name, units in found.contribution.items():
             errors[name, steps] = float((units.flatten(1).sum(1) - change).abs().median())
@@ -201,7 +205,7 @@ def test_the_error_falls_with_the_order_of_the_rule(quadrature: str, order: int)
     network, x = curved_net(1), torch.randn(10, 2, 7, dtype=torch.float64)
     errors = []
     for steps in (8, 16):
-        method = IntegratedGradients(steps, quadrature=quadrature)
+        method = IntegratedGradients(steps, quadrature=quadrature, placement="uniform")
         found = explain(network, x, Sum(), method, ("2",))
         total = found.contribution["2"].flatten(1).sum(1)
         errors.append(float((total - found.expected).abs().median()))
@@ -243,7 +247,7 @@ def test_tolerance_refines_each_input_as_far_as_it_needs() -> None:
     network, x = curved_net(), torch.randn(12, 2, 7, dtype=torch.float64)
     x[3] *= 8  # a longer path with more bends
     x[5] = 0  # nothing to integrate
-    method = IntegratedGradients(2, tolerance=1e-4)
+    method = IntegratedGradients(2, tolerance=1e-4, placement="uniform")
     found = explain(network, x, Sum(), method, ("0", "2"))
     for name in ("0", "2"):
         error = found.contribution[name].flatten(1).sum(1) - found.expected
@@ -252,9 +256,11 @@ def test_tolerance_refines_each_input_as_far_as_it_needs() -> None:
     assert int(found.steps[5]) == 2
     assert int(found.steps[3]) > int(found.steps.float().median())
     for k in (0, 3):  # the values are those of a plain run with as many steps
-        plain = explain(network, x[k : k + 1], Sum(), IntegratedGradients(int(found.steps[k])))
+        method = IntegratedGradients(int(found.steps[k]), placement="uniform")
+        plain = explain(network, x[k : k + 1], Sum(), method)
         torch.testing.assert_close(found.contribution["0"][k : k + 1], plain.contribution["0"])
-    few = explain(network, x, Sum(), IntegratedGradients(2, tolerance=1e-9, most_steps=8))
+    method = IntegratedGradients(2, tolerance=1e-9, most_steps=8, placement="uniform")
+    few = explain(network, x, Sum(), method)
     assert few.steps is not None
     assert int(few.steps.max()) == 8
 

@@ -14,6 +14,8 @@ import retina_codec as rc
 
 METHODS = (
     rc.methods.IntegratedGradients(4),
+    rc.methods.IntegratedGradients(25),
+    rc.methods.IntegratedGradients(4, placement="uniform"),
     rc.methods.IntegratedGradients(4, quadrature="simpson"),
     rc.methods.IntegratedGradients(3, quadrature="gauss-legendre"),
     rc.methods.IntegratedGradients(4, path="hidden"),

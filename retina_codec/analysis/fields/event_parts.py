@@ -3,7 +3,7 @@
 Notation: e events, n cells, m modes, p parts (the modes active at an event, then the remainder).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields as settings_of
 from typing import Any
 
@@ -58,7 +58,8 @@ def explanation_of(tree: xr.DataTree) -> tuple[Target, Method] | None:
     if attrs.get("tolerance") != "None" or not isinstance(baseline, int | float):
         return None
     known = {field.name for field in settings_of(kind)} & set(attrs) - {"tolerance"}
-    return target, kind(**{name: np.asarray(attrs[name]).item() for name in known})
+    settings = {name: np.asarray(attrs[name]).item() for name in known}
+    return target, kind(**{"placement": "uniform"} | settings)  # results of 0.1 do not say
 
 
 def event_parts(
@@ -105,7 +106,9 @@ def event_parts(
     stored = stored.values[positions]
     active = modes["active"].values.astype(bool)[positions]
     loading = np.where(active, modes["loading"].values[positions], 0.0)
-    units = _units(network, windows(positions), layer, target, method, stored)
+    modules = dict(network.named_modules(remove_duplicate=False))
+    together = [name for name in tree["layers"].children if name == layer or name in modules]
+    units = _units(network, windows(positions), layer, together, target, method, stored)
     shares = torch.as_tensor(mode_shares(loading, dictionary, stored))  # (e, m + 1, s, k)
 
     slots = _slots(active)  # (e, p): the modes of an event, then the remainder
@@ -132,6 +135,7 @@ def _units(
     network: nn.Module,
     windows: torch.Tensor,
     layer: str,
+    together: Sequence[str],
     target: Any,
     method: Any,
     stored: npt.NDArray[np.floating[Any]],
@@ -142,7 +146,7 @@ def _units(
         windows,
         target=target,
         method=method,
-        layers=[layer],
+        layers=list(together),  # points of paths are those of all layers
         reduction=AllUnits(),
         progress=False,
     )

@@ -254,7 +254,11 @@ def explained():
     network = small_network()
     split = small_recording(network, bins=400)["test"]
     tree = contribute(
-        network, split, target=Surprisal(), method=IntegratedGradients(4), progress=False
+        network,
+        split,
+        target=Surprisal(),
+        method=IntegratedGradients(4, placement="uniform"),
+        progress=False,
     )
     method = SparseAutoencoder(modes=6, active=2, seed=0)
     return network, split, decompose(tree, method, gap=HISTORY, progress=False)
@@ -314,7 +318,7 @@ def test_parts_of_another_module_are_those_of_its_layer(explained):
         tree,
         events=events,
         target=Surprisal(tree["responses"]["mean"].values, tree["responses"]["covariance"].values),
-        method=IntegratedGradients(4),
+        method=IntegratedGradients(4, placement="uniform"),
         parts=True,
         progress=False,
     )
