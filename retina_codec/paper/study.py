@@ -9,7 +9,7 @@ import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.images.digits import digit_scenes
 from retina_codec.images.folders import open_images
 from retina_codec.methods.base import Method
-from retina_codec.methods.integrated_gradients import IntegratedGradients
+from retina_codec.methods.integrated_gradients import IntegratedGradients, Placement
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 from retina_codec.networks.adapter import Adapter, adapt
@@ -62,10 +62,11 @@ class ImageStudy:
     device: str | None = None
     progress: bool | None = None
     grey: float = 0.0  # the input that is mean grey, see `ImageNetwork`
+    placement: Placement | None = None  # of the points of paths, see `IntegratedGradients`
 
     def path_integral(self, steps: int = 10) -> IntegratedGradients:
-        """Return the paper's method: integrated gradients from mean grey."""
-        return IntegratedGradients(steps, baseline=self.grey)
+        """Return integrated gradients from mean grey; with ``placement="uniform"`` the paper's."""
+        return IntegratedGradients(steps, baseline=self.grey, placement=self.placement)
 
     @property
     def target(self) -> Target:
@@ -95,7 +96,7 @@ class ImageStudy:
         target : Target, optional
             ``self.target`` when left out.
         method : Method, optional
-            `path_integral`, 10 steps from mean grey as in the paper, when left out.
+            `path_integral`, 10 steps from mean grey, when left out.
         **options
             Further ones of `contribute`; they must not change the result.
 
@@ -212,6 +213,7 @@ def open_study(
     seed: int = 0,
     device: str | None = None,
     progress: bool | None = None,
+    placement: Placement | None = None,
 ) -> ImageStudy:
     """Open a network by name and labelled images for it.
 
@@ -239,6 +241,8 @@ def open_study(
     device : str, optional
     progress : bool, optional
         None shows bars after 2 s, False never, True at once.
+    placement : {"adaptive", "uniform"}, optional
+        Of the points of path integrals, see `IntegratedGradients`: "uniform" as in the paper.
 
     Returns
     -------
@@ -292,6 +296,7 @@ def open_study(
         device,
         progress,
         network.grey,
+        placement,
     )
 
 
@@ -309,6 +314,12 @@ def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> No
     parser.add_argument("--hierarchy", type=Path, help="file with the superclasses of classes")
     parser.add_argument("--seed", type=int, default=0, help="of images, modes and intervals")
     parser.add_argument("--device", help="cpu or cuda; the CPU if left out")
+    parser.add_argument(
+        "--placement",
+        choices=get_args(Placement),
+        default="adaptive",
+        help="points of path integrals; the paper's are uniform (default %(default)s)",
+    )
     parser.add_argument("--reuse", action="store_true", help="draw again from saved results")
 
 
@@ -329,6 +340,7 @@ def study_of(options: argparse.Namespace, folder: Path | None = None) -> ImageSt
         hierarchy=options.hierarchy,
         seed=options.seed,
         device=options.device,
+        placement=options.placement,
     )
     for name in ("early", "late"):
         layer, layers = getattr(options, name, None), list(study.network.layers)

@@ -57,6 +57,8 @@ def test_paths_begin_at_mean_grey(models, tmp_path):
     assert study.grey == 0.5  # the mean that a SmallResNet has when none is given
     method = rc.methods.IntegratedGradients(10, baseline=study.grey)
     assert study.path_integral() == method
+    published = replace(study, placement="uniform").path_integral()
+    assert published.describe()["placement"] == "uniform"
     direct = rc.contribute(
         study.network, study.images, target=rc.targets.TopK(1), method=method, progress=False
     )["layers/stage4.1/contribution"]
