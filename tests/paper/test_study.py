@@ -1,6 +1,7 @@
 """Tests of the folder in which the results of an image network are kept."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_of_must_be_known(models, tmp_path):
 
 
 def of(folder, **options):
-    names = ("data", "labels", "hierarchy", "device", "early", "late")
+    names = ("data", "labels", "hierarchy", "device", "early", "late", "placement")
     plain = {"out": folder, "model": "digits_cnn", "count": 12, "seed": 0}
     return argparse.Namespace(**(dict.fromkeys(names) | plain | options))
 
