@@ -29,6 +29,12 @@ ROUNDING = 1e-3  # of the target
 MOST_INPUTS = 3  # that are looked into
 
 
+FINER, FINEST = 4, 32  # times the steps, at a first and at a second look
+
+
+FEW_STEPS = 50  # of which there is a second look
+
+
 def claim(runner: Runner, name: str) -> str:
     """Return what the graph of the network says of the completeness of a layer."""
     layer, sums_to = runner.layers[name], runner.plan.method.sums_to
@@ -85,8 +91,17 @@ def retracted_claims(
     for number in sorted(doubts, key=lambda n: -len(doubts[n]))[:MOST_INPUTS]:
         steps = int(read("steps")[number]) if runner.plan.method.tolerance is not None else None
         again = _explained_again(runner, source, number, steps)
-        for name in doubts[number]:
-            text = again.verdict(name, float(errors[name][number]))
+        left = {name: again.verdict(name, float(errors[name][number])) for name in doubts[number]}
+        left = {name: text for name, text in left.items() if text}
+        few = steps or getattr(runner.plan.method, "steps", FEW_STEPS + 1)
+        if left and again.finer is not None and few <= FEW_STEPS:
+            # a bend that is narrower than these steps too would look the same
+            finest = _explained_again(runner, source, number, steps, times=FINEST)
+            left = {name: finest.verdict(name, again.miss[name]) for name in left}
+            bent = [name for name, text in left.items() if not text and name not in found]
+            shares = {name: errors[name][number] / (again.change or np.inf) for name in bent}
+            found |= {name: _not_reached(runner, share) for name, share in shares.items()}
+        for name, text in left.items():
             if text:
                 sums_to = runner.plan.method.sums_to
                 found[name] = f"does not hold: contributions miss {sums_to} {text}"
@@ -128,10 +143,12 @@ class _Again:
         )
 
 
-def _explained_again(runner: Runner, source: Source, number: int, steps: int | None) -> _Again:
+def _explained_again(
+    runner: Runner, source: Source, number: int, steps: int | None, times: int = FINER
+) -> _Again:
     """Explain one input with more steps, or as it was where a method has none."""
     plan = runner.plan
-    finer, falls_to = _finer(plan.method, steps)
+    finer, falls_to = _finer(plan.method, steps, times)
     batch = next(source.part(number, number + 1).batches(1))
     point = runner.plain.enter(to_point(batch, plan.device, plan.dtype))
     units = (finer or plan.method).explain(runner.function, plan.target, point)
@@ -147,12 +164,12 @@ def _explained_again(runner: Runner, source: Source, number: int, steps: int | N
     return _Again(number, finer, falls_to, miss, abs(change), rounding)
 
 
-def _finer(method: Method, used: int | None) -> tuple[Method | None, float]:
+def _finer(method: Method, used: int | None, times: int) -> tuple[Method | None, float]:
     """Return the method with more steps, and to which share an error of quadrature falls then."""
     steps = getattr(method, "steps", None) if used is None else used
     if not is_dataclass(method) or isinstance(steps, bool) or not isinstance(steps, int):
         return None, 1.0
-    times = 4 if steps <= 250 else 2
+    times = times if steps <= 250 else 2
     changes: dict[str, int | None] = {"steps": times * steps}
     if used is not None:
         changes["tolerance"] = None
@@ -160,4 +177,4 @@ def _finer(method: Method, used: int | None) -> tuple[Method | None, float]:
         finer: Method = replace(method, **changes)
     except (RetinaCodecError, TypeError):
         return None, 1.0
-    return finer, 0.5 if times == 4 else 0.8
+    return finer, 0.5 if times >= FINER else 0.8

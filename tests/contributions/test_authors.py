@@ -15,7 +15,7 @@ from tests.reference.authors import FILE, LAYERS, METHODS, STEPS, network, stati
 RECORDED = json.loads(FILE.read_text(encoding="utf-8"))["values"]
 
 OURS = {
-    "int_grad": rc.methods.IntegratedGradients(STEPS),
+    "int_grad": rc.methods.IntegratedGradients(STEPS, placement="uniform"),
     "act_grad": rc.methods.ActGrad(),
     "act_normgrad": rc.methods.ActNormGrad(),
 }

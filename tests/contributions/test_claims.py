@@ -85,7 +85,29 @@ def test_an_error_that_steps_do_not_mend_retracts_the_claim(name: str, steps: in
     layer = explained(Net(AROUND[name]), IntegratedGradients(steps))
     assert missed(layer) > 0.05
     assert layer.attrs["completeness"].startswith("does not hold: contributions miss F(x)")
-    assert f"with {4 * steps} steps" in layer.attrs["completeness"]
+    times = 32 if steps <= 50 else 4
+    assert f"with {times * steps} steps" in layer.attrs["completeness"]
+
+
+def test_a_bend_narrower_than_the_steps_is_not_a_cut() -> None:
+    """y = tanh(400 (x − 0.0123)) has a derivative everywhere; 10 even steps miss its bend."""
+
+    class Bend(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(400 * (self.layer(x) - 0.0123))
+
+    def text(steps: int) -> str:
+        method = IntegratedGradients(steps, placement="uniform")
+        options = {"target": rc.targets.Unit(0), "layers": ["layer"], "progress": False}
+        tree = rc.contribute(Bend(), torch.ones(1, 1), method=method, **options)
+        return str(tree["layers/layer"].attrs["completeness"])
+
+    assert text(10).startswith("not reached")
+    assert text(800).startswith("holds")
 
 
 @pytest.mark.parametrize("name", HEALTHY)
