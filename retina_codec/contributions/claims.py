@@ -93,7 +93,7 @@ def retracted_claims(
         again = _explained_again(runner, source, number, steps)
         left = {name: again.verdict(name, float(errors[name][number])) for name in doubts[number]}
         left = {name: text for name, text in left.items() if text}
-        few = steps or getattr(runner.plan.method, "steps", FEW_STEPS + 1)
+        few: int = steps or getattr(runner.plan.method, "steps", None) or FEW_STEPS + 1
         if left and again.finer is not None and few <= FEW_STEPS:
             # a bend that is narrower than these steps too would look the same
             finest = _explained_again(runner, source, number, steps, times=FINEST)
