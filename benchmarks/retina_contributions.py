@@ -91,7 +91,8 @@ def ours(
 ) -> Work:
     """Prepare `contribute`; with the surprisal fitted beforehand, as the authors' is, or not."""
     model, split, target = prepare(network, windows)
-    method = rc.methods.IntegratedGradients(steps, quadrature=quadrature)  # type: ignore[arg-type]
+    placement = "uniform" if quadrature == "trapezoid" else "adaptive"  # the published rule
+    method = rc.methods.IntegratedGradients(steps, quadrature=quadrature, placement=placement)  # type: ignore[arg-type]
 
     def run() -> Arrays:
         found = rc.contribute(
@@ -182,7 +183,7 @@ def main() -> None:
     line.add_argument("--reference", required=True, help="folder that holds the package bscope/")
     line.add_argument("--windows", type=int, default=128)
     line.add_argument("--network", default="insilico")
-    line.add_argument("--steps", type=int, default=14, help="of the quadrature by chords")
+    line.add_argument("--steps", type=int, default=8, help="of the quadrature by chords")
     line.add_argument("--truth-steps", type=int, default=1000)
     line.add_argument("--rounds", type=int, default=1, help="of all measurements, in turn")
     line.add_argument("--captum", action="store_true")

@@ -30,7 +30,7 @@ def own_contributions(
     *,
     layers: Sequence[str] | None = None,
     windows: int = 600,
-    steps: int = 8,
+    steps: int = 6,
     seed: int = 0,
     device: str | torch.device | None = None,
     progress: bool | None = None,
@@ -53,7 +53,7 @@ def own_contributions(
     windows : int
         Times at which cells are described, spread evenly over the activity, see `choose_windows`.
     steps : int
-        Chords of the path integral (`IntegratedGradients`).
+        Chords of the path integral (`IntegratedGradients`), at each window's own points.
     seed : int
         Of the choice of times.
     device : str or torch.device, optional
