@@ -198,7 +198,8 @@ class _Path:
         """Return sums over the units of every layer, (rows, layer), of (rows, u)."""
         if values.device.type == "cpu":  # one call for all layers
             starts = np.cumsum([0, *self._sizes[:-1]])
-            return torch.from_numpy(np.add.reduceat(values.numpy(), starts, axis=1))
+            with np.errstate(invalid="ignore", over="ignore"):  # refused later, with its input
+                return torch.from_numpy(np.add.reduceat(values.numpy(), starts, axis=1))
         return torch.stack([part.sum(1) for part in torch.split(values, self._sizes, 1)], 1)
 
     def _insert(
