@@ -81,7 +81,7 @@ def test_every_site_in_one_pass_and_complete_where_it_can_be(name: str) -> None:
 def test_one_pass_for_all_sites_is_one_pass_for_each(name: str) -> None:
     make, inputs = SMALL[name]
     network = make()
-    options = {"target": TopK(1), "method": IntegratedGradients(5), **EXACT}
+    options = {"target": TopK(1), "method": IntegratedGradients(5, placement="uniform"), **EXACT}
     together = contribute(adapt(network, SITES), inputs, **options)["layers"].children
     for word in SITES:
         for layer, node in contribute(adapt(network, word), inputs, **options)["layers"].items():
@@ -94,7 +94,10 @@ def test_one_pass_for_all_sites_is_one_pass_for_each(name: str) -> None:
 def test_a_site_and_what_it_adds_to_the_stream_have_the_same_sum(family: str, part: str) -> None:
     """The linear layer between them is affine, and g·Wᵀ against Δh is g against W Δh."""
     make, inputs = SMALL[family]
-    network, options = make(), {"target": TopK(1), "method": IntegratedGradients(3), **EXACT}
+    network, options = (
+        make(),
+        {"target": TopK(1), "method": IntegratedGradients(3, placement="uniform"), **EXACT},
+    )
 
     def sums(word: str) -> list[np.ndarray]:
         tree = contribute(adapt(network, word), inputs, **options)

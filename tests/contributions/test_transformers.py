@@ -111,7 +111,8 @@ def test_integrated_gradients_agree_with_captums_conductance_step_for_step(case:
     make, size, *names = CASES[case]
     network, x, target, steps = make(), pictures(size), Unit(2), 5
     start = torch.full_like(x, 0.3)
-    ours = units(network, x, IntegratedGradients(steps, baseline=0.3), target, names)
+    method = IntegratedGradients(steps, baseline=0.3, placement="uniform")
+    ours = units(network, x, method, target, names)
     for name in names:
         captum = LayerConductance(logits(network, target), network.get_submodule(name))
         options = {"n_steps": steps, "method": "riemann_trapezoid"}
