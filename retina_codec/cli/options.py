@@ -105,7 +105,7 @@ def analysis_options(command: Any) -> Any:
         click.option(
             "--steps",
             type=click.IntRange(min=1),
-            default=20,
+            default=8,
             show_default=True,
             help="Steps of the path integral.",
         ),

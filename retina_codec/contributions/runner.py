@@ -102,7 +102,7 @@ def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
         isinstance(network.module, RetinaCNN)
         and set(network.layers) <= set(RetinaCNN.layers)
         and all(network.hook_of(layer) == "output" for layer in network.layers)
-        and not plan.reduction.needs_whole_layer
+        and (plan.method.fused or not plan.reduction.needs_whole_layer)
         and not any(m._forward_hooks or m._forward_pre_hooks for m in network.module.modules())
     ):
         fast: Any = RetinaFunction(  # takes one tensor, never several by name
@@ -111,13 +111,14 @@ def make_function(plan: Plan, plain: HookedFunction) -> LayeredFunction:
             consecutive=plan.consecutive
             and not differ_by_input(getattr(plan.method, "baseline", None)),
             chords=plan.method.chords,
+            all_units=plan.reduction.needs_whole_layer,
         )
         made: LayeredFunction = fast
         return made
     if plan.method.chords:
         raise RetinaCodecError(
             "the quadrature 'chords' needs a network that says which nonlinearity follows a "
-            "layer: the convolutions of a RetinaCNN without hooks of its own, summed over space. "
+            "layer: the convolutions of a RetinaCNN without hooks of its own. "
             "Elsewhere use 'trapezoid'."
         )
     return plain

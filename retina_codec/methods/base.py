@@ -79,6 +79,7 @@ class Method(ABC):
       then return that sum as ``expected``;
     - set `sampled`, if it returns a ``standard_error``;
     - set `chords`, if it needs a network that follows nonlinearities by chords;
+    - set `fused`, if it asks nothing but whole path integrals of a network that has them;
     - set `tolerance`, if it chooses the number of steps itself, and then return ``steps``;
     - call the start x′ of its paths ``baseline``: words for it ("auto", "mean", "mean embedding",
       ...) are then replaced by what they stand for;
@@ -93,6 +94,7 @@ class Method(ABC):
     sums_to: ClassVar[str] = ""  # for example "F(x) - F(baseline)"
     sampled: ClassVar[bool] = False
     chords: bool = False
+    fused: bool = False
     tolerance: float | None = None
 
     @abstractmethod

@@ -148,6 +148,11 @@ class IntegratedGradients(Method):
         """Whether nonlinearities are followed by chords."""
         return self.quadrature == "chords"
 
+    @property
+    def fused(self) -> bool:  # type: ignore[override]
+        """Whether a network that integrates whole paths by itself is asked to."""
+        return self.path == "input" and self.quadrature in ("trapezoid", "chords")
+
     def passes(self, layers: int) -> tuple[int, int]:
         """One for each node, for each baseline; on the hidden path one for each layer as well."""
         several = count_baselines(self.baseline)
@@ -226,7 +231,7 @@ class IntegratedGradients(Method):
     ) -> UnitContributions:
         """Average over baselines."""
         integrate = self._along_input if self.path == "input" else self._in_layers
-        if self.placement == "adaptive" and not self.chords:
+        if self.placement == "adaptive" and not (self.fused and hasattr(function, "integrate")):
             integrate = self._by_parts
         found = integrate(function, target, begins[0], end, steps)
         expected, used, places = [found.expected], found.steps, found.places
@@ -348,7 +353,7 @@ class IntegratedGradients(Method):
             # F differs from input to input, also at the one baseline they share.
             begin = _each(begin, batch_length(end))
         fused = getattr(function, "integrate", None)
-        if fused is not None and self.quadrature in ("trapezoid", "chords"):
+        if fused is not None and self.fused:
             own = self.placement == "adaptive"
             total, at_x, last = fused(begin, end, steps, bound, own_points=own)
             expected = at_x.value - last.value

@@ -59,7 +59,7 @@ def test_equals_the_steps_by_hand(results, recording, network):
         network,
         recording["test"],
         target=Surprisal(),
-        method=IntegratedGradients(steps=4),
+        method=IntegratedGradients(steps=4, quadrature="chords"),
         progress=False,
     )
     found = decompose(explained, SparseAutoencoder(modes=6, active=2, seed=3), progress=False)

@@ -105,12 +105,11 @@ def network_scores(
             )
     some = next(source.part(0, min(STATISTICS, len(source))).batches(STATISTICS))
     noise = shuffled_network(adapter.module, to_point(some, here.device, here.dtype), seed)
-    steps = int(tree.attrs.get("steps", 20))
     explained = contribute(
         replace(adapter, module=noise),
         inputs,
         target=goal.unfitted(),
-        method=method or IntegratedGradients(steps=steps, baseline=baseline),
+        method=method or _path_of(tree, baseline),
         device=device,
         progress=progress,
     )
@@ -120,6 +119,17 @@ def network_scores(
         modes = again(noisy.sel(sign=again.modes["sign"].values), again.decomposition)
         found[name] = found[name].assign(_compare(again.modes, modes))
     return found
+
+
+def _path_of(tree: xr.DataTree, baseline: Baseline) -> IntegratedGradients:
+    """Return the path integral of the results, by their rule; results of 0.1 name no placement."""
+    attrs = tree.attrs
+    return IntegratedGradients(
+        steps=int(attrs.get("steps", 20)),
+        baseline=baseline,
+        quadrature=attrs.get("quadrature", "trapezoid"),
+        placement=attrs.get("placement", "uniform" if "quadrature" in attrs else None),
+    )
 
 
 def baseline_of(tree: xr.DataTree, method: Method | None) -> Baseline:
