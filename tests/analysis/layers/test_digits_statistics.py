@@ -17,7 +17,6 @@ from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.networks.checkpoints import load_network
 from retina_codec.targets.classification import TopK
-from tests.test_docs import run_page
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -93,8 +92,3 @@ def test_maps_of_a_mode_of_a_digit_lie_on_the_digit(parts):
         area.append(inside.mean())
     gain = np.array(on) - np.array(area)
     assert gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(12)
-
-
-def test_the_page_on_concepts_runs(monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    run_page("concepts.md", capsys)
