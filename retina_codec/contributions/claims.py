@@ -29,7 +29,7 @@ ROUNDING = 1e-3  # of the target
 MOST_INPUTS = 3  # that are looked into
 
 
-FINER, FINEST = 4, 32  # times the steps, at a first and at a second look
+FINER, FINEST = 4, 16  # times the steps, at a first look and at a second, of one input
 
 
 FEW_STEPS = 50  # of which there is a second look
@@ -88,13 +88,15 @@ def retracted_claims(
             worst = int((error / (change + np.median(change) / 10 + 1e-30)).argmax())
             doubts.setdefault(worst, []).append(name)
             errors[name] = error
+    looked = False
     for number in sorted(doubts, key=lambda n: -len(doubts[n]))[:MOST_INPUTS]:
         steps = int(read("steps")[number]) if runner.plan.method.tolerance is not None else None
         again = _explained_again(runner, source, number, steps)
         left = {name: again.verdict(name, float(errors[name][number])) for name in doubts[number]}
         left = {name: text for name, text in left.items() if text}
         few: int = steps or getattr(runner.plan.method, "steps", None) or FEW_STEPS + 1
-        if left and again.finer is not None and few <= FEW_STEPS:
+        if left and again.finer is not None and few <= FEW_STEPS and not looked:
+            looked = True
             # a bend that is narrower than these steps too would look the same
             finest = _explained_again(runner, source, number, steps, times=FINEST)
             left = {name: finest.verdict(name, again.miss[name]) for name in left}

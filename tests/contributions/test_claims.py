@@ -85,7 +85,7 @@ def test_an_error_that_steps_do_not_mend_retracts_the_claim(name: str, steps: in
     layer = explained(Net(AROUND[name]), IntegratedGradients(steps))
     assert missed(layer) > 0.05
     assert layer.attrs["completeness"].startswith("does not hold: contributions miss F(x)")
-    times = 32 if steps <= 50 else 4
+    times = 16 if steps <= 50 else 4
     assert f"with {times * steps} steps" in layer.attrs["completeness"]
 
 
