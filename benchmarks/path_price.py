@@ -405,7 +405,7 @@ def _say(value: float) -> str:
 @style.styled
 def draw(lines: Sequence[dict[str, Any]]) -> Figure:
     """Draw the 90th percentile against evaluations, one panel per network."""
-    columns = 4 if len(lines) > 6 else min(3, len(lines))
+    columns = {1: 1, 2: 2, 4: 2}.get(len(lines), 3)
     rows = -(-len(lines) // columns)
     figure = style.new_figure(0.75 + 2.35 * rows)
     cells = style.grid(
@@ -461,7 +461,9 @@ def _name_ends(axes: Any, ends: dict[str, tuple[float, float, str, str]]) -> Non
         places = np.clip(places, 0.03, 0.97)
     for (x, _, color, label), from_, to in zip(order, wanted, places, strict=True):
         across = [(np.log(x) - begin) / (last - begin), CURVES + 0.05]
-        axes.plot(across, [from_, to], transform=axes.transAxes, color=color, lw=0.5, zorder=1)
+        axes.plot(
+            across, [from_, to], transform=axes.transAxes, color=color, lw=0.5, ls=":", zorder=0
+        )
         axes.text(
             CURVES + 0.07, to, label, transform=axes.transAxes, color=color, size=6.5, va="center"
         )
@@ -503,7 +505,7 @@ def main() -> None:
             report(lines[-1])
     print(tables(lines), file=sys.stderr)
     if given.figure:
-        draw(lines).savefig(given.figure, dpi=200)
+        draw(lines).savefig(given.figure, dpi=150)
 
 
 if __name__ == "__main__":
