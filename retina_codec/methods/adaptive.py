@@ -127,7 +127,7 @@ class _Path:
         self._scratch = [self._h.new_empty(longest, sum(self._sizes)) for _ in range(5)]
         self._sums = torch.tensor([float(name in complete) for name in self._like]).to(first)
         self._value = first.new_zeros(room + 2, self.count, dtype=at_x.value.dtype)
-        self._place = torch.zeros(self.count, room, dtype=torch.float64, device=self.device)
+        self._place = first.new_zeros(self.count, room, dtype=wide)
         self._place[:, 1] = 1
         self._change = (at_x.value - at_start.value).to(wide)
         self._write(at_start, 0, self._rows)
@@ -138,7 +138,7 @@ class _Path:
         self.evaluations = torch.zeros(self.count, dtype=torch.int64, device=self.device)
         self.straight = False
         self._rounding = 64 * torch.finfo(wide).eps
-        self._spread_at: list[np.ndarray] = [np.empty(0)] * self.count
+        self._spread_at: list[np.ndarray] = [np.empty(0, np.float32)] * self.count
         self._halve(room)
         self.evaluations += self.made
         self._total = self._kept_sum
@@ -254,17 +254,18 @@ class _Path:
         plans = self._plans(self._share_out(more))
         for step in range(max(map(len, plans.values()))):
             rows = torch.tensor([row for row, plan in plans.items() if step < len(plan)])
-            table = np.stack([plans[int(row)][step] for row in rows])
-            place, low, high = torch.from_numpy(table.T.copy()).to(self.device)
+            table = np.stack([plans[int(row)][step] for row in rows]).T
+            place = torch.from_numpy(table[0].copy()).to(self.device)
+            low, high = torch.from_numpy(table[1:].astype(np.int64)).to(self.device)
             rows = rows.to(self.device)
             new, last = self._room + step % 2, self._room + (step + 1) % 2
             self._write(self._at(rows, place), new, rows)
             self.evaluations[rows] += 1
-            low = torch.where(low < 0, last, low).long()
+            low = torch.where(low < 0, last, low)
             if len(rows) == self.count:
-                self._insert(self._total, low, new, high.long())
+                self._insert(self._total, low, new, high)
             else:
-                self._insert_some(rows, low, new, high.long())
+                self._insert_some(rows, low, new, high)
 
     def _insert_some(
         self, rows: torch.Tensor, low: torch.Tensor, new: int, high: torch.Tensor
@@ -280,12 +281,12 @@ class _Path:
 
     def _share_out(self, more: torch.Tensor) -> torch.Tensor:
         """Return how many points go within every segment, (b, segment)."""
-        error = self._segment_error.double()
+        error = self._segment_error
         extra = torch.zeros_like(error)
         left = more.clone()
         for _ in range(int(more.max())):
             gain = error / (extra + 1) ** 2 - error / (extra + 2) ** 2
-            extra[self._rows, gain.argmax(1)] += (left > 0).double()
+            extra[self._rows, gain.argmax(1)] += (left > 0).to(error.dtype)
             left -= 1
         return extra.long()
 
@@ -299,8 +300,9 @@ class _Path:
         plans = {}
         for row in np.flatnonzero(self.open.cpu().numpy()):
             lines = list(_within(place[row], left[row], right[row], counts[row]))
-            self._spread_at[row] = np.array([line[0] for line in lines])
-            plans[int(row)] = np.array(lines)
+            table = np.array(lines, dtype=place.dtype).reshape(-1, 3)
+            self._spread_at[row] = table[:, 0]
+            plans[int(row)] = table
         return plans
 
     def miss(self, names: tuple[str, ...]) -> torch.Tensor:

@@ -317,8 +317,7 @@ def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> No
     parser.add_argument(
         "--placement",
         choices=get_args(Placement),
-        default="adaptive",
-        help="points of path integrals; the paper's are uniform (default %(default)s)",
+        help="points of path integrals; the paper's are uniform (adaptive if left out)",
     )
     parser.add_argument("--reuse", action="store_true", help="draw again from saved results")
 

@@ -369,7 +369,7 @@ def test_one_pass_back_per_point_that_ends_at_the_lowest_layer() -> None:
     function = HookedFunction.open(network.double().eval(), x, ["2", "4"])
     for counted in (below, above):
         counted.forward_count = counted.backward_count = 0
-    IntegratedGradients(7).explain(function, Sum(), x)
+    IntegratedGradients(7, placement="uniform").explain(function, Sum(), x)
     assert (below.forward_count, above.forward_count) == (8, 8)
     assert (below.backward_count, above.backward_count) == (0, 8)
 
@@ -391,7 +391,7 @@ class WeightGradients(TorchDispatchMode):
 def test_weights_are_never_reached(trainable: bool) -> None:
     network = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Conv1d(3, 2, 2), nn.Conv1d(2, 2, 2))
     network.requires_grad_(trainable)
-    method = IntegratedGradients(3)
+    method = IntegratedGradients(3, placement="uniform")
     with WeightGradients() as mode:
         contribute(
             network, torch.randn(2, 2, 7), target=as_target(lambda y: y.sum((1, 2))),
