@@ -206,7 +206,8 @@ def _find_modes(
 
     found_by = SparseAutoencoder(modes=settings.modes, active=settings.active, seed=seed)
     log.info("contributions of %s, %d steps", ", ".join(layers), settings.steps)
-    plain = set(layers) <= set(RetinaCNN.layers)  # chords need to know what follows
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    plain = set(layers) <= set(RetinaCNN.layers) and not hooked  # chords know what follows
     method = IntegratedGradients(settings.steps, quadrature="chords" if plain else "trapezoid")
     explained = contribute(
         network,
