@@ -9,8 +9,11 @@
 Channel sums by sign of all blocks, from the baseline to images that no method was developed or
 calibrated on. Error of an image and layer: √Σ(found − truth)² / √Σ truth² over signs and channels;
 truth: many even steps. One evaluation is a pass forward and one back; a pass forward alone, or a
-derivative carried forward, counts as a third. Prints one JSON line per network; tables go to
-standard error.
+derivative carried forward, counts as a third.
+
+``seconds`` are those of the whole call of `rc.contribute`, which looks at one input again with more
+steps where completeness fails: with few inputs that is most of it, so compare times by
+``--price``. Prints one JSON line per network; tables go to standard error.
 """
 
 import argparse
