@@ -26,7 +26,7 @@ MOST = 0.5  # of the change of the target: more is no sum at all, for whatever r
 ROUNDING = 1e-3  # of the target
 
 
-KINKS = 2e-3  # of the summed size of contributions
+KINKS = 5e-4  # of the summed size of contributions
 
 
 MOST_INPUTS = 3  # that are looked into

@@ -176,7 +176,12 @@ def _are_numbers(value: Any, *, pairs: bool = False) -> bool:
 
 
 def _are_cells(value: Any) -> bool:
-    return isinstance(value, Mapping) or (not isinstance(value, str) and np.ndim(value) == 1)
+    if isinstance(value, Mapping):
+        return True
+    try:
+        return not isinstance(value, str) and np.ndim(value) == 1
+    except ValueError:  # lists of different lengths
+        return False
 
 
 def _are_frames(value: Any) -> bool:

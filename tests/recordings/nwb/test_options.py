@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retina_codec.errors import RetinaCodecError, command_line_words
@@ -86,6 +86,7 @@ def test_a_wrong_value_is_refused_by_name_before_the_file_is_opened(name, value)
         max_leaves=6,
     ),
 )
+@example(name="cells", value=[None, []])
 def test_any_value_is_taken_or_refused_in_one_short_line(name, value):
     try:
         NwbOptions(**{name: value})
