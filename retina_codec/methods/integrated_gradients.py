@@ -151,7 +151,7 @@ class IntegratedGradients(Method):
     @property
     def fused(self) -> bool:  # type: ignore[override]
         """Whether a network that integrates whole paths by itself is asked to."""
-        return self.path == "input" and self.quadrature in ("trapezoid", "chords")
+        return self.path == "input" and self.quadrature in ADAPTIVE
 
     def passes(self, layers: int) -> tuple[int, int]:
         """One for each node, for each baseline; on the hidden path one for each layer as well."""
