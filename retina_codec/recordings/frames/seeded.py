@@ -56,17 +56,19 @@ class SeededFrames(Frames):
     generator : str
         ``numpy`` (``numpy.random.default_rng(seed).random``, frames row by row), ``matlab``
         (``rng(seed, 'twister'); rand``, frames column by column, as MATLAB fills them),
-        ``minimal_standard`` (x ← 16807 x mod 2³¹ − 1, row by row), ``bits`` (the bits of a file,
-        most significant first, row by row; needs ``file=``), or one of the lab's own. The first
-        three draw u in (0, 1) for every pixel, which is ``bright`` where u < ``probability``
-        (``matlab``: where u > 1 − ``probability``) and ``dark`` elsewhere; ``bits`` are ``bright``
-        where they are 1.
+        ``minimal_standard`` (x ← 16807 x mod 2³¹ − 1, row by row), ``ran1`` (the same with a
+        shuffle, Numerical Recipes), ``bits`` (the bits of a file, most significant first, row by
+        row; needs ``file=``), or one of the lab's own. The first four draw u in (0, 1) for every
+        pixel, which is ``bright`` where u < ``probability`` (``matlab`` and ``ran1``: where u > 1 −
+        ``probability``) and ``dark`` elsewhere; ``bits`` are ``bright`` where they are 1.
     seed : int
         For ``bits`` the number of the first bit.
     shape : (int, int, int)
         (time, y, x)
     **settings
-        ``probability=0.5``, ``dark=0``, ``bright=255``, or what the generator takes.
+        ``probability=0.5``, ``dark=0``, ``bright=255``, or what the generator takes. ``ran1``:
+        ``order="rows"`` (or ``"columns"``: y is the fast axis), and for a part of the screen
+        ``screen=(y, x)``, its size, with ``corner=(y, x)``, the first pixel of the part.
 
     Raises
     ------
@@ -199,6 +201,42 @@ def _powers(count: int) -> npt.NDArray[np.uint64]:
         further = powers * np.uint64(pow(MULTIPLIER, powers.size, MODULUS)) % np.uint64(MODULUS)
         powers = np.concatenate([powers, further])
     return powers[:count]
+
+
+@register_generator("ran1")
+def ran1_noise(
+    numbers: Numbers,
+    *,
+    seed: int,
+    height: int,
+    width: int,
+    probability: float = 0.5,
+    dark: float = 0,
+    bright: float = 255,
+    order: str = "rows",
+    screen: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> npt.NDArray[Any]:
+    """Draw as ``ran1(seed) > 1 - probability``, frame after frame; see `draw_frames`."""
+    from retina_codec.recordings.frames.ran1 import draw_frames
+
+    high, wide = screen or (height, width)
+    fits = (0 <= corner[0] <= high - height) and (0 <= corner[1] <= wide - width)
+    if order not in ("rows", "columns") or not fits:
+        raise RetinaCodecError(
+            f"order must be 'rows' or 'columns', and {height} × {width} px from corner must lie "
+            f"on the screen; got {order=}, {corner=}, screen={(high, wide)}."
+        )
+    turn = -1 if order == "columns" else 1
+    on = draw_frames(
+        numbers,
+        seed,
+        (high, wide)[::turn],
+        limit=1 - probability,
+        corner=(int(corner[0]), int(corner[1]))[::turn],
+        kept=(height, width)[::turn],
+    )
+    return _binary(on if turn == 1 else on.transpose(0, 2, 1), dark, bright)
 
 
 @register_generator("bits")

@@ -183,9 +183,7 @@ def _read_intervals(tables: Mapping[str, Table], reading: Reading) -> list[Inter
 
 def _by_column(table: Table, path: str) -> list[Interval]:
     splits, (starts, stops) = table.words("split"), table.spans()
-    table.check_rows("split", len(splits), starts.size)
     repeats: Any = table["repeat"] if "repeat" in table else np.full(len(splits), -1)
-    table.check_rows("repeat", len(repeats), starts.size)
     found = [
         Interval(split, _repeat_number(repeats[row], table), float(starts[row]), float(stops[row]))
         for row, split in enumerate(splits)
@@ -239,7 +237,6 @@ def _by_values(
     keep = np.ones(starts.size, dtype=bool)
     for name, value in wanted.items():
         values = table[name]
-        table.check_rows(name, len(values), starts.size)
         keep &= np.array([_matches(entry, value) for entry in values], dtype=bool)
         if not keep.any():
             seen = sorted({str(entry) for entry in values})[:LISTED_VALUES]

@@ -354,7 +354,6 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
     for column in NUMBER_COLUMNS:
         values = table[column] if column in table else None
         if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
-            table.check_rows(column, values.size, table.spans()[0].size)
             numbers = values.ravel()[rows].astype(np.float64)
             shown = np.isfinite(numbers)
             return rows[shown], numbers[shown].astype(np.int64), column
@@ -362,7 +361,6 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
     for column in NAME_COLUMNS:
         values = table[column] if column in table and names else None
         if isinstance(values, np.ndarray):
-            table.check_rows(column, values.size, table.spans()[0].size)
             words = [str(word) for word in values.ravel()[rows]]
             known = np.array([word in names for word in words], dtype=bool)
             if known.any():

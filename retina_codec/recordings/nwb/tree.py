@@ -28,6 +28,7 @@ from retina_codec.storage.hdf5 import (
 __all__ = ["HDF5Node", "Node", "Table", "as_numbers", "joined_words"]
 
 MOST_MEMBERS = 200_000  # of one group; a recording has fewer
+ROW_COLUMNS = ("spike_times_index", "spike_times", "start_time")  # one value for every row
 
 
 class Node(ABC):
@@ -374,7 +375,7 @@ class Table(Mapping[str, Any]):
     Raises
     ------
     RetinaCodecError
-        On access: no such column, or an index that does not fit its values.
+        On access: no such column, an index that does not fit its values, or not one value per row.
     """
 
     def __init__(self, node: Node) -> None:
@@ -393,6 +394,18 @@ class Table(Mapping[str, Any]):
         return self._node.stored(str(name)) is not None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+        values = self._column(name)
+        stored = (self._node.stored(column) for column in ROW_COLUMNS)
+        first = next((column for column in stored if column is not None), None)
+        rows = len(values) if first is None or name == "id" else sum(first.shape[:1] or (1,))
+        if name not in ROW_COLUMNS and len(values) != rows:
+            raise RetinaCodecError(
+                f"{self.where} must have one {name} per row; it has {len(values)} for {rows} rows. "
+                "Write the column again."
+            )
+        return values
+
+    def _column(self, name: str) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
         data = self._node.stored(name)
         if data is None:
             raise RetinaCodecError(
@@ -438,17 +451,7 @@ class Table(Mapping[str, Any]):
 
     def spans(self) -> tuple[Floats, Floats]:
         """Return the start and stop of every row, s."""
-        starts, stops = self.numbers("start_time"), self.numbers("stop_time")
-        self.check_rows("stop_time", stops.size, starts.size)
-        return starts, stops
-
-    def check_rows(self, name: str, count: int, rows: int) -> None:
-        """Refuse a column with more or fewer values than the table has rows."""
-        if count != rows:
-            raise RetinaCodecError(
-                f"{self.where} must have one {name} per row; it has {count} for {rows} rows. "
-                "Write the column again."
-            )
+        return self.numbers("start_time"), self.numbers("stop_time")
 
 
 def _named_codes(data: Node) -> npt.NDArray[Any]:

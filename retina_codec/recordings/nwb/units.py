@@ -253,7 +253,6 @@ def _from_table(table: Table, reading: Reading) -> Cells:
     observed = None
     if "obs_intervals" in table:
         observed = [_intervals(entry, table) for entry in table["obs_intervals"]]
-        table.check_rows("obs_intervals", len(observed), len(trains))
     named = next((name for name in table if name.lower() in TYPE_COLUMNS), None)
     types = np.full(len(trains), "unknown")
     if named is not None:
@@ -262,10 +261,8 @@ def _from_table(table: Table, reading: Reading) -> Cells:
     for center in ("center_y", "center_x"):
         if center in table:
             cells.centers[center] = table.numbers(center)
-            table.check_rows(center, cells.centers[center].size, len(trains))
     if "type_membership" in table:
         members = as_numbers(table["type_membership"], f"{table.where}/type_membership")
-        table.check_rows("type_membership", len(members), len(trains))
         cells.members = members.astype(np.float32)
     return cells
 
@@ -304,13 +301,11 @@ def _names(table: Table, count: int, reading: Reading) -> npt.NDArray[Any]:
         return np.arange(count)
     if wanted is not None:
         words = table.words(wanted)
-        table.check_rows(wanted, len(words), count)
         alone = len(set(words)) == count
         pairs = zip(words, names.tolist(), strict=True)
         names = np.array(words if alone else [f"{w} {n}" for w, n in pairs], dtype=str)
     elif "cell_name" in table:
         names = np.array(table.words("cell_name"), dtype=str)
-        table.check_rows("cell_name", len(names), count)
     unique, counts = np.unique(names, return_counts=True)
     if (counts > 1).any():
         repeated = unique[counts > 1]
@@ -437,7 +432,6 @@ def _chosen(
             accepted = [wanted] if isinstance(wanted, str | int | float) else list(wanted)
             texts = {str(entry) for entry in accepted}
             words = table.words(name)
-            table.check_rows(name, len(words), len(names))
             keep &= np.array([word in texts for word in words], dtype=bool)
             if not keep.any():
                 raise RetinaCodecError(
