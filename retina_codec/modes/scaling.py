@@ -258,7 +258,9 @@ def load_modes(
     for all others; their loadings are what is left of the values along them. Where a constant part
     has changed since the fit, the modes are loaded without it. Where a sample is not rebuilt to
     within the limit of outliers, its extreme features are carried by modes of one feature each, and
-    the modes are loaded on the others. So are values of the wrong sign.
+    the modes are loaded on the others. So are values of the wrong sign. Where features were scaled
+    down and a sample would be rebuilt worse than by nothing, in the units of the values, its
+    loadings are shortened by one factor, that of least squares.
 
     Parameters
     ----------
@@ -293,7 +295,7 @@ def load_modes(
     loadings = []
     for code in codes:
         loading, modes = scaling.invert(code, dictionary)
-        loadings.append(loading)
+        loadings.append(_at_least_nothing(loading, modes, scaled, scaling))
     single_scale = np.abs(single) @ (scaling.scale / scaling.gain)
     parts = [modes, single.astype(np.float32)]
     origin = ["fit"] * len(modes) + ["outlier"] * len(single)
@@ -319,6 +321,23 @@ def load_modes(
         origin += ["constant"] * len(constant)
     one, other = (loading.astype(np.float32) for loading in loadings)
     return Loaded(np.vstack(parts), one, other, np.array(origin))
+
+
+def _at_least_nothing(
+    loading: npt.NDArray[np.float32],
+    modes: npt.NDArray[np.float32],
+    scaled: npt.NDArray[np.float32],
+    scaling: Scaling,
+) -> npt.NDArray[np.float32]:
+    """Shorten the loadings of samples whose error exceeds their length in units of x − o."""
+    if not (scaling.gain < 1).any():
+        return loading
+    wide = scaled * (scaling.scale / scaling.gain)
+    rebuilt = loading.astype(np.float64) @ modes
+    along, square = (wide * rebuilt).sum(axis=1), (rebuilt**2).sum(axis=1)
+    worse = square > 2 * along  # |x − r|² > |x|²
+    share = np.where(worse, (along / np.where(square > 0, square, 1.0)).clip(min=0), 1.0)
+    return (loading * share[:, None]).astype(np.float32)
 
 
 def _impute(

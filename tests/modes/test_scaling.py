@@ -79,17 +79,22 @@ def r2_of(contribution, modes):
     return 1 - left / ((values - values.mean(0)) ** 2).sum()
 
 
-def compare(seed, kinds, margin=0.02):
+def compare(seed, kinds, decompositions=(QUICK,)):
+    """One of the decompositions, tried in turn, must stand beside PCA."""
     generator = np.random.default_rng(seed)
     contribution = planted_modes(seed, samples=1000)[0]
     for kind in kinds:
         spoil(contribution, kind, generator)
-    found = modes_in(contribution)
-    own = r2_of(contribution, found)
-    # contributions of 1e7 times the usual size are stored, and multiplied, with 7 digits
-    np.testing.assert_allclose(own, float(found["r2"]), atol=1e-3)
-    for count in {8, min(16, found.sizes["mode"])}:
-        assert own > float(modes_in(contribution, PCA(modes=count))["r2"]) - margin
+    for decomposition in decompositions:
+        found = modes_in(contribution, decomposition)
+        own = r2_of(contribution, found)
+        # contributions of 1e7 times the usual size are stored, and multiplied, with 7 digits
+        np.testing.assert_allclose(own, float(found["r2"]), atol=1e-3)
+        counts = {8, min(16, found.sizes["mode"])}
+        best = max(float(modes_in(contribution, PCA(modes=count))["r2"]) for count in counts)
+        if own > best - 0.02:
+            return
+    raise AssertionError(f"R² {own:.4f}, of PCA {best:.4f}")
 
 
 DRAWN = {
@@ -108,8 +113,13 @@ def test_unusual_channels_cost_no_more_than_principal_components(seed, kinds):
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(**DRAWN)
 def test_unusual_channels_in_many_draws(seed, kinds):
-    """Three heavy-tailed channels at once (seed 663) fall short by .022, once in 2,000 draws."""
-    compare(seed, kinds, margin=0.025)
+    """The quick settings fall short once in 2,000 draws; the default must not."""
+    compare(seed, kinds, (QUICK, SparseAutoencoder()))
+
+
+def test_three_heavy_tails_at_once():
+    """The draw on which the quick settings fall short, by .022."""
+    compare(663, ["t", "t", "t"], (SparseAutoencoder(),))
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
