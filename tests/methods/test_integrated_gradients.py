@@ -320,3 +320,19 @@ def test_a_baseline_of_another_shape_is_refused() -> None:
             Sum(),
             IntegratedGradients(baseline=torch.zeros(7)),
         )
+
+
+def test_the_trapezoid_of_a_relu_is_the_chord_of_the_layer_before_it() -> None:
+    """C = w (r(x) − r(0)) for both; exact in one step at the ReLU, in the limit before it."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+    network.requires_grad_(False)
+    inputs = torch.randn(8, 5).double() * 3
+    change = network[1](network[0](inputs)) - network[1](network[0](torch.zeros(1, 5).double()))
+    expected = change * network[2].weight[0]
+    few = explain(network, inputs, Sum(), IntegratedGradients(steps=1), ("1",))
+    torch.testing.assert_close(few.contribution["1"], expected)
+    for steps, least, most in ((1, 1e-2, 10), (4000, 0, 2e-3)):
+        method = IntegratedGradients(steps=steps, placement="uniform")
+        before = explain(network, inputs, Sum(), method).contribution["0"]
+        assert least <= float((before - expected).abs().max() / expected.abs().max()) < most

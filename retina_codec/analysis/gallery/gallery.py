@@ -50,7 +50,8 @@ def top_images(
     layer : str
     mode : label of a mode
     labels : array-like of str, (sample,), optional
-        The coordinate ``label`` of the results when left out.
+        The coordinate ``label`` of the results when left out. Where neither is there, the samples
+        make one concept, "all", of ``classes`` · ``per_class`` images.
     classes : int or sequence of str
         How many, those with the largest mean loading; or which.
     per_class : int
@@ -65,13 +66,18 @@ def top_images(
     Raises
     ------
     RetinaCodecError
-        If there are no labels, no such mode or class.
+        No such mode or class; classes by name where there are no labels.
     """
     loading = modes_at(modes, layer)["loading"]
     values = mode_of(loading, layer, mode).values.astype(np.float64)
     known = sample_labels(modes, labels, layer, len(values))
     if known is None:
-        raise RetinaCodecError("the results carry no labels; give labels=, one per sample.")
+        if not isinstance(classes, int):
+            raise RetinaCodecError(
+                "classes by name need labels, and the results carry none; give labels=, one per "
+                "sample, or a number of classes."
+            )
+        known, per_class, classes = ["all"] * len(values), max(1, classes) * per_class, 1
     codes, names = class_codes(known)
     fine = codes >= 0
     mean = np.bincount(codes[fine], values[fine], len(names)) / np.bincount(codes[fine])

@@ -32,7 +32,7 @@ def _first_state(seed: int) -> State:
     return np.concatenate([[x, table[0]], table])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _skip(state: State, count: int) -> None:
     """Draw numbers and keep none."""
     x, y, table = state[0], state[1], state[2:]
@@ -47,7 +47,7 @@ def _skip(state: State, count: int) -> None:
     state[0], state[1] = x, y
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _draw(
     state: State, limit: int, slow: int, fast: int, first: int, low: int, on: npt.NDArray[np.bool_]
 ) -> None:

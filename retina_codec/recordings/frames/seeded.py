@@ -227,16 +227,17 @@ def ran1_noise(
             f"order must be 'rows' or 'columns', and {height} × {width} px from corner must lie "
             f"on the screen; got {order=}, {corner=}, screen={(high, wide)}."
         )
-    turn = -1 if order == "columns" else 1
+    down, right = int(corner[0]), int(corner[1])
+    limit = 1 - probability
+    if order == "rows":
+        on = draw_frames(
+            numbers, seed, (high, wide), limit=limit, corner=(down, right), kept=(height, width)
+        )
+        return _binary(on, dark, bright)
     on = draw_frames(
-        numbers,
-        seed,
-        (high, wide)[::turn],
-        limit=1 - probability,
-        corner=(int(corner[0]), int(corner[1]))[::turn],
-        kept=(height, width)[::turn],
+        numbers, seed, (wide, high), limit=limit, corner=(right, down), kept=(width, height)
     )
-    return _binary(on if turn == 1 else on.transpose(0, 2, 1), dark, bright)
+    return _binary(on.transpose(0, 2, 1), dark, bright)
 
 
 @register_generator("bits")

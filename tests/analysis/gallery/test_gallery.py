@@ -54,6 +54,17 @@ def test_top_images_by_hand():
     np.testing.assert_array_equal(found["loading"], [[5, 4], [2, 1], [0.5, np.nan]])
 
 
+def test_without_labels_the_top_images_are_of_all_samples():
+    plain = tree()
+    plain["layers/0"] = plain["layers/0"].to_dataset().drop_vars("label")
+    plain["layers/0/modes"] = tree()["layers/0/modes"]
+    found = top_images(plain, "0", 0, classes=2, per_class=2)
+    assert found["concept"].values.tolist() == ["all"]
+    np.testing.assert_array_equal(found["position"], [[3, 2, 6, 0]])
+    with pytest.raises(RetinaCodecError, match="classes by name need labels"):
+        top_images(plain, "0", 0, classes=["a"])
+
+
 def test_classes_and_labels_can_be_given():
     found = top_images(tree(), "0", 0, classes=["c", "a"], per_class=1)
     np.testing.assert_array_equal(found["position"], [[4], [5]])
