@@ -83,6 +83,8 @@ registry: Registry[type[Format]] = Registry(
     "recording format",
     "retina_codec.formats",
     {
+        "liu_2017": "retina_codec.recordings.white_noise.liu_2017:Liu2017",
+        "crcns_ret1": "retina_codec.recordings.white_noise.crcns_ret1:CrcnsRet1",
         "maheswaranathan_2023": "retina_codec.recordings.maheswaranathan_2023.recording:Published",
         "xarray": "retina_codec.recordings.formats:Xarray",
         "nwb": "retina_codec.recordings.nwb.format:Nwb",

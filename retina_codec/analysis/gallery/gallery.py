@@ -77,7 +77,8 @@ def top_images(
                 "classes by name need labels, and the results carry none; give labels=, one per "
                 "sample, or a number of classes."
             )
-        known, per_class, classes = ["all"] * len(values), max(1, classes) * per_class, 1
+        known = np.full(len(values), "all")
+        per_class, classes = max(1, classes) * per_class, 1
     codes, names = class_codes(known)
     fine = codes >= 0
     mean = np.bincount(codes[fine], values[fine], len(names)) / np.bincount(codes[fine])

@@ -12,8 +12,6 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from retina_codec.errors import RetinaCodecError
-
 __all__ = ["draw_frames"]
 
 MODULUS, MULTIPLIER = 2**31 - 1, 16807
@@ -121,7 +119,7 @@ def draw_frames(
     numbers : array of int
         Of the frames.
     seed : int
-        Negative, as ``ran1`` takes it.
+        -2³¹ + 2 to -1.
     size : (int, int)
         Numbers along the slow and the fast axis of a whole frame.
     limit : float
@@ -133,21 +131,11 @@ def draw_frames(
     -------
     array of bool, (frame, slow, fast)
 
-    Raises
-    ------
-    RetinaCodecError
-        A seed that is not negative.
-
     References
     ----------
     Press, Teukolsky, Vetterling and Flannery 1992, Numerical Recipes in C, section 7.1. Park and
     Miller 1988, Communications of the ACM 31:1192. Bays and Durham 1976, ACM TOMS 2:59.
     """
-    if not -MODULUS < seed < 0:
-        raise RetinaCodecError(
-            f"the seed of ran1 must be negative, {1 - MODULUS} to -1; got {seed}. A positive seed "
-            "starts ran1 at -1."
-        )
     states = _KNOWN.setdefault(seed, _States(seed))
     pixels = size[0] * size[1]
     whole = int(np.floor(limit * MODULUS))  # y is an integer: u > limit where y > whole

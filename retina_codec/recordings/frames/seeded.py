@@ -95,7 +95,8 @@ class SeededFrames(Frames):
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         if min(self.shape) < 1:
             raise RetinaCodecError(f"shape must be (time, y, x), all positive; got {shape}")
-        self.dtype = self.read(np.zeros(1, dtype=np.int64)).dtype
+        tried = 0 if generator == "ran1" else 1  # its code is compiled when it first draws
+        self.dtype = self.read(np.zeros(tried, dtype=np.int64)).dtype
         self.label = f"{generator}-{seed}-{shape}-{sorted(settings.items())}"
         self.encoding = f"made from seed {seed} by {generator}"
 
@@ -218,8 +219,6 @@ def ran1_noise(
     corner: tuple[int, int] = (0, 0),
 ) -> npt.NDArray[Any]:
     """Draw as ``ran1(seed) > 1 - probability``, frame after frame; see `draw_frames`."""
-    from retina_codec.recordings.frames.ran1 import draw_frames
-
     high, wide = screen or (height, width)
     fits = (0 <= corner[0] <= high - height) and (0 <= corner[1] <= wide - width)
     if order not in ("rows", "columns") or not fits:
@@ -227,6 +226,15 @@ def ran1_noise(
             f"order must be 'rows' or 'columns', and {height} × {width} px from corner must lie "
             f"on the screen; got {order=}, {corner=}, screen={(high, wide)}."
         )
+    if not -MODULUS < seed < 0:
+        raise RetinaCodecError(
+            f"the seed of ran1 must be negative, {1 - MODULUS} to -1; got {seed}. A positive seed "
+            "starts ran1 at -1."
+        )
+    if not len(numbers):
+        return _binary(np.zeros((0, height, width), dtype=bool), dark, bright)
+    from retina_codec.recordings.frames.ran1 import draw_frames
+
     down, right = int(corner[0]), int(corner[1])
     limit = 1 - probability
     if order == "rows":
