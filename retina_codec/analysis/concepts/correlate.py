@@ -15,6 +15,7 @@ from retina_codec.analysis.concepts.table import (
     concept_table,
     features_of,
     kinds_of,
+    layers_for,
 )
 from retina_codec.errors import RetinaCodecError
 from retina_codec.nulls import q_values
@@ -107,7 +108,8 @@ def correlate_concepts(
     sign : {"excitatory", "inhibitory", "net"}
         Of the contributions of channels.
     layers : str or sequence of str, optional
-        All when left out.
+        All that hold every kind of features when left out: those with modes, unless ``of`` leaves
+        modes out.
     threshold : float
         From which r on a feature and a concept count as correlated.
     permutations : int
@@ -168,7 +170,7 @@ def correlate_concepts(
             f"false_discovery in (0, 1); got {sign=}, {permutations=}, {bootstraps=}, "
             f"{false_discovery=}."
         )
-    names = layers_of(tree, layers)
+    names = layers_for(tree, activation_modes, kinds, layers)
     jobs = [(name, kind) for name in names for kind in kinds]
     arrays = {job: features_of(tree, activation_modes, *job, sign) for job in jobs}
     first = arrays[jobs[0]]

@@ -9,9 +9,25 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.images.hierarchy import membership
-from retina_codec.storage.results import input_dim, layer_dataset, modes_at, read, sample_labels
+from retina_codec.storage.results import (
+    input_dim,
+    layer_dataset,
+    layers_of,
+    layers_with,
+    modes_at,
+    read,
+    sample_labels,
+)
 
-__all__ = ["KINDS", "checked_table", "chunks_of", "concept_table", "features_of", "kinds_of"]
+__all__ = [
+    "KINDS",
+    "checked_table",
+    "chunks_of",
+    "concept_table",
+    "features_of",
+    "kinds_of",
+    "layers_for",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -93,6 +109,41 @@ def kinds_of(of: str | Sequence[str], activation_modes: xr.DataTree | None) -> l
             "method)."
         )
     return [kind for kind in KINDS if kind in kinds]
+
+
+def layers_for(
+    tree: xr.DataTree,
+    activation_modes: xr.DataTree | None,
+    kinds: Sequence[str],
+    layers: str | Sequence[str] | None,
+) -> list[str]:
+    """Return the layers asked for, or all that hold every kind of features."""
+    found = layers_of(tree, layers)
+    sources = {
+        "modes": tree,
+        "activation_modes": activation_modes,
+    }
+    holders = {kind: layers_with(one, "modes") for kind, one in sources.items()
+               if kind in kinds and one is not None}  # fmt: skip
+    if layers is None:
+        whole = [name for name in found if all(name in held for held in holders.values())]
+        if not whole:
+            both = " both modes and activation modes" if len(holders) > 1 else " modes"
+            raise RetinaCodecError(
+                f"at least one layer must hold every kind of features; no layer has{both} "
+                f"(layers: {', '.join(found)}). Run decompose() on the same layers, or leave modes "
+                "out: of=('contributions', 'activations')."
+            )
+        return whole
+    for kind, held in holders.items():
+        missing = [name for name in found if name not in held]
+        if missing:
+            what = "the results" if kind == "modes" else "activation_modes"
+            raise RetinaCodecError(
+                f"{what} must hold modes of {missing}; they hold modes of {held or 'no layer'}. "
+                f"Run decompose(..., layers={found}), or choose layers= among these."
+            )
+    return found
 
 
 def features_of(

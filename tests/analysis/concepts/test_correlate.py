@@ -226,9 +226,43 @@ def test_mistakes_are_named(tree, options, message):
 def test_labels_or_modes_that_are_missing_are_named(tree):
     bare = xr.DataTree.from_dict({"/layers/one": tree["layers/one"].to_dataset()})
     with pytest.raises(RetinaCodecError, match=r"must hold modes of \['one'\]"):
-        correlate_concepts(bare, **FAST)
+        correlate_concepts(bare, layers=["one"], **FAST)
     unlabelled = xr.DataTree.from_dict(
         {"/layers/one": tree["layers/one"].to_dataset().drop_vars("label")}
     )
     with pytest.raises(RetinaCodecError, match="carry no labels"):
         correlate_concepts(unlabelled, of="activations", **FAST)
+
+
+def without_modes(tree, *layers):
+    nodes = {n.path: n.to_dataset(inherit=False) for n in tree.subtree}
+    for layer in layers:
+        del nodes[f"/layers/{layer}/modes"]
+    return xr.DataTree.from_dict(nodes)
+
+
+def test_layers_without_modes_are_left_out_unless_asked_for(tree, found):
+    """As after ``decompose(tree, method, layers=["two"])``, which keeps contributions of all."""
+    partly = without_modes(tree, "one")
+    options = {"permutations": 60, "bootstraps": 200}
+    here = correlate_concepts(partly, **options)
+    assert here["summary"]["layer"].values.tolist() == ["two"]
+    xr.testing.assert_equal(
+        here["layers/two/modes"].to_dataset(), found["layers/two/modes"].to_dataset()
+    )
+    both = correlate_concepts(partly, of=["contributions"], **FAST)
+    assert both["summary"]["layer"].values.tolist() == ["one", "two"]
+    with pytest.raises(RetinaCodecError, match=r"hold modes of \['one'\]; they hold .* \['two'\]"):
+        correlate_concepts(partly, layers=["one"], **FAST)
+    with pytest.raises(RetinaCodecError, match=r"no layer has modes .*of=\('contr"):
+        correlate_concepts(without_modes(tree, "one", "two"), **FAST)
+
+
+def test_layers_without_activation_modes_are_left_out_unless_asked_for(tree):
+    others = without_modes(tree, "one")
+    here = correlate_concepts(tree, activation_modes=others, **FAST)
+    assert here["summary"]["layer"].values.tolist() == ["two"]
+    with pytest.raises(RetinaCodecError, match=r"activation_modes must hold modes of .*'one'"):
+        correlate_concepts(tree, activation_modes=others, layers="one", **FAST)
+    with pytest.raises(RetinaCodecError, match="no layer has both"):
+        correlate_concepts(without_modes(tree, "two"), activation_modes=others, **FAST)
