@@ -11,6 +11,7 @@ from .maheswaranathan_2023.recording import read_maheswaranathan as read_maheswa
 from .nwb.options import NwbOptions as NwbOptions
 from .nwb.reader import read_nwb as read_nwb
 from .nwb.writer import write_nwb as write_nwb
+from .quality.averages import spike_triggered_average as spike_triggered_average
 from .quality.cells import QualitySettings as QualitySettings
 from .quality.cells import measure_quality as measure_quality
 from .quality.leakage import find_leakage as find_leakage

@@ -12,7 +12,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 
-__all__ = ["StimulusWindows", "window_view"]
+__all__ = ["StimulusWindows", "in_one_block", "window_view"]
 
 READ_BYTES = 2**24
 TORCH_TYPES = ("uint8", "int8", "int16", "int32", "int64", "float32", "float64")
@@ -36,6 +36,29 @@ def window_view(frames: torch.Tensor, history: int) -> torch.Tensor:
         A view that shares memory with ``frames``; do not write to it.
     """
     return frames.unfold(0, history, 1).movedim(-1, 1)
+
+
+def in_one_block(split: xr.Dataset | xr.DataArray, history: int) -> npt.NDArray[np.bool_]:
+    """Say which windows lie in one piece of the movie.
+
+    Parameters
+    ----------
+    split : xr.Dataset or xr.DataArray, dim time
+        ``block`` (time) numbers the pieces that were joined; without it all are one.
+    history : int
+        Frames per window.
+
+    Returns
+    -------
+    numpy.ndarray of bool, (time - history,)
+        True where the frames of a window and its bin have the same block.
+    """
+    if "block" not in split.coords:
+        return np.ones(max(0, split.sizes["time"] - history), dtype=bool)
+    block = split["block"].to_numpy()
+    change = np.concatenate([[0], np.cumsum(block[1:] != block[:-1])])
+    same: npt.NDArray[np.bool_] = change[history:] == change[: len(change) - history]
+    return same
 
 
 class StimulusWindows:

@@ -20,7 +20,7 @@ from retina_codec.networks.retina.fourier_fitting import Rates, rates_of_windows
 from retina_codec.networks.retina.measure import centers, check_cells_fire, measure, spike_counts
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.progress import progress_bar
-from retina_codec.recordings.windows import StimulusWindows
+from retina_codec.recordings.windows import StimulusWindows, in_one_block
 from retina_codec.storage.trees import new_output
 
 __all__ = ["TrainingSettings", "fit_network", "poisson_loss"]
@@ -185,15 +185,39 @@ def fit_network(
         _lay_out(network, torch.channels_last)
     loop = _Loop(network, settings, frame_rate, place, progress, spectra_bytes if fourier else None)
     spikes = torch.from_numpy(counts.astype(np.float32))
-    loop.run(training, spikes[history:cut], validation, spikes[cut + history :], resume)
+    parts = (
+        _Part(training, spikes[history:cut], _usable(stimulus[:cut], history)),
+        _Part(validation, spikes[cut + history :], _usable(stimulus[cut:], history)),
+    )
+    loop.run(*parts, resume)
     result = _lay_out(network.cpu(), torch.contiguous_format).eval().collapse()
     result.training_record = loop.record() | {
-        "train_windows": len(training),
-        "validation_windows": len(validation),
+        "train_windows": len(parts[0].usable),
+        "validation_windows": len(parts[1].usable),
         "centers": source,
         "session": str(recording.attrs.get("session", "")),
     }
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Windows of a part of the train split, their counts (window, cell), and which are used."""
+
+    windows: StimulusWindows
+    counts: torch.Tensor
+    usable: Integers
+
+
+def _usable(stimulus: xr.DataArray, history: int) -> Integers:
+    """Numbers of the windows that lie in one block of the movie."""
+    found = np.flatnonzero(in_one_block(stimulus, history))
+    if len(found) < 2:
+        raise RetinaCodecError(
+            f"blocks of the movie must be longer than the history of {history} frames; only "
+            f"{len(found)} windows lie in one block. Use a shorter history."
+        )
+    return found
 
 
 def _train_split(recording: xr.DataTree) -> xr.Dataset:
@@ -244,29 +268,28 @@ class _Loop:
 
     def run(
         self,
-        training: StimulusWindows,
-        counts: torch.Tensor,
-        validation: StimulusWindows,
-        validation_counts: torch.Tensor,
+        training: _Part,
+        validation: _Part,
         resume: str | os.PathLike[str] | None,
     ) -> None:
         """Train until the last epoch or the end of patience; the best weights are kept."""
         settings = self.settings
-        drawn = min(settings.windows_per_epoch or len(training), len(training))
+        count = len(training.usable)
+        drawn = min(settings.windows_per_epoch or count, count)
         if drawn % settings.batch_size == 1:
             drawn -= 1  # one window alone has no batch statistics
         per_epoch = math.ceil(drawn / settings.batch_size)
         identity = {
             **asdict(settings),
             **self.network.config(),
-            "windows": len(training),
-            "spikes": int(counts.sum()),
+            "windows": count,
+            "spikes": int(training.counts.sum()),
         }
         if resume is not None and Path(resume).exists():
             self._load(Path(resume), identity)
         rates, held_out = (
-            rates_of_windows(self.network, windows, self.spectra_bytes, self.device)
-            for windows in (training, validation)
+            rates_of_windows(self.network, part.windows, self.spectra_bytes, self.device)
+            for part in (training, validation)
         )
         for epoch in range(len(self.losses), settings.epochs):
             if epoch - 1 - self.best_epoch >= settings.patience and self.losses:
@@ -274,7 +297,7 @@ class _Loop:
             started = time.monotonic()
             torch.manual_seed(settings.seed * 100_003 + epoch + 1)
             self.network.train()
-            batches = self._order(len(training), drawn, epoch)
+            batches = (training.usable[few] for few in self._order(count, drawn, epoch))
             bar = progress_bar(
                 batches,
                 description=f"epoch {epoch + 1}/{settings.epochs}",
@@ -285,11 +308,11 @@ class _Loop:
                 bar.set_postfix(validation=f"{min(self.losses):.5f}")
             for step, indices in enumerate(bar):
                 self._set_learning_rate(epoch * per_epoch + step, settings.epochs * per_epoch)
-                loss = self._loss(rates, counts, indices)
+                loss = self._loss(rates, training.counts, indices)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
-            self.losses.append(self._validate(held_out, validation_counts))
+            self.losses.append(self._validate(held_out, validation))
             self.seconds += time.monotonic() - started
             if self.losses[-1] <= min(self.losses):
                 self.best_epoch = epoch
@@ -333,13 +356,13 @@ class _Loop:
         return poisson_loss(rates(indices), counts[indices].to(self.device), self.bin_width)
 
     @torch.no_grad()
-    def _validate(self, rates: Rates, counts: torch.Tensor) -> float:
+    def _validate(self, rates: Rates, part: _Part) -> float:
         self.network.eval()
         total = 0.0
-        for start in range(0, len(counts), self.settings.batch_size):
-            indices = np.arange(start, min(start + self.settings.batch_size, len(counts)))
-            total += float(self._loss(rates, counts, indices)) * len(indices)
-        return total / len(counts)
+        for start in range(0, len(part.usable), self.settings.batch_size):
+            indices = part.usable[start : start + self.settings.batch_size]
+            total += float(self._loss(rates, part.counts, indices)) * len(indices)
+        return total / len(part.usable)
 
     def _save(self, path: Path, identity: dict[str, Any]) -> None:
         state = {
