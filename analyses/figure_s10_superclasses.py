@@ -46,7 +46,13 @@ from retina_codec.paper import (
     thirds,
 )
 from retina_codec.paper.claims import Claim, judge
-from retina_codec.paper.control import asked_study, control_claims, control_of, control_options
+from retina_codec.paper.control import (
+    asked_study,
+    control_claims,
+    control_of,
+    control_options,
+    perturbed_layers,
+)
 from retina_codec.paper.script import run_figure, run_script
 from retina_codec.paper.study import ImageStudy, study_of
 
@@ -85,7 +91,8 @@ def photographs(
     classes = np.asarray(study.classes)
     random = np.random.default_rng(options.seed)
     rows, correlations, shares = [], [], []
-    for layer in study.layers_of("blocks"):
+    layers = perturbed_layers(study, options)
+    for layer in layers:
         here = modes[f"layers/{layer}/modes"].to_dataset()
         loading = here["loading"].transpose(..., "mode").values.astype(float)
         mode, r = best_modes(loading, member, 1)
@@ -104,7 +111,6 @@ def photographs(
         rows.append(right.reshape(*keep.shape[:2], -1))
         correlations.append(r[:, 0])
         shares.append(counts / channels)
-    layers = list(study.layers_of("blocks"))
     return xr.Dataset(
         {
             "right": (("layer", "concept", "percentage", "sample"), np.stack(rows)),

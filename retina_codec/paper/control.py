@@ -11,12 +11,20 @@ import xarray as xr
 
 from retina_codec.analysis.control.curves import control_curves
 from retina_codec.analysis.control.settings import PERCENTAGES, ControlSettings
+from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.images.control import plot_control, plot_control_by_layer
 from retina_codec.paper.claims import Claim, judge
 from retina_codec.paper.study import ImageStudy, study_arguments, study_of
 from retina_codec.statistics.differences import contrast, depth_weights, thirds
 
-__all__ = ["asked_study", "control_claims", "control_of", "control_options", "save_control"]
+__all__ = [
+    "asked_study",
+    "control_claims",
+    "control_of",
+    "control_options",
+    "perturbed_layers",
+    "save_control",
+]
 
 OURS, THEIRS, CHANCE = "contribution modes", "activation modes", "random channels"
 
@@ -35,6 +43,7 @@ def control_options(
         "--percentages", type=float, nargs="+", default=list(PERCENTAGES), help="of channels"
     )
     parser.add_argument("--late", help="block of the curves; the last one if left out")
+    parser.add_argument("--layers", nargs="+", help="blocks that are perturbed; all if left out")
     return parser.parse_args(words)
 
 
@@ -55,7 +64,7 @@ def control_of(
     superclasses: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> tuple[xr.Dataset, xr.DataTree]:
-    """Control all blocks of a network through modes of contributions and of activations.
+    """Control blocks of a network through modes of contributions and of activations.
 
     Parameters
     ----------
@@ -74,8 +83,14 @@ def control_of(
         See `control_curves`.
     modes : xr.DataTree
         Of contributions; see `ImageStudy.modes`.
+
+    Raises
+    ------
+    RetinaCodecError
+        If labels are no classes of the network, or superclasses hold one class each.
     """
-    method, layers = study.path_integral(options.steps), study.layers_of("blocks")
+    _check_labels(asked, superclasses)
+    method, layers = study.path_integral(options.steps), perturbed_layers(study, options)
     modes, of_activations = (
         study.modes(of, method=method, layers=layers) for of in ("contributions", "activations")
     )
@@ -91,12 +106,45 @@ def control_of(
             percentages=options.percentages,
             trials=options.trials,
             bootstraps=options.bootstraps,
+            classes=study.classes or None,
             **changes,
         ),
         seed=options.seed,
         device=options.device,
     )
     return found, modes
+
+
+def perturbed_layers(study: ImageStudy, options: argparse.Namespace) -> list[str]:
+    """Return the blocks that ``--layers`` names, in their order; all when it is left out."""
+    blocks, chosen = list(study.layers_of("blocks")), options.layers
+    wrong = [name for name in chosen or () if name not in blocks]
+    if wrong:
+        raise RetinaCodecError(
+            f"--layers must name blocks of the network; {wrong[0]!r} is none. They are "
+            f"{', '.join(blocks)}."
+        )
+    return [name for name in blocks if not chosen or name in chosen]
+
+
+def _check_labels(asked: ImageStudy, superclasses: Mapping[str, str] | None) -> None:
+    """Refuse labels that no output has, and superclasses of one class each."""
+    labels = set(asked.labels.tolist())
+    wrong = sorted(labels - set(asked.classes)) if asked.classes else []
+    if wrong or not (asked.classes or all(name.isdigit() for name in labels)):
+        count = f" all {len(asked.classes)}" if asked.classes else " all"
+        name = (wrong or sorted(labels))[0]
+        raise RetinaCodecError(
+            f"labels must be classes of the network, for its answers are judged; {name!r} is "
+            "none. Put a LOC_synset_mapping.txt beside the folders of classes that lists"
+            f"{count} outputs in order, folder name first."
+        )
+    groups = [superclasses.get(name, name) for name in labels] if superclasses else []
+    if groups and len(set(groups)) == len(groups):
+        raise RetinaCodecError(
+            "superclasses must hold several classes; every class here is alone. Give --hierarchy "
+            "FILE, rows of class and superclass."
+        )
 
 
 def save_control(found: xr.Dataset, path: Path, layer: str | None = None) -> list[Path]:

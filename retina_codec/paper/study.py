@@ -56,7 +56,7 @@ class ImageStudy:
     labels: npt.NDArray[np.str_]  # (sample,)
     folder: Path
     hierarchy: Mapping[str, str] = field(default_factory=dict)
-    classes: tuple[str, ...] = ()  # names of the outputs, in order
+    classes: tuple[str, ...] = ()  # names of the outputs, in order; as labels are, if known
     name: str = ""
     seed: int = 0
     device: str | None = None
@@ -222,7 +222,9 @@ def open_study(
     folder : path
         Where contributions and modes are kept; made if missing.
     data : path, optional
-        Images in class folders, ImageNet or its flat validation set: see `open_images`. Scenes of
+        Images in class folders, ImageNet or its flat validation set: see `open_images`. Where
+        folders have other names than the outputs (WordNet ids), a ``LOC_synset_mapping.txt``
+        among them that lists every output's class, in order, says which is which. Scenes of
         digits on photographs that the shipped networks were not trained on when left out.
     model : str
         See `load_image_network`; or ``file.py:name``, a module of one's own: an `nn.Module` that
@@ -290,7 +292,7 @@ def open_study(
         names,
         path,
         groups,
-        network.classes or (),
+        _outputs(network, images, names),
         model,
         seed,
         device,
@@ -388,6 +390,21 @@ def _no_preprocess(_picture: Any) -> torch.Tensor:
         "pictures need a function that makes inputs of them; the file of --model has none. Define "
         "preprocess(picture), a PIL picture to a tensor (color, y, x), in it."
     )
+
+
+def _outputs(network: ImageNetwork, images: Any, names: npt.NDArray[np.str_]) -> tuple[str, ...]:
+    """Name the outputs as labels are written, where the folder of images numbers its classes."""
+    classes, labels = network.classes or (), set(names.tolist())
+    ids = tuple(getattr(images, "classes", ()))
+    if labels <= set(classes) or not labels <= set(ids):
+        return classes
+    count = len(classes)
+    if not count:
+        with torch.no_grad():
+            device = next((p.device for p in network.module.parameters()), None)
+            found = network.module(torch.as_tensor(images.picture(0))[None].to(device))
+        count = getattr(found, "logits", found).shape[-1]
+    return ids if len(ids) == count else classes
 
 
 def _names(images: Any, data: Any) -> npt.NDArray[np.str_]:

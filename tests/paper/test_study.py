@@ -15,6 +15,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
+from retina_codec.paper.control import asked_study, control_of, control_options
 from retina_codec.paper.study import open_study, study_of
 
 FEW = rc.methods.IntegratedGradients(2)
@@ -135,6 +136,34 @@ def test_images_in_folders(models, tmp_path):
     assert folders != sorted(folders)
     found = study.contributions(method=FEW)
     assert found["layers/stage1.0"]["label"].values.tolist() == study.labels.tolist()
+
+
+@pytest.mark.parametrize("rows", [10, 9, 0])
+def test_outputs_are_named_as_the_labels_are(models, tmp_path, rows):
+    """Folders of ImageNet are named by id; the file beside them numbers the outputs."""
+    random = np.random.default_rng(0)
+    ids = [f"n0000000{number}" for number in range(10)]
+    for name in (ids[3], ids[7]):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    lines = [f"{one} a name, another\n" for one in ids[:rows]]
+    if rows:
+        (tmp_path / "data" / "LOC_synset_mapping.txt").write_text("".join(lines))
+    words = ["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), "--count", "6"]
+    words += ["--model", str(models / "cnn"), "--percentages", "50", "--trials", "2"]
+    options = control_options([*words, "--steps", "1", "--bootstraps", "5", "--asked", "6"])
+    study = study_of(options)
+    if rows < 10:  # not as many as outputs
+        assert study.classes == tuple("0123456789")
+        with pytest.raises(RetinaCodecError, match=r"n00000003.* LOC_synset_mapping\.txt .* 10 "):
+            control_of(study, asked_study(options), options)
+        return
+    assert study.classes == tuple(ids)
+    found = control_of(study, asked_study(options), options)[0]
+    assert found["concept"].values.tolist() == [ids[3], ids[7]]
+    assert found.attrs["images"] == 6
 
 
 def test_images_without_labels_are_refused(models, tmp_path):
