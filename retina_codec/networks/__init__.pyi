@@ -7,6 +7,9 @@ from .pictures.small_resnet import SmallResNet as SmallResNet
 from .pictures.small_vit import SmallViT as SmallViT
 from .retina.fitting import TrainingSettings as TrainingSettings
 from .retina.fitting import fit_network as fit_network
+from .retina.linear import LinearNonlinear as LinearNonlinear
+from .retina.linear import LnSettings as LnSettings
+from .retina.linear import fit_ln as fit_ln
 from .retina.model import Normalisation as Normalisation
 from .retina.model import RetinaCNN as RetinaCNN
 from .retina.prediction import predict_rates as predict_rates

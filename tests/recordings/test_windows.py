@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings import windows as module
-from retina_codec.recordings.windows import StimulusWindows, window_view
+from retina_codec.recordings.windows import StimulusWindows, in_one_block, window_view
 from tests.reference.windows import windows as reference_windows
 
 
@@ -174,3 +174,13 @@ def test_windows_are_the_same_on_the_device():
         assert there.device.type == "cuda"
         np.testing.assert_allclose(there.cpu().numpy(), here.numpy(), rtol=1e-6)
     assert windows.at([3, 1], device="cuda").device.type == "cuda"
+
+
+@pytest.mark.parametrize("history", [1, 3, 7])
+def test_windows_in_one_block_by_hand(history):
+    """A window is used if its frames and its bin, frame by frame, have the same block."""
+    block = np.array([0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0])
+    split = xr.Dataset(coords={"time": np.arange(12.0), "block": ("time", block)})
+    expected = [len(set(block[t : t + history + 1])) == 1 for t in range(12 - history)]
+    np.testing.assert_array_equal(in_one_block(split, history), expected)
+    assert in_one_block(split.drop_vars("block"), history).all()

@@ -24,6 +24,10 @@ __all__ = ["Liu2017", "read_liu_2017"]
 FRAME_RATE = 30.0  # Hz
 SCREEN = (150, 200)  # px, (y, x); y is the fast axis of the generator
 RUNNING_SEED, FROZEN_SEED = -10000, -20000
+TRIALS = (
+    "blocks one after the other, then the repeats; in the session repeat k followed block k, "
+    "whose frames go on after it"
+)
 SOURCE = "Liu et al. 2017, Nature Communications 8:149"
 
 
@@ -68,10 +72,10 @@ def read_liu_2017(
     Returns
     -------
     xr.DataTree
-        See `make_recording`. Train: the running noise, ``block`` (time) numbers the trials and
-        ``session_time`` (time) is in s on the session's clock; test: the frozen part, its
-        ``repeats`` are the trials. Pixels are 0 and 255; ``y`` and ``x`` number those of the
-        screen. ``pixel_size`` is NaN: the file does not say it.
+        See `make_recording`. Train: the running noise, ``block`` (time) numbers the trials; test:
+        the frozen part, its ``repeats`` are the same trials. ``time`` runs through all blocks, then
+        all repeats, as the attribute ``trials`` says. Pixels are 0 and 255; ``y`` and ``x`` number
+        those of the screen. ``pixel_size`` is NaN: the file does not say it.
 
     Raises
     ------
@@ -100,7 +104,6 @@ def read_liu_2017(
         counts[:, :, column] = running[row, :, :shown].T
     own = frozen[rows, :, :shown].transpose(2, 1, 0) * np.float32(FRAME_RATE)
     del stored, running, frozen
-    period = (length + still) / FRAME_RATE
     coords = {"cell": rows, "y": np.arange(top, bottom), "x": np.arange(left, right)}
 
     def frames(of: int, count: int) -> Any:
@@ -115,7 +118,6 @@ def read_liu_2017(
             )
         )
 
-    starts = np.arange(shown) * period
     train = xr.Dataset(
         {
             "stimulus": (("time", "y", "x"), frames(int(seed), length * shown)),
@@ -125,7 +127,6 @@ def read_liu_2017(
         | {
             "time": np.arange(length * shown) / FRAME_RATE,
             "block": ("time", np.repeat(np.arange(shown), length)),
-            "session_time": ("time", _times(starts, length), {"units": "s"}),
         },
     )
     after = length * shown / FRAME_RATE  # train has one clock without the frozen parts
@@ -135,17 +136,9 @@ def read_liu_2017(
     )
     repeats = xr.Dataset(
         {"rate": (("repeat", "time", "cell"), own)},
-        coords={
-            "cell": rows,
-            "time": test["time"],
-            "session_time": (
-                ("repeat", "time"),
-                _times(starts + length / FRAME_RATE, still).reshape(shown, still),
-                {"units": "s"},
-            ),
-        },
+        coords={"cell": rows, "time": test["time"]},
     )
-    return make_recording(
+    recording = make_recording(
         train=train,
         test=test,
         repeats=repeats,
@@ -156,11 +149,8 @@ def read_liu_2017(
         source=SOURCE,
         source_sha256=sha256_of(path),
     )
-
-
-def _times(starts: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
-    each: npt.NDArray[np.float64] = starts[:, None] + np.arange(length) / FRAME_RATE
-    return each.ravel()
+    recording.attrs["trials"] = TRIALS
+    return recording
 
 
 def _counts(

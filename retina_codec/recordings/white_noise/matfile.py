@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,15 +16,17 @@ LAYOUTS = (
     "spk1 and spk2 (cell, frame, trial) as in Liu et al. 2017, or datainfo, stimulus and spikes as "
     "in crcns.org ret-1"
 )
+UNREADABLE = (OSError, ValueError, TypeError, IndexError, struct.error, zlib.error)
 
 
 def variables_of(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of the variables of a file; none where it cannot be read."""
     from scipy.io import whosmat
+    from scipy.io.matlab import MatReadError
 
     try:
         return [name for name, *_ in whosmat(os.fspath(path))]
-    except (OSError, ValueError, NotImplementedError, TypeError, struct.error):
+    except (*UNREADABLE, MatReadError, NotImplementedError):
         return []
 
 
@@ -45,6 +48,7 @@ def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, An
         Not a MATLAB file, one of version 7.3, or one without these variables.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     found = variables_of(path)
     missing = [name for name in names if name not in found]
@@ -65,7 +69,7 @@ def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, An
             f"{path} must be a MATLAB file up to version 7; it is of version 7.3. Save it again: "
             "save(NAME, '-v7')."
         ) from error
-    except (OSError, ValueError, TypeError, struct.error) as error:
+    except (*UNREADABLE, MatReadError) as error:
         raise RetinaCodecError(
             f"{path} must be a MATLAB file; it cannot be read: {error}. Copy it again."
         ) from error

@@ -121,8 +121,8 @@ def test_other_movies_are_reported_or_refused():
     smooth = np.repeat(np.repeat(split["stimulus"].values[:, ::2, ::2], 2, 1), 2, 2)
     with pytest.warns(RecordingWarning, match="neighbouring pixels of the movie correlate"):
         spike_triggered_average(split.assign(stimulus=(("time", "y", "x"), smooth)), history=3)
+    flat = split.assign(stimulus=split["stimulus"] * 0 + 7)
     with pytest.raises(RetinaCodecError, match="must change from pixel to pixel"):
-        flat = split.assign(stimulus=split["stimulus"] * 0 + 7)
         spike_triggered_average(flat, history=3)
     with pytest.raises(RetinaCodecError, match="longer than the history"):
         spike_triggered_average(split.isel(time=slice(0, 4)), history=5)
