@@ -16,9 +16,15 @@
 #     python analyses/claims.py --out out
 #     python analyses/claims.py --out out --reuse          # run only what is missing
 #     python analyses/claims.py --out out --data ILSVRC --models resnet50 vit_base_patch16_224
+#     python analyses/claims.py --out out --models digits_cnn cifar_resnet56:FILE \
+#         efficientnet-lite0 --data cifar_resnet56=CIFAR/test efficientnet-lite0=IMAGENETTE/val \
+#         --count 200 digits_cnn=1000 \
+#         --set cifar_resnet56/figure_6_control="--layers layer2.0 layer3.8"
 #
 # Every network has a folder of its own in `--out`, shared by the scripts, so that contributions and
-# modes are computed once. Words after `--` go to every script (`-- --device cuda`).
+# modes are computed once. `--data`, `--count`, `--hierarchy` and `--set` take a value for all, or
+# NAME=VALUE for one network (`--set` also SCRIPT=VALUE and NAME/SCRIPT=VALUE). Words after `--` go
+# to every script (`-- --device cuda`). `claims.md` in the folder is the table for a page.
 
 # %%
 """Run the scripts of all figures about image networks and print their claims as one table."""
@@ -28,8 +34,10 @@ import contextlib
 import csv
 import importlib.util
 import io
+import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +62,11 @@ SCRIPTS = (
     "figure_s11_contrast",
 )
 TRANSFORMERS = ("figure_s7_transformer", "figure_s8_heads")  # others have no such parts
+PER_MODEL = {
+    "data": "images; digit scenes if left out",
+    "count": "images; what each script takes if left out",
+    "hierarchy": "file with the superclasses of classes",
+}
 MODELS = ("digits_cnn", "digits_vit")
 SAYS, SEEN = 46, 38  # width of columns
 
@@ -68,12 +81,63 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder; one inside per network")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="folders or names")
     parser.add_argument("--scripts", nargs="+", default=list(SCRIPTS), choices=SCRIPTS)
-    parser.add_argument("--data", type=Path, help="images; digit scenes if left out")
-    parser.add_argument("--count", type=int, help="images; what each script takes if left out")
+    for name, what in PER_MODEL.items():
+        parser.add_argument(f"--{name}", nargs="+", default=[], metavar="[MODEL=]VALUE", help=what)
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="MODEL/SCRIPT=WORDS",
+        help="further words for one network (MODEL=), one script (SCRIPT=), or a script of one",
+    )
     parser.add_argument("--reuse", action="store_true", help="run only what is missing")
     options = parser.parse_args(given[:cut])
     options.rest = given[cut + 1 :]
+    names = [column(model) for model in options.models]
+    for name in PER_MODEL:
+        check_keys(f"--{name}", getattr(options, name), names)
+    check_keys("--set", options.set, places(names))
     return options
+
+
+def check_keys(option: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse a value for a network or script that is not run."""
+    for value in values:
+        key = split_key(value, known)[0]
+        if key is None and "=" in value and not Path(value).exists():
+            raise rc.RetinaCodecError(
+                f"{option} NAME=VALUE must name one of {', '.join(known)}; got {value!r}."
+            )
+
+
+def split_key(value: str, known: Sequence[str]) -> tuple[str | None, str]:
+    """Split NAME=VALUE; None where the value is for all."""
+    key, sign, rest = value.partition("=")
+    return (key, rest) if sign and key in known else (None, value)
+
+
+def places(names: Sequence[str]) -> list[str]:
+    """Return what words can be meant for: a network, a script, or a script of a network."""
+    return [*names, *SCRIPTS, *(f"{name}/{script}" for name in names for script in SCRIPTS)]
+
+
+def column(model: str) -> str:
+    """Return the short name of a network: its folder and its column."""
+    return model.partition(":")[0] if model.startswith("cifar_resnet") else Path(model).name
+
+
+def words_for(model: str, script: str, options: argparse.Namespace) -> list[str]:
+    """Return the command line of one script for one network."""
+    name = column(model)
+    known = places(list(map(column, options.models)))
+    words = ["--out", str(options.out / name), "--model", model, *options.rest]
+    for option in PER_MODEL:
+        pairs = [split_key(value, known) for value in getattr(options, option)]
+        chosen = {key: value for key, value in pairs if key in (None, name)}
+        words += [f"--{option}", chosen.get(name, chosen.get(None, ""))] if chosen else []
+    for key, value in (split_key(one, known) for one in options.set):
+        words += shlex.split(value) if key in (None, name, script, f"{name}/{script}") else []
+    return words
 
 
 # %% [markdown]
@@ -83,17 +147,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 # %%
 def run(script: str, model: str, options: argparse.Namespace) -> Path:
     """Run one script for one network, unless its claims are there; return their path."""
-    folder: Path = options.out / Path(model).name
-    path = folder / f"{script}_claims.csv"
+    path: Path = options.out / column(model) / f"{script}_claims.csv"
     if options.reuse and path.exists():
         return path
-    words = ["--out", str(folder), "--model", model, *options.rest]
-    for name in ("data", "count"):
-        value = getattr(options, name)
-        words += [] if value is None else [f"--{name}", str(value)]
-    words += ["--reuse"] if options.reuse else []
+    words = words_for(model, script, options) + (["--reuse"] if options.reuse else [])
+    started = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()):
         load(script).main(words)
+    print(f"{script}, {column(model)}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return path
 
 
@@ -120,11 +181,11 @@ def gather(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
             try:
                 path = run(script, model, options)
             except rc.RetinaCodecError as error:  # the other figures are still worth their table
-                failed.append(f"{script}, {Path(model).name}: {error}")
+                failed.append(f"{script}, {column(model)}: {error}")
                 continue
             with open(path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    rows.append({"script": script, "model": Path(model).name} | row)
+                    rows.append({"script": script, "model": column(model)} | row)
     return rows, failed
 
 
@@ -161,6 +222,39 @@ def combined_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def page_table(rows: Sequence[Row]) -> str:
+    """Lay claims out in Markdown: a section per script, a row per claim, a column per network."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    claims: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        claims.setdefault(row["script"], {}).setdefault(row["name"], {})[row["model"]] = row
+    lines: list[str] = []
+    for script, of_script in claims.items():
+        lines += [f"### `{script}.py`", "", f"| claim | {' | '.join(models)} |"]
+        lines.append("|---" * (len(models) + 1) + "|")
+        for found in of_script.values():
+            row = next(iter(found.values()))
+            measure, rule = (row[key].partition(cut)[0] for key, cut in
+                             (("measure", ", at worst"), ("rule", ", in all")))  # fmt: skip
+            cells = [f"{row['says']} *{measure}; {rule}* ({row['source']})"]
+            cells += [_cell(found[name]) if name in found else "" for name in models]
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        lines.append("")
+    counts = {name: [r["holds"] for r in rows if r["model"] == name] for name in models}
+    totals = [f"{name}: {held.count('yes')} of {len(held)}" for name, held in counts.items()]
+    return "\n".join([*lines, f"Claims that hold: {'; '.join(totals)}."]) + "\n"
+
+
+def _cell(row: Row) -> str:
+    """Write verdict, number and interval, and where it is worst; bold where it holds."""
+    found, low, high = (float(row[key]) for key in ("found", "low", "high"))
+    verdict = f"**{row['holds']}**" if row["holds"] == "yes" else row["holds"]
+    if found != found:
+        return verdict
+    where = row["measure"].partition(", at worst ")[2].replace(" comply", "")
+    return f"{verdict} {with_interval(found, low, high)}" + (f"; {where}" if where else "")
+
+
 def _seen(row: Row) -> str:
     found, low, high = (float(row[key]) for key in ("found", "low", "high"))
     numbers = f"{with_interval(found, low, high)} " if found == found else ""
@@ -174,7 +268,7 @@ def _line(cells: Sequence[str]) -> str:
 
 # %%
 def main(words: list[str] | None = None) -> int:
-    """Run, print the table, and save it as text and CSV; 1 if a script failed."""
+    """Run, print the table, save it as text, CSV and Markdown; 1 if a script failed."""
     options = arguments(words)
     options.out.mkdir(parents=True, exist_ok=True)
     rows, failed = gather(options)
@@ -183,6 +277,7 @@ def main(words: list[str] | None = None) -> int:
     if rows:
         text = combined_table(rows)
         (options.out / "claims.txt").write_text(text, encoding="utf-8")
+        (options.out / "claims.md").write_text(page_table(rows), encoding="utf-8")
         with open(options.out / "claims.csv", "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

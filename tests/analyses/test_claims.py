@@ -83,3 +83,62 @@ def test_a_claim_of_one_network_leaves_the_other_empty(script):
     assert first[-4:] == ["NOT", "TESTED:", "r", "—"]
     assert second[-4:] == ["—", "NOT", "TESTED:", "r"]
     assert "nan" not in text
+
+
+def options_of(script, *words):
+    models = ["--models", "digits_cnn", "cifar_resnet20:w.th", "timm:vit"]
+    return script.arguments(["--out", "out", *models, *words])
+
+
+def words_of(script, model, name, *words):
+    found = script.words_for(model, name, options_of(script, *words))
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def test_each_network_has_its_own_images(script):
+    words = ["--data", "all", "cifar_resnet20=cifar/test", "--count", "200", "digits_cnn=1000"]
+    found = words_of(script, "cifar_resnet20:w.th", "figure_3_layers", *words)
+    assert found == {
+        "--out": "out/cifar_resnet20", "--model": "cifar_resnet20:w.th",
+        "--data": "cifar/test", "--count": "200",
+    }  # fmt: skip
+    assert words_of(script, "timm:vit", "figure_3_layers", *words)["--data"] == "all"
+    assert words_of(script, "digits_cnn", "figure_3_layers", *words)["--count"] == "1000"
+    only = ["--data", "cifar_resnet20=cifar/test"]  # the others have digit scenes
+    assert "--data" not in words_of(script, "digits_cnn", "figure_3_layers", *only)
+
+
+def test_words_reach_the_script_or_network_they_are_for(script):
+    one = "cifar_resnet20/figure_6_control=--late 'layer 3'"
+    words = ["--set", "figure_6_control=--asked 60", "digits_cnn=--steps 5", one]
+    words += ["--", "--device", "cpu"]
+    found = words_of(script, "cifar_resnet20:w.th", "figure_6_control", *words)
+    assert found["--asked"] == "60"
+    assert found["--late"] == "layer 3"
+    assert found["--device"] == "cpu"
+    assert "--steps" not in found
+    found = words_of(script, "digits_cnn", "figure_3_layers", *words)
+    assert found["--steps"] == "5"
+    assert not {"--asked", "--late"} & set(found)
+
+
+@pytest.mark.parametrize("option", ["--data", "--count", "--hierarchy", "--set"])
+def test_values_for_networks_that_are_not_run_are_refused(script, option):
+    with pytest.raises(RetinaCodecError, match=f"{option} NAME=VALUE must name one of digits_cnn"):
+        options_of(script, option, "resnet50=10")
+
+
+def test_the_page_has_a_column_for_each_network(script):
+    row = {"script": "figure_3_layers", "name": "n", "says": "It |is| so.", "source": "Fig. 1"}
+    row |= {"rule": "interval above 0, in all 8", "holds": "yes"}
+    row |= {"measure": "r, at worst stage1.0; 7 of 8 comply", "found": "0.5", "low": "0.4"}
+    row |= {"high": "0.6"}
+    other = row | {"model": "b", "name": "m", "holds": "not tested", "found": "nan"}
+    text = script.page_table([row | {"model": "a"}, other])
+    assert "| claim | a | b |" in text
+    assert (
+        "| It \\|is\\| so. *r; interval above 0* (Fig. 1) | **yes** 0.5 (0.4 to 0.6); "
+        "stage1.0; 7 of 8 |  |" in text
+    )
+    assert text.splitlines()[-3].endswith("|  | not tested |")
+    assert text.endswith("Claims that hold: a: 1 of 1; b: 0 of 1.\n")
