@@ -57,6 +57,26 @@ def test_a_transformers_folder(folder: Path, prefix: str) -> None:
     np.testing.assert_allclose(x.numpy(), by_hand.transpose(2, 0, 1), rtol=1e-5, atol=1e-6)
 
 
+def test_a_transformers_folder_is_explained(folder: Path) -> None:
+    """All three sites of both blocks; what the blocks add comes to the change of the target."""
+    found = load_image_network(folder)
+    pictures = [picture(size=size) for size in ((20, 14), (12, 12))]
+    x = torch.stack([found.preprocess(one) for one in pictures])
+    adapter = rc.adapt(found.module, ["blocks", "mlp", "attention"])
+    assert len(adapter.layers) == 6
+    method = rc.methods.IntegratedGradients(50, baseline=found.grey)
+    tree = rc.contribute(adapter, x, target=rc.targets.TopK(1), method=method, progress=False)
+    with torch.no_grad():
+        change = found.module(x).logits - found.module(torch.zeros_like(x)).logits
+    top = found.module(x).logits.argmax(1)
+    expected = change.gather(1, top[:, None])[:, 0].numpy()
+    for layer in tree["layers"].children.values():
+        if layer.attrs["site"] == "blocks":
+            total = layer["contribution"].sum(["sign", "channel"])
+            np.testing.assert_allclose(total, expected, rtol=1e-2, atol=1e-4)
+            np.testing.assert_allclose(layer["target_change"], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_a_picture_of_any_mode_and_in_another_process(folder: Path, mode: str) -> None:
     preprocess = pickle.loads(pickle.dumps(load_image_network(folder).preprocess))
