@@ -12,6 +12,7 @@ from .fields.all_fields import all_fields as all_fields
 from .fields.combinations import measure_combinations as measure_combinations
 from .fields.fields import FieldSettings as FieldSettings
 from .fields.measures import measure_fields as measure_fields
+from .gallery.contexts import top_contexts as top_contexts
 from .gallery.gallery import mode_gallery as mode_gallery
 from .gallery.gallery import overlay as overlay
 from .gallery.gallery import top_images as top_images
@@ -34,3 +35,5 @@ from .layers.units import unit_maps as unit_maps
 from .pathways.own import own_contributions as own_contributions
 from .pathways.prediction import network_card as network_card
 from .pathways.prediction import prediction_quality as prediction_quality
+from .reproducibility import reproducibility as reproducibility
+from .reproducibility import shifted_copies as shifted_copies
