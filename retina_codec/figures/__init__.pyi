@@ -8,6 +8,7 @@ from .images.gallery import plot_gallery as plot_gallery
 from .images.layers import plot_head_sparsity as plot_head_sparsity
 from .images.layers import plot_layers as plot_layers
 from .images.units import plot_units as plot_units
+from .retina.averages import plot_averages as plot_averages
 from .retina.contributions import plot_contributions as plot_contributions
 from .retina.fields import plot_fields as plot_fields
 from .retina.figure_8 import plot_figure_8 as plot_figure_8
