@@ -1,0 +1,1 @@
+"""A language model: sentences with a known structure, contributions, modes, ablation."""
