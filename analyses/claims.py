@@ -34,6 +34,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import itertools
 import shlex
 import sys
 import textwrap
@@ -234,8 +235,9 @@ def page_table(rows: Sequence[Row]) -> str:
         lines.append("|---" * (len(models) + 1) + "|")
         for found in of_script.values():
             row = next(iter(found.values()))
-            measure, rule = (row[key].partition(cut)[0] for key, cut in
-                             (("measure", ", at worst"), ("rule", ", in all")))  # fmt: skip
+            measure = shared_words([one["measure"].partition(", at worst")[0]
+                                    for one in found.values()])  # fmt: skip
+            rule = row["rule"].partition(", in all")[0]
             cells = [f"{row['says']} *{measure}; {rule}* ({row['source']})"]
             cells += [_cell(found[name]) if name in found else "" for name in models]
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -243,6 +245,15 @@ def page_table(rows: Sequence[Row]) -> str:
     counts = {name: [r["holds"] for r in rows if r["model"] == name] for name in models}
     totals = [f"{name}: {held.count('yes')} of {len(held)}" for name, held in counts.items()]
     return "\n".join([*lines, f"Claims that hold: {'; '.join(totals)}."]) + "\n"
+
+
+def shared_words(texts: Sequence[str]) -> str:
+    """Return the words with which all texts begin; they end with the name of a layer."""
+    if len(set(texts)) == 1:
+        return texts[0]
+    columns = zip(*(text.split() for text in texts), strict=False)
+    first = [words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, columns)]
+    return " ".join(first).removesuffix(" in") + " there"
 
 
 def _cell(row: Row) -> str:

@@ -1,5 +1,6 @@
 """Lines from layer to layer with intervals, and bands of what chance gives."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,14 +23,22 @@ COLORS = {
     "activation_modes": "#009E73",
 }
 
+NAME_HEIGHT = 0.135  # inches that an upright name needs along x
 
 Floats = npt.NDArray[np.float64]
 
 
 def layer_axis(axes: Axes, layers: Sequence[str]) -> None:
-    """Name the layers along x; upright names where they would not fit side by side."""
-    long = _long(layers)
-    axes.set_xticks(range(len(layers)), list(layers), rotation=90 if long else 0)
+    """Name the layers along x; upright names where they would not fit side by side.
+
+    Every second or third layer is named where upright names would lie on each other.
+    """
+    long, step = _long(layers), 1
+    if long and axes.figure is not None:
+        inches = axes.get_window_extent().width / axes.figure.dpi
+        step = max(1, math.ceil(len(layers) * NAME_HEIGHT / inches))
+    names = [name if place % step == 0 else "" for place, name in enumerate(layers)]
+    axes.set_xticks(range(len(layers)), names, rotation=90 if long else 0)
     axes.set_xlabel("layer", labelpad=2)
     axes.set_xlim(-0.5, len(layers) - 0.5)
     axes.tick_params(axis="x", length=2)

@@ -1,5 +1,7 @@
 """Lines and boxes from layer to layer: gaps, bars and names."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -36,6 +38,22 @@ def test_long_names_stand_upright_and_have_room(axes, names, angle):
     layer_axis(axes, names)
     assert {label.get_rotation() for label in axes.get_xticklabels()} == {angle}
     assert room_below(names) == (0.5 if angle == 0 else 0.42 + 0.06 * 11)
+
+
+@pytest.mark.parametrize("width", [2.0, 4.0, 9.0])
+def test_names_of_many_layers_do_not_lie_on_each_other(width):
+    figure = Figure(figsize=(width, 2))
+    axes = figure.add_subplot()
+    names = [f"layer{row}.{n}" for row in (1, 2, 3) for n in range(9)]
+    layer_axis(axes, names)
+    figure.draw_without_rendering()
+    assert len(axes.get_xticks()) == 27  # every layer has its mark
+    shown = [label for label in axes.get_xticklabels() if label.get_text()]
+    assert len(shown) == {2.0: 9, 4.0: 14, 9.0: 27}[width]
+    boxes = [label.get_window_extent() for label in shown]
+    assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
+    places = [label.get_position()[0] for label in shown]
+    assert [names[int(place)] for place in places] == [label.get_text() for label in shown]
 
 
 def test_sites_are_known_or_not():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -67,12 +68,14 @@ def plot_figure_3(
         )
     names = [layer_name(str(name)) for name in statistics["layer"].values]
     below = room_below(names)
-    heights = [2.9, 2.2 + below, 2.2 + below]
+    upright = _room_for_classes(matrices[0]["label"].values)
+    heights = [2.9 + upright, 2.2 + below, 2.2 + below]
     figure = new_figure(sum(heights))
     parts = figure.subfigures(3, 1, height_ratios=heights, squeeze=False)
     top, middle, bottom = parts[:, 0]
     draw_title(top, "A", "Contributions of channels to images, sorted by class")
-    spec = grid(top, [1], [1, 0.03, 0.14, 1, 0.03], left=0.6, right=0.6, top=0.6, bottom=0.4)
+    edges = {"left": 0.6, "right": 0.6, "top": 0.6, "bottom": 0.4 + upright}
+    spec = grid(top, [1], [1, 0.03, 0.14, 1, 0.03], **edges)
     for number, matrix in enumerate(matrices):
         axes = top.add_subplot(spec[3 * number])
         _matrix(top, axes, top.add_subplot(spec[3 * number + 1]), matrix)
@@ -112,7 +115,8 @@ def _matrix(area: SubFigure, axes: Axes, bar: Axes, found: xr.Dataset) -> None:
     label = found["label"].values
     classes, first, count = np.unique(label, return_index=True, return_counts=True)
     if len(classes) <= FEW:
-        axes.set_xticks(first + count / 2 - 0.5, classes)
+        angle = 90 if _room_for_classes(label) else 0
+        axes.set_xticks(first + count / 2 - 0.5, classes, rotation=angle)
         for edge in first[1:]:
             axes.axvline(edge - 0.5, color="#c9ced4", lw=0.5)
     else:
@@ -122,6 +126,14 @@ def _matrix(area: SubFigure, axes: Axes, bar: Axes, found: xr.Dataset) -> None:
     axes.set_xlabel(f"{values.shape[1]} images by class", labelpad=2)
     axes.set_ylabel("channels by best class", labelpad=5)
     color_bar(area, bar, image, f"C⁺ + C⁻ ({units_of(found['contribution'])})", (-limit, 0, limit))
+
+
+def _room_for_classes(label: npt.NDArray[np.str_]) -> float:
+    """Inches below the matrices that names of classes need upright; 0 where they fit lying."""
+    names = [str(name) for name in np.unique(label)]
+    if len(names) > FEW or sum(len(name) + 2 for name in names) <= 64:
+        return 0.0
+    return 0.075 * max(map(len, names))
 
 
 def _scatter(axes: Axes, pairs: xr.Dataset, correlation: float) -> None:
