@@ -174,8 +174,10 @@ def plot_class_matrix(found: xr.DataTree, layer: str | None = None, level: str =
     figure = new_figure(height)
     limit_q = float(found["summary"].attrs["false_discovery"])
     draw_title(figure, "", f"Modes and {level}es, {layer_name(chosen)}; dot: q ≤ {limit_q:g}")
+    longest = max(map(len, concepts)) if len(concepts) <= MOST_NAMES else 0
+    left = max(0.75, 0.4 + 0.085 * longest)  # inches
     spec = grid(
-        figure, [1], [*[1] * len(kinds), 0.025], left=0.75, right=0.65, top=0.65, bottom=0.5,
+        figure, [1], [*[1] * len(kinds), 0.025], left=left, right=0.65, top=0.65, bottom=0.5,
         gap_x=0.25,
     )  # fmt: skip
     for column, (kind, table) in enumerate(zip(kinds, tables, strict=True)):

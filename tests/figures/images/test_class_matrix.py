@@ -6,6 +6,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.figures.images.concepts import plot_class_matrix
+from tests.figures.checks import assert_readable
 
 
 def results(kinds=("modes", "activation_modes")):
@@ -35,6 +36,15 @@ def test_both_panels_share_their_colours():
     tree["layers/one/activation_modes"]["correlation"][:] *= 0.1
     one, two = (axes.images[0].get_clim() for axes in plot_class_matrix(tree).axes[:2])
     assert one == two == (-0.9, 0.9)
+
+
+def test_long_names_of_classes_have_room():
+    tree = results()
+    for kind in ("modes", "activation_modes"):
+        node = tree[f"layers/one/{kind}"]
+        names = ["n03425413 gas pump", "n01440764 tench"]
+        tree[f"layers/one/{kind}"] = xr.DataTree(node.to_dataset().assign_coords(concept=names))
+    assert_readable(plot_class_matrix(tree))
 
 
 def test_wrong_results_and_names_are_refused():
