@@ -2,9 +2,13 @@
 
 import csv
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from retina_codec.errors import RetinaCodecError
+from retina_codec.networks.pictures.cifar_resnet import CifarResNet
 from retina_codec.paper.claims import judge, save_claims
 from tests.analyses.small_study import load_script, save_networks
 
@@ -142,3 +146,29 @@ def test_the_page_has_a_column_for_each_network(script):
     )
     assert text.splitlines()[-3].endswith("|  | not tested |")
     assert text.endswith("Claims that hold: a: 1 of 1; b: 0 of 1.\n")
+
+
+def test_a_network_by_name_with_weights_and_images_of_its_own(script, tmp_path, capsys):
+    """From nothing: a file of weights, folders of pictures, one command."""
+    random = np.random.default_rng(0)
+    for name in ("bird", "cat", "ship"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        for number in range(4):
+            values = random.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(values).save(tmp_path / "test" / name / f"{number}.png")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(CifarResNet(8).state_dict(), tmp_path / "w.th")
+    words = ["--out", str(tmp_path / "out"), "--models", f"cifar_resnet8:{tmp_path / 'w.th'}"]
+    words += ["--data", f"cifar_resnet8={tmp_path / 'test'}", "--count", "cifar_resnet8=12"]
+    words += ["--scripts", "figure_3_layers", "figure_s10_superclasses"]
+    words += ["--set", "figure_3_layers=--bootstraps 20", "--", "--steps", "2"]
+    assert script.main(words) == 1
+    shown = capsys.readouterr().err
+    assert "figure_3_layers, cifar_resnet8: " in shown
+    # there are no superclasses to speak of
+    assert "not run: figure_s10_superclasses, cifar_resnet8: superclasses must hold" in shown
+    page = (tmp_path / "out" / "claims.md").read_text(encoding="utf-8")
+    assert "| claim | cifar_resnet8 |" in page
+    assert "of 3 |" in page  # blocks
+    assert (tmp_path / "out" / "cifar_resnet8" / "figure_3_layers.png").stat().st_size > 10_000

