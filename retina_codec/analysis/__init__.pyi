@@ -35,5 +35,5 @@ from .layers.units import unit_maps as unit_maps
 from .pathways.own import own_contributions as own_contributions
 from .pathways.prediction import network_card as network_card
 from .pathways.prediction import prediction_quality as prediction_quality
-from .reproducibility import reproducibility as reproducibility
-from .reproducibility import shifted_copies as shifted_copies
+from .comparison import reproducibility as reproducibility
+from .comparison import shifted_copies as shifted_copies

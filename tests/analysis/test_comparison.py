@@ -9,7 +9,7 @@ from scipy.signal import lfilter
 from sklearn.metrics import adjusted_rand_score
 
 import retina_codec as rc
-from retina_codec.analysis.reproducibility import reproducibility, shifted_copies
+from retina_codec.analysis.comparison import reproducibility, shifted_copies
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 
