@@ -47,6 +47,7 @@ import retina_codec as rc
 from retina_codec.paper import find_structure
 from retina_codec.paper.claims import with_interval
 from retina_codec.paper.script import run_script
+from retina_codec.paper.study import short_name
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -94,7 +95,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reuse", action="store_true", help="run only what is missing")
     options = parser.parse_args(given[:cut])
     options.rest = given[cut + 1 :]
-    names = [column(model) for model in options.models]
+    names = [short_name(model) for model in options.models]
     for name in PER_MODEL:
         check_keys(f"--{name}", getattr(options, name), names)
     check_keys("--set", options.set, places(names))
@@ -122,15 +123,10 @@ def places(names: Sequence[str]) -> list[str]:
     return [*names, *SCRIPTS, *(f"{name}/{script}" for name in names for script in SCRIPTS)]
 
 
-def column(model: str) -> str:
-    """Return the short name of a network: its folder and its column."""
-    return model.partition(":")[0] if model.startswith("cifar_resnet") else Path(model).name
-
-
 def words_for(model: str, script: str, options: argparse.Namespace) -> list[str]:
     """Return the command line of one script for one network."""
-    name = column(model)
-    known = places(list(map(column, options.models)))
+    name = short_name(model)
+    known = places(list(map(short_name, options.models)))
     words = ["--out", str(options.out / name), "--model", model, *options.rest]
     for option in PER_MODEL:
         pairs = [split_key(value, known) for value in getattr(options, option)]
@@ -148,14 +144,14 @@ def words_for(model: str, script: str, options: argparse.Namespace) -> list[str]
 # %%
 def run(script: str, model: str, options: argparse.Namespace) -> Path:
     """Run one script for one network, unless its claims are there; return their path."""
-    path: Path = options.out / column(model) / f"{script}_claims.csv"
+    path: Path = options.out / short_name(model) / f"{script}_claims.csv"
     if options.reuse and path.exists():
         return path
     words = words_for(model, script, options) + (["--reuse"] if options.reuse else [])
     started = time.monotonic()
     with contextlib.redirect_stdout(io.StringIO()):
         load(script).main(words)
-    print(f"{script}, {column(model)}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    print(f"{script}, {short_name(model)}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return path
 
 
@@ -182,11 +178,11 @@ def gather(options: argparse.Namespace) -> tuple[list[Row], list[str]]:
             try:
                 path = run(script, model, options)
             except rc.RetinaCodecError as error:  # the other figures are still worth their table
-                failed.append(f"{script}, {column(model)}: {error}")
+                failed.append(f"{script}, {short_name(model)}: {error}")
                 continue
             with open(path, newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    rows.append({"script": script, "model": column(model)} | row)
+                    rows.append({"script": script, "model": short_name(model)} | row)
     return rows, failed
 
 

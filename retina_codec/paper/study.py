@@ -33,7 +33,14 @@ from retina_codec.storage.trees import open_tree, save_tree
 from retina_codec.targets.base import Target
 from retina_codec.targets.classification import Probability, TopK
 
-__all__ = ["DIGIT_GROUPS", "ImageStudy", "open_study", "study_arguments", "study_of"]
+__all__ = [
+    "DIGIT_GROUPS",
+    "ImageStudy",
+    "open_study",
+    "short_name",
+    "study_arguments",
+    "study_of",
+]
 
 DIGIT_GROUPS = {
     **dict.fromkeys("0689", "with a loop"),
@@ -300,6 +307,14 @@ def open_study(
         network.grey,
         placement,
     )
+
+
+def short_name(model: str) -> str:
+    """Return what a network is called: its folder, or its name without the file of its weights.
+
+    "models/vit" is "vit", "cifar_resnet56:FILE" is "cifar_resnet56".
+    """
+    return model.partition(":")[0] if model.startswith("cifar_resnet") else Path(model).name
 
 
 def study_arguments(parser: argparse.ArgumentParser, *, count: int = 1000) -> None:

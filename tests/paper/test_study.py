@@ -16,7 +16,7 @@ from retina_codec.networks.checkpoints import save_network
 from retina_codec.networks.pictures.small_resnet import SmallResNet
 from retina_codec.networks.pictures.small_vit import SmallViT
 from retina_codec.paper.control import asked_study, control_of, control_options
-from retina_codec.paper.study import open_study, study_of
+from retina_codec.paper.study import open_study, short_name, study_of
 
 FEW = rc.methods.IntegratedGradients(2)
 
@@ -171,6 +171,12 @@ def test_images_without_labels_are_refused(models, tmp_path):
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "data" / "a.png")
     with pytest.raises(rc.RetinaCodecError, match="must have labels"):
         open_study(tmp_path / "out", data=tmp_path / "data", model=str(models / "cnn"))
+
+
+def test_a_network_has_a_short_name():
+    names = ["out/models/vit", "cifar_resnet56:weights/a.th", "timm:vit_tiny", "digits_cnn"]
+    expected = ["vit", "cifar_resnet56", "timm:vit_tiny", "digits_cnn"]
+    assert list(map(short_name, names)) == expected
 
 
 def test_of_must_be_known(models, tmp_path):

@@ -1,6 +1,5 @@
 """Figure S3: robustness of modes, a row per fit, columns about classes where there are classes."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from retina_codec.figures.style import MUTED, draw_title, grid, new_figure, styled
 from retina_codec.paper.robustness import METHODS, fit_words
+from retina_codec.paper.study import short_name
 
 __all__ = ["plot_robustness"]
 
@@ -48,7 +48,7 @@ def plot_robustness(tree: xr.DataTree) -> Figure:
     """
     layers = str(tree.attrs["layers"]).split(" ")
     kinds = [kind for kind in METHODS if kind in tree[layers[0]].children]
-    name = Path(str(tree.attrs["model"])).name[:32]
+    name = short_name(str(tree.attrs["model"]))[:32]
     some = tree[f"{layers[0]}/{kinds[0]}"].to_dataset()
     columns = [one for one in COLUMNS.items() if one[0] in some]
     places, names, heads = _rows({kind: tree[f"{layers[0]}/{kind}"].to_dataset() for kind in kinds})
