@@ -29,8 +29,8 @@ RECOVERED = 0.7  # correlation of a map with a true subunit
 LOOSE = 0.5  # the same, reported beside
 LOCAL = 0.25  # Moran's I above which a map counts as one place (the default of stnmf)
 DRAWS = 20  # of every null
-SPARSITY = 1.7  # of stnmf, its default
-STNMF_MODULES, STNMF_STEPS = 20, 200
+SPARSITY = 1.7  # of stnmf; all three are its defaults
+STNMF_MODULES, STNMF_STEPS = 20, 1000
 LISTS = ("unit_modes", "fields_by_unit_mode", "fields_by_channel_mode", "fields", "stnmf")
 
 
@@ -114,42 +114,33 @@ def spike_triggered(train: xr.Dataset, cell: str) -> tuple[Floats, Floats, Float
     return sta.reshape(LAGS, *shape), course, np.reshape(filtered, (-1, *shape)), counts
 
 
-def open_stnmf() -> tuple[Any, Any]:
-    """Return the class of the factorisation and the function that finds its window."""
+def open_stnmf() -> Any:
+    """Return the class of the factorisation."""
     try:
         from stnmf import STNMF
-        from stnmf.preprocessing import spiketriggered
     except ImportError as error:
         raise rc.RetinaCodecError(
             f"the comparison needs the package stnmf ({error}). Install stnmf and shapely, or "
             "leave it out with --no-stnmf."
         ) from error
-    return STNMF, spiketriggered.window
+    return STNMF
 
 
-def stnmf_maps(sta: Floats, filtered: Floats, counts: Floats) -> Floats:
-    """Return the modules of spike-triggered factorisation, (module, y, x), 0 outside its window.
+def stnmf_maps(filtered: Floats, counts: Floats) -> Floats:
+    """Return the modules of spike-triggered factorisation, (module, y, x).
 
-    Windows of 3 standard deviations, as the package finds them; every spike has its own column.
+    Every spike has its own column. The whole frame is given: the window that the package cuts
+    around the STA left half of the subunits out in one pilot cell.
     """
-    model_of, window = open_stnmf()
-    sides = sta.shape[1:]
-    found = window(sta.transpose(1, 2, 0)[None])[0]
-    rows, columns = (
-        slice(max(0, int(part.start)), min(size, int(part.stop)))
-        for part, size in zip(found, sides, strict=True)
-    )
-    ensemble = np.repeat(filtered[:, rows, columns], counts.astype(int), axis=0)
-    model = model_of(
-        np.ascontiguousarray(ensemble.transpose(1, 2, 0)),
+    ensemble = np.repeat(filtered, counts.astype(int), axis=0).transpose(1, 2, 0)
+    model = open_stnmf()(
+        np.ascontiguousarray(ensemble),
         r=STNMF_MODULES,
         sparsity=SPARSITY,
         num_iter=STNMF_STEPS,
         disp=False,
     )
-    maps = np.zeros((STNMF_MODULES, *sides))
-    maps[:, rows, columns] = model.modules
-    return maps
+    return np.array(model.modules, np.float64)
 
 
 def alone(network: rc.networks.RetinaCNN, cell: str) -> rc.networks.RetinaCNN:
@@ -282,7 +273,7 @@ def maps_of(
     found["fields"] = plain
     sta, course, filtered, counts = spike_triggered(train, cell)
     if not options.no_stnmf:
-        found["stnmf"] = stnmf_maps(sta, filtered, counts)
+        found["stnmf"] = stnmf_maps(filtered, counts)
     found["sta"] = upright(np.tensordot(course, sta, 1)[None])[0]
     return found
 
@@ -325,8 +316,11 @@ def interval(values: Sequence[float], seed: int = 0, draws: int = 2000) -> list[
     return [round(float(x), 3) for x in (given.mean(), *np.percentile(means, [2.5, 97.5]))]
 
 
-def summary(name: str, rows: Sequence[dict[str, float]], species: Sequence[str]) -> dict[str, Any]:
-    """Return one line for one list of maps over all cells."""
+def summary(
+    name: str, scores: dict[str, list[dict[str, float]]], species: Sequence[str]
+) -> dict[str, Any]:
+    """Return one line for one list of maps over all cells; differences cell by cell."""
+    rows = scores[name]
     line: dict[str, Any] = {"benchmark": "subunits", "maps": name, "cells": len(rows)}
     for key in rows[0]:
         values = [row[key] for row in rows if key in row]
@@ -334,6 +328,11 @@ def summary(name: str, rows: Sequence[dict[str, float]], species: Sequence[str])
     for null in ("places", "turned"):
         gain = [row["recovered"] - row[f"recovered_{null}"] for row in rows]
         line[f"recovered_above_{null}"] = interval(gain)
+    if name != "stnmf" and "stnmf" in scores:
+        pairs = zip(rows, scores["stnmf"], strict=True)
+        line["recovered_above_stnmf"] = interval(
+            [a["recovered"] - b["recovered"] for a, b in pairs]
+        )
     for kind in sorted(set(species)):
         some = [row["recovered"] for row, other in zip(rows, species, strict=True) if other == kind]
         line[f"recovered_{kind}"] = interval(some)
@@ -400,15 +399,16 @@ def draw_figure(path: str, cells: list[Cell], found: list[dict[str, Any]]) -> No
     """Draw true subunits, STA and the outlines of all maps of some cells."""
     import matplotlib.pyplot as plt
 
-    shown = [name for name in LISTS if name in found[0] and name != "fields"]
+    shown = [name for name in LISTS if name in found[0]]
     figure, axes = plt.subplots(
-        len(cells), 1 + len(shown), figsize=(2.1 * (1 + len(shown)), 2.25 * len(cells)),
+        len(cells), 1 + len(shown), figsize=(1.9 * (1 + len(shown)), 2.05 * len(cells)),
         squeeze=False, layout="constrained",
     )  # fmt: skip
     titles = {
         "unit_modes": "unit modes",
         "fields_by_unit_mode": "fields by unit mode",
         "fields_by_channel_mode": "fields by channel mode",
+        "fields": "fields, no contributions",
         "stnmf": "STNMF",
     }
     for row, (cell, maps) in enumerate(zip(cells, found, strict=True)):
@@ -490,8 +490,8 @@ def main(given: Sequence[str] | None = None) -> None:
                 )
                 line[name] = round(scores[name][-1]["recovered"], 2)
             print(json.dumps(line), flush=True)
-    for name, rows in scores.items():
-        print(json.dumps(summary(name, rows, [cell.species for cell in cells])))
+    for name in scores:
+        print(json.dumps(summary(name, scores, [cell.species for cell in cells])))
     if options.figure:
         step = max(1, len(cells) // 4)
         draw_figure(options.figure, cells[::step][:4], found[::step][:4])
