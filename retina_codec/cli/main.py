@@ -20,7 +20,7 @@ from retina_codec.cli.analyze import analyze, demo, report
 from retina_codec.cli.fit import fit
 from retina_codec.cli.options import EXIT_STATUS
 from retina_codec.cli.products import SomeStepsFailed, Stopped
-from retina_codec.cli.recordings import convert, export, look
+from retina_codec.cli.recordings import convert, export, import_arrays, look
 from retina_codec.errors import RetinaCodecError, command_line_words
 
 __all__ = ["commands", "main", "recorded_command"]
@@ -39,7 +39,7 @@ def commands() -> None:
     """Explain how groups of hidden units in a retina model produce its responses."""
 
 
-for _command in (demo, analyze, fit, convert, look, export, report):
+for _command in (demo, analyze, fit, convert, import_arrays, look, export, report):
     commands.add_command(_command)
 
 

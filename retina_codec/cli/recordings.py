@@ -11,7 +11,7 @@ from retina_codec.cli.results import open_results
 from retina_codec.errors import RetinaCodecError
 from retina_codec.storage.hdf5 import is_address
 
-__all__ = ["convert", "export", "look"]
+__all__ = ["convert", "export", "import_arrays", "look"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,59 @@ def convert(source: str, destination: Path, overwrite: bool, opening: dict[str, 
     log.info("convert %s to %s", Path(source).name, destination.name)
     run(source, destination, overwrite=overwrite, **opening)
     log.info("done: %s", destination)
+
+
+@click.command(
+    "import", epilog="Example: retina-codec import arrays.npz --frame-rate 30 --out session.nwb"
+)
+@click.argument("arrays", type=click.Path(path_type=Path))
+@out_option("The recording to write (.nwb, .nc or .zarr).")
+@click.option("--frame-rate", type=float, help="Hz; or the file holds frame_times.")
+@click.option("--axes", default="tyx", help="Axes of the frames: tyx, yxt (MATLAB), xyt or txy.")
+@click.option(
+    "--name", "names", multiple=True, metavar="OURS=THEIRS", help="What the file calls an array."
+)
+@click.option("--pixel-size", type=float, default=float("nan"), help="µm on the retina.")
+@click.option("--species", default="unknown")
+def import_arrays(
+    arrays: Path,
+    out: Path,
+    overwrite: bool,
+    frame_rate: float | None,
+    axes: str,
+    names: tuple[str, ...],
+    pixel_size: float,
+    species: str,
+) -> None:
+    """Make a recording from the arrays of a .npz or .mat file.
+
+    The file holds frames (time, y, x) and either spikes (s; a cell array in .mat, spikes_NAME for
+    each cell in .npz) or counts (time, cell); for a repeated movie also test_frames with repeats
+    (s, the onsets) or test_counts (repeat, time, cell). Without these the last fifth is the test
+    split.
+    """
+    from retina_codec.recordings.files import save_recording
+    from retina_codec.recordings.formats import writable_format
+    from retina_codec.recordings.from_arrays import read_arrays, recording_from_arrays
+
+    writable_format(out)
+    check_out(out, overwrite=overwrite, inputs=[arrays])
+    if wrong := [name for name in names if "=" not in name]:
+        raise RetinaCodecError(f"--name must be OURS=THEIRS; got {wrong[0]!r}.")
+    given = read_arrays(arrays, names=dict(name.split("=", 1) for name in names), axes=axes)
+    about = {
+        "session": arrays.stem,
+        "source": arrays.name,
+        "species": species,
+        "pixel_size": pixel_size,
+    }
+    log.info("make a recording from %s: %s", arrays.name, ", ".join(given))
+    recording = recording_from_arrays(
+        given.pop("frames"), given.pop("spikes", None), frame_rate=frame_rate, about=about, **given
+    )
+    log.info("write %s", out.name)
+    save_recording(recording, out, overwrite=overwrite)
+    log.info("done: %s", out)
 
 
 @click.command(epilog="Example: retina-codec look session.nwb --out overview.png")

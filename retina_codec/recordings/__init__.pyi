@@ -6,6 +6,8 @@ from .formats import Format as Format
 from .formats import registry as registry
 from .frames.seeded import SeededFrames as SeededFrames
 from .frames.seeded import register_generator as register_generator
+from .from_arrays import read_arrays as read_arrays
+from .from_arrays import recording_from_arrays as recording_from_arrays
 from .maheswaranathan_2023.interneurons import open_interneurons as open_interneurons
 from .maheswaranathan_2023.recording import read_maheswaranathan as read_maheswaranathan
 from .nwb.options import NwbOptions as NwbOptions
