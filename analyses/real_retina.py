@@ -45,7 +45,6 @@ from retina_codec.paper.script import run_script
 
 MARGIN = 8  # px between a centre and the edge of the part that is shown to the network
 RESAMPLES = 2000
-LAYERS = ("conv1", "conv2")
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
@@ -68,6 +67,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--windows-per-epoch", type=int, default=16000)
     parser.add_argument("--seeds", type=int, default=2, help="networks that are fitted, at least 2")
     parser.add_argument("--explain", type=int, default=6000, help="windows of each half")
+    parser.add_argument("--layers", nargs="+", default=["conv1", "conv2"])
     parser.add_argument("--modes", type=int, default=32)
     parser.add_argument("--copies", type=int, default=5, help="with shifted features, the null")
     parser.add_argument("--quick", action="store_true", help="small fits, to try the script")
@@ -261,7 +261,7 @@ def explain(options: argparse.Namespace, network: Any, part: xr.Dataset, name: s
             part,
             target=rc.targets.Surprisal(),
             method=rc.methods.IntegratedGradients(8, quadrature="chords"),
-            layers=list(LAYERS),
+            layers=options.layers,
         )
         found = rc.decompose(found, decomposition(options))
         windows = 24 if options.quick else 240
@@ -273,7 +273,7 @@ def explain(options: argparse.Namespace, network: Any, part: xr.Dataset, name: s
 
 def decomposition(options: argparse.Namespace) -> Any:
     """Return the sparse autoencoder of all comparisons."""
-    few = {"restarts": 1, "epochs": 5, "encoder_epochs": 1} if options.quick else {}
+    few = {"restarts": 1, "epochs": 3, "encoder_epochs": 1, "exchanges": 0} if options.quick else {}
     return rc.modes.SparseAutoencoder(modes=options.modes, **few)
 
 
@@ -341,7 +341,7 @@ def against_averages(options: argparse.Namespace, results: xr.DataTree) -> None:
     """Compare pathways with a grouping of cells by their averages, which no mode ever saw."""
     averages = xr.open_dataset(options.out / "averages.nc").load()
     random = np.random.default_rng(0)
-    for layer in LAYERS:
+    for layer in options.layers:
         pathway = results[f"layers/{layer}/pathways/pathway"]
         own = averages.sel(cell=pathway["cell"].values)
         course = own["time_course"].values

@@ -1,6 +1,8 @@
 from ..contributions.maps import input_map as input_map
 from ..probing.interventions import perturb as perturb
 from .analyze import AnalysisSettings as AnalysisSettings
+from .comparison import reproducibility as reproducibility
+from .comparison import shifted_copies as shifted_copies
 from .concepts.aggregates import class_aggregates as class_aggregates
 from .concepts.aggregates import compare_aggregates as compare_aggregates
 from .concepts.correlate import activation_tree as activation_tree
@@ -35,5 +37,3 @@ from .layers.units import unit_maps as unit_maps
 from .pathways.own import own_contributions as own_contributions
 from .pathways.prediction import network_card as network_card
 from .pathways.prediction import prediction_quality as prediction_quality
-from .comparison import reproducibility as reproducibility
-from .comparison import shifted_copies as shifted_copies
