@@ -106,21 +106,10 @@ def read_liu_2017(
     del stored, running, frozen
     coords = {"cell": rows, "y": np.arange(top, bottom), "x": np.arange(left, right)}
 
-    def frames(of: int, count: int) -> Any:
-        return lazy_frames(
-            SeededFrames(
-                "ran1",
-                seed=of,
-                shape=(count, bottom - top, right - left),
-                order="columns",
-                screen=SCREEN,
-                corner=(top, left),
-            )
-        )
-
+    part = (top, bottom, left, right)
     train = xr.Dataset(
         {
-            "stimulus": (("time", "y", "x"), frames(int(seed), length * shown)),
+            "stimulus": (("time", "y", "x"), _frames(seed, length * shown, part)),
             "spike_count": (("time", "cell"), counts.reshape(-1, len(rows))),
         },
         coords=coords
@@ -131,7 +120,7 @@ def read_liu_2017(
     )
     after = length * shown / FRAME_RATE  # train has one clock without the frozen parts
     test = xr.Dataset(
-        {"stimulus": (("time", "y", "x"), frames(int(frozen_seed), still))},
+        {"stimulus": (("time", "y", "x"), _frames(frozen_seed, still, part))},
         coords=coords | {"time": after + np.arange(still) / FRAME_RATE},
     )
     repeats = xr.Dataset(
@@ -151,6 +140,20 @@ def read_liu_2017(
     )
     recording.attrs["trials"] = TRIALS
     return recording
+
+
+def _frames(seed: int, count: int, part: tuple[int, int, int, int]) -> Any:
+    """Return lazy frames (time, y, x) of a part of the screen."""
+    top, bottom, left, right = part
+    source = SeededFrames(
+        "ran1",
+        seed=int(seed),
+        shape=(count, bottom - top, right - left),
+        order="columns",
+        screen=SCREEN,
+        corner=(top, left),
+    )
+    return lazy_frames(source)
 
 
 def _counts(
