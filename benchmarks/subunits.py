@@ -434,7 +434,7 @@ def draw_figure(path: str, cells: list[Cell], found: list[dict[str, Any]]) -> No
                 axis.set_title(label, fontsize=9)
             axis.set_xticks([])
             axis.set_yticks([])
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
