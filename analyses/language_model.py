@@ -52,11 +52,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=16, help="of the path integral")
     parser.add_argument("--blocks", type=int, nargs="+", default=[4, 9, 14, 19, 24, 29],
                         help="from 0, that get modes")  # fmt: skip
-    parser.add_argument("--ablated", type=int, nargs="+", default=[9, 19, 29], help="of these")
+    parser.add_argument("--ablated", type=int, nargs="+", default=[19, 29], help="of these")
     parser.add_argument("--numbers", type=int, nargs="+", default=[12, 24, 48],
                         help="numbers of modes to choose from")  # fmt: skip
-    parser.add_argument("--percentages", type=float, nargs="+", default=[5, 20, 50])
-    parser.add_argument("--trials", type=int, default=6, help="orders of random channels")
+    parser.add_argument("--percentages", type=float, nargs="+", default=[10, 40])
+    parser.add_argument("--trials", type=int, default=4, help="orders of random channels")
     parser.add_argument("--permutations", type=int, default=200, help="shuffles of the groups")
     parser.add_argument("--bootstraps", type=int, default=1000, help="draws for intervals")
     parser.add_argument("--seed", type=int, default=0, help="of modes, orders and intervals")

@@ -46,8 +46,8 @@ def language_study(
     blocks: Sequence[int],
     ablated: Sequence[int],
     numbers: Sequence[int] = (12, 24, 48),
-    percentages: Sequence[float] = (5, 20, 50),
-    trials: int = 6,
+    percentages: Sequence[float] = (10, 40),
+    trials: int = 4,
     permutations: int = 200,
     bootstraps: int = 1000,
 ) -> xr.DataTree:

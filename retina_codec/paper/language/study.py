@@ -35,6 +35,7 @@ SITES = ("mlp", "attention")
 TARGETS: Mapping[str, Target] = {"entropy": Entropy(), "logit": TopK(1)}
 SIGNS: Mapping[str, str | None] = {"entropy": None, "logit": "excitatory"}
 BATCH = 8  # texts at a time
+ITERATIONS = 200  # of the factorisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ class LanguageStudy:
             held_out = len(self.part("reported")) / len(self.sentences)
         fitted = decompose(
             tree,
-            NMF(modes=number, seed=self.seed),
+            NMF(modes=number, seed=self.seed, iterations=ITERATIONS),
             layers=list(layers),
             signs=SIGNS[target] if of == "contributions" else None,
             held_out=held_out,
