@@ -25,6 +25,7 @@ LARGEST = 0.9  # share of the squares that the largest features may hold togethe
 PART = 8  # the largest features: one in so many, at least one
 LEAST_GAIN = 1e-3
 STRETCHES = 20  # of the fitted part, in each of which a constant part is taken to be constant
+BADLY = 0.5  # squares of the error of a sample, as a share of its own
 IMPUTED = 3  # times that modes are loaded again on what they rebuild
 OPPOSITE = 0.01  # squares of the wrong sign in a feature, as a share of the variance of all
 
@@ -259,7 +260,7 @@ def load_modes(
     has changed since the fit, the modes are loaded without it. Where a sample is not rebuilt to
     within the limit of outliers, its extreme features are carried by modes of one feature each, and
     the modes are loaded on the others. So are values of the wrong sign. Where features were scaled
-    down and a sample would be rebuilt worse than by nothing, in the units of the values, its
+    down and the squares of a sample's error exceed half of its own, in the units of the values, its
     loadings are shortened by one factor, that of least squares.
 
     Parameters
@@ -295,7 +296,7 @@ def load_modes(
     loadings = []
     for code in codes:
         loading, modes = scaling.invert(code, dictionary)
-        loadings.append(_at_least_nothing(loading, modes, scaled, scaling))
+        loadings.append(_shortened(loading, modes, scaled, scaling))
     single_scale = np.abs(single) @ (scaling.scale / scaling.gain)
     parts = [modes, single.astype(np.float32)]
     origin = ["fit"] * len(modes) + ["outlier"] * len(single)
@@ -323,20 +324,21 @@ def load_modes(
     return Loaded(np.vstack(parts), one, other, np.array(origin))
 
 
-def _at_least_nothing(
+def _shortened(
     loading: npt.NDArray[np.float32],
     modes: npt.NDArray[np.float32],
     scaled: npt.NDArray[np.float32],
     scaling: Scaling,
 ) -> npt.NDArray[np.float32]:
-    """Shorten the loadings of samples whose error exceeds their length in units of x − o."""
+    """Shorten the loadings of samples that are rebuilt badly in units of x − o."""
     if not (scaling.gain < 1).any():
         return loading
     wide = scaled * (scaling.scale / scaling.gain)
     rebuilt = loading.astype(np.float64) @ modes
     along, square = (wide * rebuilt).sum(axis=1), (rebuilt**2).sum(axis=1)
-    worse = square > 2 * along  # |x − r|² > |x|²
-    share = np.where(worse, (along / np.where(square > 0, square, 1.0)).clip(min=0), 1.0)
+    size = (wide**2).sum(axis=1)
+    worse = size - 2 * along + square > BADLY * size  # |x − r|² against |x|²
+    share = np.where(worse, (along / np.where(square > 0, square, 1.0)).clip(0, 1), 1.0)
     return (loading * share[:, None]).astype(np.float32)
 
 

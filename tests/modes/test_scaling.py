@@ -1,5 +1,7 @@
 """Constant, heavy-tailed, huge and silent channels: the default must stand beside PCA in all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,7 +14,7 @@ from retina_codec.modes.decompositions.linear import PCA, RawChannels
 from retina_codec.modes.decompositions.nmf import NMF
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 from retina_codec.modes.explained_variance import explained_variance
-from retina_codec.modes.scaling import load_modes, measure_scaling
+from retina_codec.modes.scaling import _shortened, load_modes, measure_scaling, without_scaling
 from tests.reference.modes import planted_modes
 
 SIGN = np.array([-1.0, 1.0])
@@ -117,9 +119,25 @@ def test_unusual_channels_in_many_draws(seed, kinds):
     compare(seed, kinds, (QUICK, SparseAutoencoder()))
 
 
-def test_three_heavy_tails_at_once():
-    """The draw on which the quick settings fall short, by .022."""
-    compare(663, ["t", "t", "t"], (SparseAutoencoder(),))
+@pytest.mark.parametrize(
+    ("seed", "kinds"),
+    [(663, ["t", "t", "t"]), (12115585, ["t", "lognormal"]), (1107077948, ["lognormal", "drift"])],
+)
+def test_draws_that_fell_short(seed, kinds):
+    """One sample with too large a value in a feature that was scaled down decided them."""
+    compare(seed, kinds, (QUICK, SparseAutoencoder()))
+
+
+def test_a_sample_that_is_rebuilt_badly_is_shortened_as_least_squares_say():
+    """r = (10, 1), x = (1, 1): the factor is x·r / r·r; one that is rebuilt well stays."""
+    scaling = without_scaling(np.ones((4, 2)), np.ones(2))
+    scaling = replace(scaling, gain=np.array([0.1, 1.0]), scale=1.0)
+    scaled = np.array([[0.1, 1.0], [1.0, 1.0]], np.float32)  # x · gain
+    modes, loading = np.array([[10.0, 1.0]], np.float32), np.ones((2, 1), np.float32)
+    found = _shortened(loading, modes, scaled, scaling)
+    np.testing.assert_allclose(found[:, 0], [11 / 101, 1], rtol=1e-6)
+    plain = replace(scaling, gain=np.ones(2))
+    np.testing.assert_array_equal(_shortened(loading, modes, scaled, plain), loading)
 
 
 @pytest.mark.parametrize("size", [1.0, 30.0, 1000.0])
