@@ -16,6 +16,7 @@ from tests.networks import published_files
 from tests.networks.test_openretina import CoreReadout
 from tests.recordings.nwb_files import movie, write
 from tests.recordings.published_files import write_interneurons, write_published
+from tests.recordings.white_noise.files import write_liu, write_ret1
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "datasets/*", "retina_codec/data/models/*", "benchmarks", "analyses", ".")
@@ -78,6 +79,18 @@ def published_recordings(folder: Path, names: dict) -> None:
     write_interneurons(folder / "interneuron_data" / "bipolars_late_2012.h5")
 
 
+def salamander(folder: Path, names: dict) -> None:
+    """Write counts in the layout of Liu et al. 2017."""
+    del names
+    write_liu(folder / "cell_data_01_NC.mat")
+
+
+def mouse(folder: Path, names: dict) -> None:
+    """Write spikes in the layout of crcns.org ret-1."""
+    del names
+    write_ret1(folder / "20080628_R3.mat")
+
+
 def labelled_pictures(folder: Path, names: dict) -> None:
     """Write a folder of pictures in the layout of ImageNet, and superclasses of its classes."""
     del names
@@ -98,7 +111,9 @@ PREPARED = {
     "docs/recordings.md": nwb_session,
     "docs/networks.md": published_networks,
     "docs/images.md": labelled_pictures,
+    "datasets/liu_2017/card.md": salamander,
     "datasets/maheswaranathan_2023/card.md": published_recordings,
+    "datasets/zhang_2008/card.md": mouse,
 }
 
 

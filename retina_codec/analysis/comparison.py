@@ -330,7 +330,7 @@ def _similarity(
 
 
 def _description(layer: xr.DataTree) -> xr.DataArray | None:
-    """Cells by modes: √share of their drive, or correlations, centred over cells."""
+    """Describe cells by modes: square roots of shares in their drive, or r; centred over cells."""
     if "own" in layer.children:
         found = layer["own"].to_dataset()["share"].transpose("cell", "mode") ** 0.5
     elif (pathways := _grouped(layer)) is not None:

@@ -250,7 +250,9 @@ def read_arrays(
     if cells and "spikes" not in found:
         found["spikes"] = cells
     elif "spikes" in found:
-        found["spikes"] = [np.ravel(each) for each in np.atleast_1d(found["spikes"])]
+        given = np.asarray(found["spikes"])  # numbers are the spikes of one cell
+        several = np.ravel(given) if given.dtype.kind == "O" else [given]
+        found["spikes"] = [np.ravel(each) for each in several]
     if "frames" not in found:
         holds = ", ".join(sorted(stored)) or "nothing"
         raise RetinaCodecError(
@@ -269,7 +271,8 @@ def _stored(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".mat":
         from retina_codec.recordings.white_noise.matfile import read_mat, variables_of
 
-        return {key: v for key, v in read_mat(path, variables_of(path)).items() if key[0] != "_"}
+        names = variables_of(path)
+        return {key: v for key, v in read_mat(path, names, whole=names).items() if key[0] != "_"}
     if path.suffix.lower() != ".npz" or not path.is_file():
         raise RetinaCodecError(f"arrays must be in a .npz or .mat file that exists; got {path}.")
     try:

@@ -423,7 +423,7 @@ def test_bad_input(spoil, says, work, capsys):
         (["analyze", "session.nwb", "--network", "network"], "--out"),
         (["analyse"], "analyse"),
         (
-            ["analyze", "session.mat", "--network", "network", "--out", "out"],
+            ["analyze", "session.csv", "--network", "network", "--out", "out"],
             r"\.nwb.*\.nc.*\.zarr",
         ),
         (["convert", "session.nwb", "session.mat"], r"\.nwb.*\.nc.*\.zarr"),
@@ -442,7 +442,7 @@ def test_bad_input(spoil, says, work, capsys):
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
 def test_bad_arguments(arguments, says, work, capsys):
-    (work / "session.mat").write_bytes(b"")
+    (work / "session.csv").write_bytes(b"")
     (work / "session.zarr").mkdir()
     before = _contents(work)
     assert run(*arguments) == 2

@@ -77,8 +77,8 @@ def path(archive, tmp_path):
 
 def test_a_new_format_is_known_by_its_name_and_suffix(archive, path, tmp_path):
     assert rc.recordings.registry.get("archive") is archive
-    with pytest.raises(rc.RetinaCodecError, match=r"must end in \.npz, \.nwb.*got .*a\.mat"):
-        rc.open_recording(tmp_path / "a.mat")
+    with pytest.raises(rc.RetinaCodecError, match=r"must end in \.npz, \.nwb.*got .*a\.csv"):
+        rc.open_recording(tmp_path / "a.csv")
     with pytest.raises(
         rc.RetinaCodecError, match="of this format are pixel_size; got stimulus='movie'"
     ):

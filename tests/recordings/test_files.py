@@ -91,7 +91,7 @@ def write_tree(path: Path):
 @pytest.mark.parametrize(
     ("name", "make", "message"),
     [
-        ("session.mat", Path.touch, r"name must end in \.nwb, \.nc, \.zarr, \.h5, \.hdf5; got"),
+        ("session.csv", Path.touch, r"must end in \.nwb, \.nc, \.zarr, \.h5, \.hdf5, \.mat; got"),
         ("session.nwb", None, "there must be a recording at .*; nothing is there"),
         ("session.nc", None, "there must be a recording at .*; nothing is there"),
         ("session.nc", lambda p: p.write_text("spikes"), "must be a readable HDF5"),
@@ -222,7 +222,8 @@ def test_a_format_that_was_added_last_is_asked_first(formats, tmp_path):
         open_recording(tmp_path / "b.h5")
     with pytest.raises(RetinaCodecError, match=r"must end in \.nwb, \.nc, \.zarr; got"):
         writable_format(tmp_path / "a.h5")  # it has no write
-    assert formats.list() == ["maheswaranathan_2023", "xarray", "nwb", "marked"]
+    published = ["liu_2017", "crcns_ret1", "maheswaranathan_2023"]
+    assert formats.list() == [*published, "xarray", "nwb", "marked"]
 
 
 def test_what_a_format_returns_is_validated(formats, tmp_path):

@@ -125,3 +125,17 @@ def test_nothing_is_unpickled(tmp_path):
     np.savez(tmp_path / "p.npz", frames=NOISE)
     with pytest.raises(RetinaCodecError, match="names must give frames"):
         read_arrays(tmp_path / "p.npz", names={"frames": "stim"})
+
+
+def test_one_cell_of_a_matlab_file_is_one_cell(tmp_path):
+    one = np.empty(1, dtype=object)
+    one[0] = SPIKES["a"]
+    for name, spikes in (("cell", one), ("plain", SPIKES["a"])):
+        savemat(tmp_path / f"{name}.mat", {"frames": NOISE, "spikes": spikes})
+        given = read_arrays(tmp_path / f"{name}.mat")
+        own = recording_from_arrays(given["frames"], given["spikes"], frame_rate=30)
+        np.testing.assert_array_equal(own["train/spike_count"], counted(0, 60)[:48, :1])
+    savemat(tmp_path / "counts.mat", {"frames": NOISE, "counts": counted(0, 60)[:, :1]})
+    given = read_arrays(tmp_path / "counts.mat")
+    own = recording_from_arrays(given["frames"], counts=given["counts"], frame_rate=30)
+    np.testing.assert_array_equal(own["train/spike_count"], counted(0, 60)[:48, :1])

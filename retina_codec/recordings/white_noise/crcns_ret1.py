@@ -109,7 +109,7 @@ def read_crcns_ret1(
     ----------
     Zhang, Asari and Meister 2014, crcns.org, doi:10.6080/K0RF5RZT.
     """
-    stored = read_mat(path, VARIABLES)
+    stored = read_mat(path, VARIABLES, whole=("spikes",))
     chosen = _choose(_runs(stored, path), run, path)
     trains = _trains(stored["spikes"], chosen.number, path)
     rows = choose_rows(cells, len(trains))
@@ -217,7 +217,6 @@ def _choose(runs: list[_Run], run: int | None, path: str | os.PathLike[str]) -> 
 def _trains(spikes: Any, run: int, path: str | os.PathLike[str]) -> list[npt.NDArray[np.float64]]:
     """Return sorted spike times of all cells in one run, s."""
     table = np.asarray(spikes, dtype=object)
-    table = table.reshape(-1, 1) if table.ndim == 1 else table
     if table.ndim != 2 or run >= table.shape[1]:
         raise RetinaCodecError(
             f"{path}: spikes must be (cell, run) with a column for run {run}; got shape "

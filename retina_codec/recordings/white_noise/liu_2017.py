@@ -87,7 +87,7 @@ def read_liu_2017(
     ----------
     Liu, Schreyer, Onken, Rozenblit, Melanson, Onken and Gollisch 2017, Nature Communications 8:149.
     """
-    stored = read_mat(path, ("spk1", "spk2"))
+    stored = read_mat(path, ("spk1", "spk2"), whole=("spk1", "spk2"))
     running, frozen = _counts(stored, path)
     rows = choose_rows(cells, len(running))
     top, bottom, left, right = check_region(region, SCREEN)

@@ -30,13 +30,18 @@ def variables_of(path: str | os.PathLike[str]) -> list[str]:
         return []
 
 
-def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Any]:
+def read_mat(
+    path: str | os.PathLike[str], names: Sequence[str], *, whole: Sequence[str] = ()
+) -> dict[str, Any]:
     """Read variables of a MATLAB file: cells and structs as lists and dicts.
 
     Parameters
     ----------
     path : path
     names : sequence of str
+        Axes of length 1 are dropped.
+    whole : sequence of str
+        Those of them that keep all their axes.
 
     Returns
     -------
@@ -63,7 +68,9 @@ def read_mat(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, An
             f"from its arrays: {own}."
         )
     try:
-        return {**loadmat(os.fspath(path), simplify_cells=True, variable_names=list(names))}
+        kept = loadmat(os.fspath(path), variable_names=list(whole)) if whole else {}
+        rest = [name for name in names if name not in whole]
+        return {**loadmat(os.fspath(path), simplify_cells=True, variable_names=rest), **kept}
     except NotImplementedError as error:
         raise RetinaCodecError(
             f"{path} must be a MATLAB file up to version 7; it is of version 7.3. Save it again: "

@@ -199,3 +199,17 @@ def test_a_wrong_seed_is_told(tmp_path):
     with pytest.warns(rc.RecordingWarning, match=r"the largest \|z\| is \d.*check the seed"):
         rc.recordings.spike_triggered_average(wrong["train"], history=4, smooth=1)
     assert isinstance(wrong["train"].to_dataset(), xr.Dataset)
+
+
+def test_one_cell_and_one_trial_keep_their_axes(tmp_path):
+    """MATLAB readers like to drop axes of length 1."""
+    running, frozen = np.ones((1, 20, 1), np.uint8), np.full((1, 6, 1), 2, np.uint8)
+    savemat(tmp_path / "one.mat", {"spk1": running, "spk2": frozen})
+    recording = rc.open_recording(tmp_path / "one.mat")
+    assert recording["train/spike_count"].shape == (20, 1)
+    assert (recording["test/repeats/rate"] == 60).all()
+    spikes = mouse_file(tmp_path / "m.mat", [run_of(), run_of(onset=0.5)])
+    info, runs = {"animal": "none"}, [run_of(), run_of(onset=0.5)]
+    savemat(tmp_path / "m.mat", {"datainfo": info, "stimulus": runs, "spikes": spikes[:1]})
+    found = rc.open_recording(tmp_path / "m.mat", run=1)
+    np.testing.assert_allclose(found["spikes/spike_time"], spikes[0, 1])
