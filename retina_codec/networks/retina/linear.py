@@ -258,13 +258,9 @@ def _average(data: _Data, flat: torch.Tensor, cell: int) -> torch.Tensor:
     train = torch.from_numpy(data.usable.copy())
     train[data.cut - data.history :] = False
     weight = torch.where(train, weight, 0.0)
-    total = weight.sum().clamp(min=1)
-    return torch.stack(
-        [
-            weight @ flat[lag : lag + len(weight)] / total - flat[: data.cut].mean(0)
-            for lag in range(data.history)
-        ]
-    )
+    total, mean = weight.sum().clamp(min=1), flat[: data.cut].mean(0)
+    lags = range(data.history)
+    return torch.stack([weight @ flat[lag : lag + len(weight)] / total - mean for lag in lags])
 
 
 def _fit_terms(
