@@ -30,18 +30,25 @@ def _first_state(seed: int) -> State:
     return np.concatenate([[x, table[0]], table])
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _step(x: int, y: int, table: State) -> tuple[int, int]:
+    """Return the next x and y; v changes in place."""
+    product = x * 16807
+    x = (product & 2147483647) + (product >> 31)
+    if x >= 2147483647:
+        x -= 2147483647
+    place = y >> 26
+    y = table[place]
+    table[place] = x
+    return x, y
+
+
 @numba.njit(cache=True, nogil=True)
 def _skip(state: State, count: int) -> None:
     """Draw numbers and keep none."""
     x, y, table = state[0], state[1], state[2:]
     for _ in range(count):
-        product = x * 16807
-        x = (product & 2147483647) + (product >> 31)
-        if x >= 2147483647:
-            x -= 2147483647
-        place = y >> 26
-        y = table[place]
-        table[place] = x
+        x, y = _step(x, y, table)
     state[0], state[1] = x, y
 
 
@@ -55,13 +62,7 @@ def _draw(
         for i in range(slow):
             inside = first <= i < first + on.shape[1]
             for j in range(fast):
-                product = x * 16807
-                x = (product & 2147483647) + (product >> 31)
-                if x >= 2147483647:
-                    x -= 2147483647
-                place = y >> 26
-                y = table[place]
-                table[place] = x
+                x, y = _step(x, y, table)
                 if inside and low <= j < low + on.shape[2]:
                     on[frame, i - first, j - low] = y > limit
     state[0], state[1] = x, y
