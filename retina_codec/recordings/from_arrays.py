@@ -11,6 +11,7 @@ import xarray as xr
 
 from retina_codec.errors import RetinaCodecError, in_words
 from retina_codec.recordings.arrays import make_split
+from retina_codec.recordings.numbers import is_positive
 from retina_codec.recordings.schema import make_recording
 
 __all__ = ["read_arrays", "recording_from_arrays"]
@@ -129,7 +130,7 @@ def _onsets(
         )
     if times is not None:
         return np.asarray(times, dtype=np.float64).ravel()
-    if rate is None or not (np.isfinite(rate) and rate > 0):
+    if rate is None or not is_positive(rate):
         raise RetinaCodecError(
             f"the clock of the frames must be known; got frame_rate {rate} and no frame_times. "
             + in_words("Pass frame_rate=30 (Hz).", "Pass --frame-rate 30 (Hz).")

@@ -13,6 +13,7 @@ import xarray as xr
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError
 from retina_codec.recordings.doubts import check_frames, doubts_about, wrong_responses
+from retina_codec.recordings.numbers import is_positive
 
 __all__ = ["make_recording", "select_cells", "validate_recording"]
 
@@ -381,9 +382,9 @@ def _wrong_attributes(recording: xr.DataTree) -> Iterable[str]:
         if not isinstance(recording.attrs.get(name), str):
             yield f"attribute {name} must be text; got {_brief(recording.attrs.get(name))}"
     rate, size = recording.attrs.get("frame_rate"), recording.attrs.get("pixel_size")
-    if not (isinstance(rate, int | float) and np.isfinite(rate) and rate > 0):
+    if not (isinstance(rate, int | float) and is_positive(rate)):
         yield f"attribute frame_rate must be a positive number of Hz; got {_brief(rate)}"
-    if not (isinstance(size, int | float) and (np.isnan(size) or 0 < size < np.inf)):
+    if not (isinstance(size, int | float) and (size != size or is_positive(size))):
         yield (
             "attribute pixel_size must be a positive number of µm (NaN: unknown); got "
             f"{_brief(size)}"

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.binning import EDGE_SLACK, LATE, Floats
+from retina_codec.recordings.numbers import is_positive
 from retina_codec.recordings.schema import make_recording, validate_recording
 
 __all__ = ["Kernel", "smooth_rates"]
@@ -106,7 +107,7 @@ def smooth_rates(
     """
     if kernel not in _SHAPES:
         raise RetinaCodecError(f"kernel must be one of {', '.join(_SHAPES)}; got {kernel!r}")
-    if not (np.isfinite(width) and width > 0):
+    if not is_positive(width):
         raise RetinaCodecError(f"the width must be a positive number of seconds; got {width!r}")
     validate_recording(recording)
     attrs = {"units": "Hz", "kernel": kernel, "width": float(width)}

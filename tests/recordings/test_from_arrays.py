@@ -60,6 +60,7 @@ def test_without_a_test_movie_the_last_part_is_the_test_split():
         ({"frame_rate": 30}, "give spikes.*or counts.*got neither"),
         ({"spikes": SPIKES, "counts": counted(0, 60), "frame_rate": 30}, "got both"),
         ({"spikes": SPIKES}, "the clock of the frames must be known"),
+        ({"spikes": SPIKES, "frame_rate": 10**400}, "the clock of the frames must be known"),
         ({"counts": counted(0, 50), "frame_rate": 30}, r"one row for each of the 60 frames"),
         ({"spikes": SPIKES, "frame_rate": 30, "test_frames": FILM}, "repeats must be the onset"),
         (

@@ -9,6 +9,7 @@ import xarray as xr
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.probing.interventions import Silencing
+from retina_codec.recordings.numbers import is_positive
 from retina_codec.statistics.power import detectability
 
 __all__ = ["SIMPLE_STIMULI", "best_segment", "show_simple_stimuli", "simple_stimuli"]
@@ -69,7 +70,7 @@ def simple_stimuli(
         "rows": frame_shape[0],
         "columns": frame_shape[1],
     }
-    wrong = {key: value for key, value in numbers.items() if not (np.isfinite(value) and value > 0)}
+    wrong = {key: value for key, value in numbers.items() if not is_positive(value)}
     if wrong or contrast > 1 or grey < 0:
         raise RetinaCodecError(
             "simple stimuli need positive numbers, a contrast of at most 1 and grey of at least "

@@ -10,6 +10,7 @@ import numpy as np
 
 from retina_codec.errors import RecordingWarning, RetinaCodecError, option
 from retina_codec.recordings.frames.lazy import COLORS, Frames
+from retina_codec.recordings.numbers import is_number, is_positive
 
 __all__ = ["AXES", "SPLITS", "NwbOptions", "Reading", "seconds_per"]
 
@@ -127,17 +128,8 @@ class NwbOptions:
                 )
 
 
-def _is_number(value: Any, least: float = -np.inf) -> bool:
-    known = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return known and bool(np.isfinite(value)) and value >= least
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and value > 0
-
-
 def _is_unit(value: Any) -> bool:
-    return value in UNITS if isinstance(value, str) else _is_positive(value)
+    return value in UNITS if isinstance(value, str) else is_positive(value)
 
 
 def _is_text(value: Any) -> bool:
@@ -219,14 +211,14 @@ RULES: dict[str, tuple[Any, str, Any]] = {  # option: test, what it must be, an 
         [0.0, 0.1, 0.2],
     ),
     "frame_time_unit": (_is_unit, UNIT_WORDS.format("frame"), "ms"),
-    "frame_rate": (_is_positive, "a positive number of Hz", 60),
+    "frame_rate": (is_positive, "a positive number of Hz", 60),
     "bins_per_frame": (
-        lambda value: _is_number(value, 1) and value == int(value),
+        lambda value: is_number(value, 1) and value == int(value),
         "a whole number, at least 1",
         4,
     ),
-    "last_duration": (_is_positive, "a positive number of s", 0.25),
-    "blank": (_is_number, "a finite intensity", 128),
+    "last_duration": (is_positive, "a positive number of s", 0.25),
+    "blank": (is_number, "a finite intensity", 128),
     "repair_clock": (_is_bool, "true or false", True),
     "join_blocks": (_is_bool, "true or false", True),
     "spike_time_unit": (_is_unit, UNIT_WORDS.format("spike"), "ms"),
