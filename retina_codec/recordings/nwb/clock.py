@@ -3,6 +3,7 @@
 Notation: n frames, T bins; a bin is the time from one onset to the next.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,8 +11,18 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import LATE, Floats
+from retina_codec.recordings.nwb.options import NwbOptions, Reading, seconds_per
+from retina_codec.recordings.nwb.tree import Node, Table
 
-__all__ = ["FrameClock", "clock_from_intervals", "clock_from_rate", "clock_from_times"]
+__all__ = [
+    "FrameClock",
+    "clock_from_intervals",
+    "clock_from_rate",
+    "clock_from_times",
+    "clock_of_series",
+    "given_clock",
+    "report_clock",
+]
 
 LATEST = LATE  # of a period: largest deviation of a frame from its expected time
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
@@ -19,6 +30,7 @@ SURE = 1e-12  # relative: smallest error of a rate
 MOST_FRAMES = 10**9  # of one session
 BLANK = -1
 Numbers = npt.NDArray[np.int64]
+Tables = Mapping[str, Table]
 
 
 @dataclass(frozen=True)
@@ -287,6 +299,167 @@ def clock_from_intervals(
     index = np.where((index >= 0) & (middles < off[index]), index, BLANK)
     report = _report(float(on[0]), 0.0, 0.0, np.nan, 0, 0, 0)
     return FrameClock(onsets, float(rate), index.astype(np.int64), report)
+
+
+def clock_of_series(
+    series: Node,
+    movie: bool,
+    count: int,
+    where: str,
+    root: Node,
+    tables: Tables,
+    reading: Reading,
+) -> FrameClock:
+    """Clock of a series in ``bins_per_frame`` bins for each frame or picture.
+
+    Parameters
+    ----------
+    series : Node
+        Has a rate or timestamps.
+    movie : bool
+        It holds the frames themselves; else each picture is shown until an interval of `tables`
+        ends, or until the next one.
+    count : int
+        Number of frames or pictures.
+    where : str
+        Names the stimulus in messages.
+    root : Node
+    tables : mapping of Table
+    reading : Reading
+
+    Returns
+    -------
+    FrameClock
+
+    Raises
+    ------
+    RetinaCodecError
+        No times; whatever `clock_from_rate`, `clock_from_times` and `clock_from_intervals` refuse.
+    """
+    options = reading.options
+    start, rate, times = series.timing()
+    nominal = options.frame_rate
+    if options.frame_times is not None:
+        nominal = (nominal or (None if start is None else rate)) if movie else None
+        return given_clock(root, count, where, reading, nominal)
+    elif start is not None:
+        clock = clock_from_rate(count, start, rate, where)
+    elif times is None:
+        raise RetinaCodecError(
+            f"{where} must have a rate or timestamps; it has neither. Pass "
+            f"{option('frame_times', 'ONSETS')}."
+        )
+    elif movie:
+        onsets = times.numbers() * _step(options)
+        clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
+    else:
+        onsets = times.numbers().ravel() * _step(options)
+        stops = _ends(tables, onsets, count, where, reading)
+        clock = clock_from_intervals(onsets, stops, where, rate=nominal)
+    return clock.divided(options.bins_per_frame)
+
+
+def given_clock(
+    root: Node, count: int, where: str, reading: Reading, nominal: float | None
+) -> FrameClock:
+    """Clock from ``frame_times``, in ``bins_per_frame`` bins for each frame.
+
+    Parameters
+    ----------
+    root : Node
+        Where a path leads from.
+    count : int
+        Number of frames.
+    where : str
+        Names the stimulus in messages.
+    reading : Reading
+    nominal : float or None
+        Hz, see `clock_from_times`.
+
+    Returns
+    -------
+    FrameClock
+
+    Raises
+    ------
+    RetinaCodecError
+        Nothing at the path; whatever `clock_from_times` refuses.
+    """
+    options = reading.options
+    onsets = _given_times(options, root, where)
+    clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
+    return clock.divided(options.bins_per_frame)
+
+
+def _step(options: NwbOptions) -> float:
+    """Seconds of one step of the times of frames."""
+    return seconds_per(options.frame_time_unit or "s")
+
+
+def _given_times(options: NwbOptions, root: Node, where: str) -> Floats:
+    """Onsets that the user gives, or those at a path in the file, s."""
+    given = options.frame_times
+    if not isinstance(given, str):
+        onsets: Floats = np.asarray(given, dtype=np.float64).ravel() * _step(options)
+        return onsets
+    node = root.get(given.strip("/"))
+    if node is not None and not node.is_array:
+        node = node.get("timestamps") or node.get("data")
+    if node is None or not node.is_array:
+        raise RetinaCodecError(
+            f"{where}: frame_times must be onsets in s, or a path in the file to them; nothing is "
+            f"at {given!r}. Pass {option('frame_times', 'PATH')} with another."
+        )
+    return node.numbers().ravel() * _step(options)
+
+
+def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Reading) -> Floats:
+    """Find the end of every picture: from intervals that start with it, else the next onset."""
+    if onsets.size != count:
+        raise RetinaCodecError(
+            f"{where}: there must be one timestamp per index; {onsets.size} for {count}. Pass "
+            f"{option('frame_times', 'ONSETS')}."
+        )
+    for table in tables.values():
+        starts, stops = table.spans()
+        if starts.size < onsets.size:
+            continue
+        order = np.argsort(starts, kind="stable")
+        starts, stops = starts[order], stops[order]
+        place = np.minimum(np.searchsorted(starts, onsets - 1e-6), starts.size - 1)
+        if np.abs(starts[place] - onsets).max() < 1e-3 and np.isfinite(stops[place]).all():
+            reading.say(f"ends of pictures: stop_time of {table.path}")
+            return stops[place]
+    last = reading.options.last_duration
+    if last is None:
+        raise RetinaCodecError(
+            f"{where} must say when its pictures ended; it has the onset of each: the last one, "
+            f"shown from {onsets[-1]:.6g} s, has no known end. Pass "
+            f"{option('last_duration', 'SECONDS')}, or add intervals with these start times."
+        )
+    reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
+    return np.append(onsets[1:], onsets[-1] + last)
+
+
+def report_clock(clock: FrameClock, where: str, reading: Reading) -> None:
+    """Say how many frames were dropped or shown twice.
+
+    Parameters
+    ----------
+    clock : FrameClock
+    where : str
+        Names the stimulus.
+    reading : Reading
+        Takes the doubt.
+    """
+    dropped, doubled = (int(clock.report[name]) for name in ("dropped_frames", "duplicated_frames"))
+    if (dropped or doubled) and reading.options.repair_clock:
+        reading.doubt(
+            f"{where}: {dropped} dropped frames show the frame before once more, {doubled} frames "
+            "that were replaced at once are left out"
+        )
+    elif dropped or doubled:
+        reading.doubt(f"{where}: {dropped} dropped and {doubled} duplicated frames")
 
 
 def _line(

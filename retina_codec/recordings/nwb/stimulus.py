@@ -14,11 +14,14 @@ from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.frames.lazy import BLANK, Frames, IndexedFrames
 from retina_codec.recordings.nwb.clock import (
     FrameClock,
+    Tables,
     clock_from_intervals,
-    clock_from_rate,
     clock_from_times,
+    clock_of_series,
+    given_clock,
+    report_clock,
 )
-from retina_codec.recordings.nwb.options import NwbOptions, Reading, seconds_per
+from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.pictures import (
     frame_array,
     given_frames,
@@ -40,7 +43,6 @@ LISTED = 8
 RECORDED = ("TwoPhotonSeries", "OnePhotonSeries")  # movies of cells, which nobody saw
 LENGTHS_DIFFER = 0.05  # of a movie and of its presentations
 SLOWEST = 0.5  # Hz: movies with fewer frames are a doubt
-Tables = Mapping[str, Table]
 Numbers = npt.NDArray[np.int64]
 
 
@@ -173,7 +175,12 @@ def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading
             f"{base.shape[0]}, their count; they are {index.min()} to {index.max()}. Correct them, "
             f"or pass {option('axis_order', 'xyt')} if the pictures are its last axis."
         )
-    clock = _find_clock(root, tables, chosen, count, where, reading)
+    if chosen.series is None:
+        clock = clock_from_intervals(chosen.starts, chosen.stops, where, rate=options.frame_rate)
+        clock = clock.divided(options.bins_per_frame)
+    else:
+        movie = chosen.series is chosen.pictures
+        clock = clock_of_series(chosen.series, movie, count, where, root, tables, reading)
     shown, blank = clock.index, None
     if index is not None:
         shown = index if shown is None else np.where(shown < 0, BLANK, index[shown])
@@ -185,7 +192,7 @@ def find_stimulus(root: Node, tables: Tables, name: str | None, reading: Reading
     left = sorted({*found, *others, *lost} - {name})
     if left:
         reading.say(f"stimuli that were not read: {', '.join(left)}")
-    _report_clock(clock, where, reading)
+    report_clock(clock, where, reading)
     period = options.bins_per_frame / clock.rate
     if chosen.series is None:
         period = float(np.median(chosen.stops - chosen.starts))
@@ -204,12 +211,9 @@ def _given(root: Node, reading: Reading) -> Stimulus:
     """Frames and their times as the user gives them; the file needs no stimulus."""
     options, where = reading.options, f"{reading.path}: the frames given"
     frames = given_frames(options.frames)
-    onsets = _given_times(options, root, where)
-    clock = clock_from_times(
-        onsets, frames.shape[0], where, nominal=options.frame_rate, repair=options.repair_clock
-    ).divided(options.bins_per_frame)
+    clock = given_clock(root, frames.shape[0], where, reading, options.frame_rate)
     reading.say("stimulus: frames and frame_times as given")
-    _report_clock(clock, where, reading)
+    report_clock(clock, where, reading)
     shown = frames if clock.index is None else IndexedFrames(frames, clock.index)
     period = options.bins_per_frame / clock.rate
     return Stimulus(shown, None, clock, "n/a", float("nan"), period)
@@ -420,87 +424,6 @@ def _choose(
     return name
 
 
-def _find_clock(
-    root: Node, tables: Tables, chosen: Candidate, count: int, where: str, reading: Reading
-) -> FrameClock:
-    """Clock of the frames or pictures, in ``bins_per_frame`` bins each."""
-    options, series = reading.options, chosen.series
-    if series is None:
-        clock = clock_from_intervals(chosen.starts, chosen.stops, where, rate=options.frame_rate)
-        return clock.divided(options.bins_per_frame)
-    start, rate, times = series.timing()
-    movie, nominal = series is chosen.pictures, options.frame_rate
-    if options.frame_times is not None:
-        onsets = _given_times(options, root, where)
-        nominal = (nominal or (None if start is None else rate)) if movie else None
-        clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
-    elif start is not None:
-        clock = clock_from_rate(count, start, rate, where)
-    elif times is None:
-        raise RetinaCodecError(
-            f"{where} must have a rate or timestamps; it has neither. Pass "
-            f"{option('frame_times', 'ONSETS')}."
-        )
-    elif movie:
-        onsets = times.numbers() * _step(options)
-        clock = clock_from_times(onsets, count, where, nominal=nominal, repair=options.repair_clock)
-    else:
-        onsets = times.numbers().ravel() * _step(options)
-        stops = _ends(tables, onsets, count, where, reading)
-        clock = clock_from_intervals(onsets, stops, where, rate=nominal)
-    return clock.divided(options.bins_per_frame)
-
-
-def _step(options: NwbOptions) -> float:
-    """Seconds of one step of the times of frames."""
-    return seconds_per(options.frame_time_unit or "s")
-
-
-def _given_times(options: NwbOptions, root: Node, where: str) -> Floats:
-    """Onsets that the user gives, or those at a path in the file, s."""
-    given = options.frame_times
-    if not isinstance(given, str):
-        onsets: Floats = np.asarray(given, dtype=np.float64).ravel() * _step(options)
-        return onsets
-    node = root.get(given.strip("/"))
-    if node is not None and not node.is_array:
-        node = node.get("timestamps") or node.get("data")
-    if node is None or not node.is_array:
-        raise RetinaCodecError(
-            f"{where}: frame_times must be onsets in s, or a path in the file to them; nothing is "
-            f"at {given!r}. Pass {option('frame_times', 'PATH')} with another."
-        )
-    return node.numbers().ravel() * _step(options)
-
-
-def _ends(tables: Tables, onsets: Floats, count: int, where: str, reading: Reading) -> Floats:
-    """Find the end of every picture: from intervals that start with it, else the next onset."""
-    if onsets.size != count:
-        raise RetinaCodecError(
-            f"{where}: there must be one timestamp per index; {onsets.size} for {count}. Pass "
-            f"{option('frame_times', 'ONSETS')}."
-        )
-    for table in tables.values():
-        starts, stops = table.spans()
-        if starts.size < onsets.size:
-            continue
-        order = np.argsort(starts, kind="stable")
-        starts, stops = starts[order], stops[order]
-        place = np.minimum(np.searchsorted(starts, onsets - 1e-6), starts.size - 1)
-        if np.abs(starts[place] - onsets).max() < 1e-3 and np.isfinite(stops[place]).all():
-            reading.say(f"ends of pictures: stop_time of {table.path}")
-            return stops[place]
-    last = reading.options.last_duration
-    if last is None:
-        raise RetinaCodecError(
-            f"{where} must say when its pictures ended; it has the onset of each: the last one, "
-            f"shown from {onsets[-1]:.6g} s, has no known end. Pass "
-            f"{option('last_duration', 'SECONDS')}, or add intervals with these start times."
-        )
-    reading.say(f"ends of pictures: the next onset; the last one after {last:g} s, as given")
-    return np.append(onsets[1:], onsets[-1] + last)
-
-
 def _unit(node: Node) -> str:
     data = node.stored("data")
     return "n/a" if data is None else str(data.attribute("unit", "n/a"))
@@ -511,14 +434,3 @@ def _pixel_size(node: Node, shape: tuple[int, int, int]) -> float:
     view = node.stored("field_of_view")
     width = float("nan") if view is None else view.number()
     return width / shape[2] * 1e6 if np.isfinite(width) and width > 0 else float("nan")
-
-
-def _report_clock(clock: FrameClock, where: str, reading: Reading) -> None:
-    dropped, doubled = (int(clock.report[name]) for name in ("dropped_frames", "duplicated_frames"))
-    if (dropped or doubled) and reading.options.repair_clock:
-        reading.doubt(
-            f"{where}: {dropped} dropped frames show the frame before once more, {doubled} frames "
-            "that were replaced at once are left out"
-        )
-    elif dropped or doubled:
-        reading.doubt(f"{where}: {dropped} dropped and {doubled} duplicated frames")
