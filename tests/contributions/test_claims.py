@@ -157,7 +157,7 @@ def claim_implies_its_error(case: Any) -> None:
 
 
 @given(drawn)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_a_claim_of_completeness_implies_its_error(case: Any) -> None:
     claim_implies_its_error(case)
 
