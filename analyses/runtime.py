@@ -208,7 +208,8 @@ def language_work(network: Any, row: Row, seed: int) -> Work:
     inputs: Any = {"input_ids": words.to(network.device)}
     every = [name for site in SITES for name in rc.adapt(network, site).layers]
     layers = every if row["layers"] == "all" else [row["layers"]]
-    function, method = HookedFunction.open(network, inputs, layers), method_of(row)
+    function = HookedFunction.open(network, inputs, layers)
+    method = method_of(row).prepare(lambda: inputs, function)  # its baseline: the first word
     return lambda: method.explain(function, rc.targets.Entropy(), function.enter(inputs))
 
 
