@@ -21,6 +21,9 @@ from .gallery.gallery import top_images as top_images
 from .gallery.maps import MapSettings as MapSettings
 from .gallery.maps import mode_maps as mode_maps
 from .hypotheses.hypothesize import HypothesisSettings as HypothesisSettings
+from .hypotheses.interactions import groups_of_modes as groups_of_modes
+from .hypotheses.interactions import measure_interactions as measure_interactions
+from .hypotheses.interactions import pair_scores as pair_scores
 from .hypotheses.kernels import separable_kernels as separable_kernels
 from .hypotheses.table import hypotheses_to_table as hypotheses_to_table
 from .layers.agreement import completeness_share as completeness_share

@@ -29,6 +29,7 @@ from retina_codec.probing.survey import Layer
 from retina_codec.progress import progress_bar
 
 __all__ = [
+    "Cut",
     "HeldAt",
     "Perturbed",
     "Silencing",
@@ -357,10 +358,13 @@ class Silencing:
             raise RetinaCodecError(f"strength must lie in (0, 1]; got {self.strength}. Use 1.")
 
 
+Cut = Silencing | tuple[Silencing, ...]
+
+
 def silenced_rates(
     layers: HiddenLayers,
     windows: Tensor,
-    silencings: Sequence[Silencing],
+    silencings: Sequence[Cut],
     held_at: dict[str, Tensor],
 ) -> Iterator[Tensor]:
     """Run a retina network with rectified channels cut: `perturb` of its rectifiers, but faster.
@@ -372,7 +376,8 @@ def silenced_rates(
     layers : HiddenLayers
     windows : Tensor (b, l, y, x)
         Of successive times.
-    silencings : sequence of Silencing
+    silencings : sequence of Silencing or tuple of Silencing
+        Those of a tuple are cut together; together they name a channel once.
     held_at : dict of Tensor (c, y, x)
         By layer, such as `HiddenLayers.grey`; 0 where a layer is missing.
 
@@ -394,11 +399,14 @@ def silenced_rates(
     second = torch.relu(before)
     yield layers.rates(second)
     for silencing in silencings:
-        if silencing.layer == "conv1":
-            # the second layer is affine in the first: only the change passes through it again
-            step = layers.change_of_second(silencing.channels, change(first, silencing))
-            yield layers.rates(torch.relu(before + step))
-        else:
-            cut = second.clone()
-            cut[:, list(silencing.channels)] += change(second, silencing)
-            yield layers.rates(cut)
+        parts = silencing if isinstance(silencing, tuple) else (silencing,)
+        below = before
+        for part in parts:
+            if part.layer == "conv1":
+                # the second layer is affine in the first: only the change passes through it again
+                below = below + layers.change_of_second(part.channels, change(first, part))
+        above = second.clone() if below is before else torch.relu(below)
+        for part in parts:
+            if part.layer == "conv2":
+                above[:, list(part.channels)] += change(above, part)
+        yield layers.rates(above)

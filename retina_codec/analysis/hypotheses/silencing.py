@@ -14,7 +14,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.borrowed import borrow
 from retina_codec.networks.retina.model import RetinaCNN
 from retina_codec.networks.retina.prediction import open_windows, steps_through
-from retina_codec.probing.interventions import Silencing, silenced_rates
+from retina_codec.probing.interventions import Cut, silenced_rates
 from retina_codec.probing.retina.hidden import LAYERS, HiddenLayers
 
 __all__ = ["RestingAt", "in_blocks", "silence_channels"]
@@ -25,7 +25,7 @@ RestingAt = Literal["grey", "zero"]
 def silence_channels(
     network: RetinaCNN,
     split: xr.Dataset | xr.DataTree,
-    silencings: Sequence[Silencing],
+    silencings: Sequence[Cut],
     *,
     block: float = 1.0,
     held_at: RestingAt = "grey",
@@ -44,6 +44,8 @@ def silence_channels(
     ----------
     split : xr.Dataset or node of a recording
         With ``stimulus`` (time, y, x), raw intensities, read in chunks.
+    silencings : sequence of Silencing or tuple of Silencing
+        Those of a tuple are cut together, also in two layers.
     block : float
         s. Rates are averaged over blocks of this length; one bin keeps every bin.
     device : str or torch.device, optional
@@ -117,7 +119,7 @@ def in_blocks(answer: xr.Dataset, block: float) -> xr.Dataset:
     return kept.map(averaged, keep_attrs=True).assign_attrs(answer.attrs | {"block": size * step})
 
 
-def _check(network: RetinaCNN, silencings: Sequence[Silencing], held_at: str) -> None:
+def _check(network: RetinaCNN, silencings: Sequence[Cut], held_at: str) -> None:
     if not isinstance(network, RetinaCNN):
         raise RetinaCodecError(
             "channels can be silenced in a RetinaCNN, whose layers are known; got "
@@ -128,9 +130,17 @@ def _check(network: RetinaCNN, silencings: Sequence[Silencing], held_at: str) ->
     if not silencings:
         raise RetinaCodecError("silencings must hold at least one; got none.")
     for silencing in silencings:
-        count = network.channels[LAYERS.index(silencing.layer)]
-        wrong = [channel for channel in silencing.channels if not 0 <= channel < count]
-        if wrong:
+        parts = silencing if isinstance(silencing, tuple) else (silencing,)
+        for part in parts:
+            count = network.channels[LAYERS.index(part.layer)]
+            wrong = [channel for channel in part.channels if not 0 <= channel < count]
+            if wrong:
+                raise RetinaCodecError(
+                    f"channels of {part.layer} must lie in 0..{count - 1}; got {wrong}."
+                )
+        named = [(part.layer, channel) for part in parts for channel in part.channels]
+        if not named or len(set(named)) < len(named):
             raise RetinaCodecError(
-                f"channels of {silencing.layer} must lie in 0..{count - 1}; got {wrong}."
+                "what is cut together must name every channel once, and at least one; got "
+                f"{parts}. Leave out what is named twice."
             )
