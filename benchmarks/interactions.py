@@ -7,6 +7,7 @@ interneuron types silenced in the simulated circuit. `docs/interactions.md` expl
 """
 
 import argparse
+import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,20 @@ def one_case(name: str, movie: int, seconds: float, seed: int) -> list[dict[str,
     return rows
 
 
+def kept(
+    folder: Path | None, name: str, movie: int, seconds: float, seed: int
+) -> list[dict[str, Any]]:
+    """Read a finished case from the folder, or score it and keep it there."""
+    if folder is None:
+        return one_case(name, movie, seconds, seed)
+    path = folder / f"{Path(name).name}-{movie}-{seconds:g}-{seed}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(one_case(name, movie, seconds, seed)), encoding="utf-8")
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return rows
+
+
 def _row(part: str, key: str, retina: int, movie: int, found: dict[str, float]) -> dict[str, Any]:
     return {"pairs": part, "list": key, "retina": retina, "movie": movie, **found}
 
@@ -243,12 +258,13 @@ def main() -> None:
     options.add_argument("--movies", type=int, nargs="+", default=[2, 3, 4, 5])
     options.add_argument("--seconds", type=float, default=20.0, help="of each movie")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--keep", type=Path, help="folder for finished cases; a run goes on there")
     chosen = options.parse_args()
     rows = [
         row
         for name in chosen.networks
         for movie in chosen.movies
-        for row in one_case(name, movie, chosen.seconds, chosen.seed)
+        for row in kept(chosen.keep, name, movie, chosen.seconds, chosen.seed)
     ]
     report({"benchmark": "interactions", "cases": rows, "lists": summary(rows, chosen.seed)})
 

@@ -77,8 +77,9 @@ def measure_interactions(
     xr.Dataset
         By (group, cell): ``interaction`` Ī, ``joint`` λ̄_G − λ̄ and ``apart`` Σ_c (λ̄_c − λ̄), Hz;
         ``size`` √mean_t I², Hz, which does not cancel over time; ``d2`` per repeat and ``repeats``
-        of each condition for 80 % power at 5 %. By (group,): ``strength`` √Σ_n size², Hz. ``group``
-        is text such as "conv1/0 + conv2/3"; NaN for a group without active times.
+        of each condition for 80 % power at 5 %. By (group,): ``strength`` √Σ_n size², Hz, and
+        ``repeats_together``, for all cells recorded at once (from Σ_n d²). ``group`` is text such
+        as "conv1/0 + conv2/3"; NaN for a group without active times.
 
     Raises
     ------
@@ -328,6 +329,9 @@ def _table(
     )
     found["repeats"] = found["d2"].copy(data=repeats_needed(found["d2"].values))
     found["repeats"].attrs = {"units": "1", "long_name": "repeats of each condition"}
+    together = found["d2"].sum("cell", skipna=False)
+    found["repeats_together"] = together.copy(data=repeats_needed(together.values))
+    found["repeats_together"].attrs = {"units": "1", "long_name": "repeats, all cells together"}
     found["strength"] = np.sqrt((found["size"] ** 2).sum("cell", skipna=False))
     found["strength"].attrs = {"units": "Hz", "long_name": "size over all cells"}
     return found
