@@ -32,7 +32,8 @@ class Fitted(ABC):
     Must: hold ``dictionary``; implement `encode`.
 
     Should: be a frozen dataclass that keeps all that `encode` needs; set ``epochs`` where the fit
-    is iterative; implement `encode_unpolished` where `encode` improves on the answer of a trained
+    is iterative; implement `encode_whole` where `encode` leaves out modes that a sample could use,
+    and `encode_unpolished` where `encode` improves on the answer of a trained
     encoder.
     """
 
@@ -44,6 +45,14 @@ class Fitted(ABC):
     @abstractmethod
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) of features (sample, feature); features ≈ loadings @ D."""
+
+    def encode_whole(self, features: Tensor) -> Tensor:
+        """Return loadings (sample, mode) in which no mode is left out for helping little.
+
+        Here those of `encode`. They are asked for where a mode that helps little in the features
+        of the fit helps much in the units of the data, which the fit does not know.
+        """
+        return self.encode(features)
 
     def encode_unpolished(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) of the encoder alone; here those of `encode`."""

@@ -25,7 +25,7 @@ LARGEST = 0.9  # share of the squares that the largest features may hold togethe
 PART = 8  # the largest features: one in so many, at least one
 LEAST_GAIN = 1e-3
 STRETCHES = 20  # of the fitted part, in each of which a constant part is taken to be constant
-BADLY = 0.5  # squares of the error of a sample, as a share of its own
+BADLY = 0.1  # squares of the error of a sample, as a share of its own
 IMPUTED = 3  # times that modes are loaded again on what they rebuild
 OPPOSITE = 0.01  # squares of the wrong sign in a feature, as a share of the variance of all
 
@@ -248,10 +248,15 @@ class Loaded:
 
 
 Encode = Callable[[npt.NDArray[np.float32]], tuple[npt.NDArray[np.float32], ...]]
+EncodeWhole = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 def load_modes(
-    values: Floats, scaling: Scaling, dictionary: npt.NDArray[np.float32], encode: Encode
+    values: Floats,
+    scaling: Scaling,
+    dictionary: npt.NDArray[np.float32],
+    encode: Encode,
+    encode_whole: EncodeWhole | None = None,
 ) -> Loaded:
     """Load modes of scaled features on values, and give what was set aside modes of its own.
 
@@ -260,8 +265,10 @@ def load_modes(
     has changed since the fit, the modes are loaded without it. Where a sample is not rebuilt to
     within the limit of outliers, its extreme features are carried by modes of one feature each, and
     the modes are loaded on the others. So are values of the wrong sign. Where features were scaled
-    down and the squares of a sample's error exceed half of its own, in the units of the values, its
-    loadings are shortened by one factor, that of least squares.
+    down and the squares of a sample's error exceed a tenth of its own (in units of the values,
+    constant parts apart), no mode is left out that helped little in the scaled features, if that
+    makes the error smaller; a sample still rebuilt so badly has its loadings shortened by one
+    factor, that of least squares.
 
     Parameters
     ----------
@@ -272,6 +279,8 @@ def load_modes(
         Found in the scaled features.
     encode : callable
         Returns loadings, polished and unpolished, of scaled features.
+    encode_whole : callable, optional
+        Returns loadings of scaled features without leaving out modes that help little.
 
     Returns
     -------
@@ -281,6 +290,8 @@ def load_modes(
     scaled = scaling.apply(values).astype(np.float32)
     codes = list(encode(scaled))
     _impute(values, scaled, codes, scaling, dictionary, encode)
+    if encode_whole is not None and (scaling.gain < 1).any():
+        codes[0] = _with_all_modes(codes[0], scaled, scaling, dictionary, encode_whole)
     single = np.zeros((0, values.shape[1]))
     extra = [np.zeros((len(values), 0))] * 2
     left = scaled - codes[0].astype(np.float64) @ dictionary
@@ -333,13 +344,52 @@ def _shortened(
     """Shorten the loadings of samples that are rebuilt badly in units of x − o."""
     if not (scaling.gain < 1).any():
         return loading
-    wide = scaled * (scaling.scale / scaling.gain)
-    rebuilt = loading.astype(np.float64) @ modes
+    constant = _constant_modes(scaling.offset)
+    wide = _without_rows(scaled * (scaling.scale / scaling.gain), constant)
+    rebuilt = _without_rows(loading.astype(np.float64) @ modes, constant)
     along, square = (wide * rebuilt).sum(axis=1), (rebuilt**2).sum(axis=1)
-    size = (wide**2).sum(axis=1)
-    worse = size - 2 * along + square > BADLY * size  # |x − r|² against |x|²
+    worse = _error(rebuilt, wide) > BADLY
     share = np.where(worse, (along / np.where(square > 0, square, 1.0)).clip(0, 1), 1.0)
     return (loading * share[:, None]).astype(np.float32)
+
+
+def _with_all_modes(
+    code: npt.NDArray[np.float32],
+    scaled: npt.NDArray[np.float32],
+    scaling: Scaling,
+    dictionary: npt.NDArray[np.float32],
+    encode_whole: EncodeWhole,
+) -> npt.NDArray[np.float32]:
+    """Load badly rebuilt samples anew with every mode that helps, where this helps in x − o."""
+    wider, constant = scaling.scale / scaling.gain, _constant_modes(scaling.offset)
+    wide = _without_rows(scaled * wider, constant)
+
+    def rebuilt(code: npt.NDArray[np.float32]) -> Floats:
+        return _without_rows(code.astype(np.float64) @ dictionary * wider, constant)
+
+    before = _error(rebuilt(code), wide)
+    rows = np.flatnonzero(before > BADLY)
+    if not len(rows):
+        return code
+    found = encode_whole(scaled[rows])
+    after = _error(rebuilt(found), wide[rows])
+    better = after < before[rows]
+    code = code.copy()
+    code[rows[better]] = found[better]
+    return code
+
+
+def _without_rows(values: Floats, unit: Floats) -> Floats:
+    """Take away what lies along orthogonal directions (row, feature), which are carried apart."""
+    return values - values @ unit.T @ unit if len(unit) else values
+
+
+def _error(rebuilt: Floats, values: Floats) -> Floats:
+    """Return |x − r|² over |x|² of every sample; 0 for samples of zeros."""
+    size = (values**2).sum(axis=1)
+    left = ((values - rebuilt) ** 2).sum(axis=1)
+    share: Floats = left / np.where(size > 0, size, np.inf)
+    return share
 
 
 def _impute(
@@ -365,8 +415,8 @@ def _impute(
     constant = _constant_modes(scaling.offset * scaling.gain)
 
     def left(code: npt.NDArray[np.float32]) -> Floats:
-        rest = whole - code.astype(np.float64) @ dictionary
-        size: Floats = np.linalg.norm(rest - rest @ constant.T @ constant, axis=1)
+        rest = _without_rows(whole - code.astype(np.float64) @ dictionary, constant)
+        size: Floats = np.linalg.norm(rest, axis=1)
         return size
 
     for number, before in enumerate(codes):
