@@ -149,7 +149,7 @@ class Runner:
                 f"{odd} (windows of attention, or the tokens of all inputs in one row). Explain "
                 "the blocks instead."
             )
-        self.output_shape = tuple(self.plain.outputs(self.plain.enter(first)).shape[1:])
+        self.output_shape = self.plain.output_shape
         self.leading = {name: self._leading(name) for name in self.layers}
         if plan.network.tokens == "patches" and not any(self.leading.values()):
             raise RetinaCodecError(

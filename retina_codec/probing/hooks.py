@@ -48,14 +48,21 @@ class HookedFunction:
         Its layers, see `retina_codec.probing.survey.survey`.
     entry : Entry
         Where paths between inputs lead: through which embeddings; nothing special when left out.
+    output_shape : tuple of int
+        Of the output of one input; known to `open`.
     """
 
     whole = True
 
     def __init__(
-        self, network: Adapter, survey: Mapping[str, Layer], entry: Entry | None = None
+        self,
+        network: Adapter,
+        survey: Mapping[str, Layer],
+        entry: Entry | None = None,
+        output_shape: tuple[int, ...] = (),
     ) -> None:
         self.network, self.survey, self.entry = network, dict(survey), entry or Entry()
+        self.output_shape = output_shape
         self._forward_checked = False
 
     @classmethod
@@ -90,7 +97,7 @@ class HookedFunction:
             entry = find_entry(module, one, network.call, network.paths)
             one = entry.enter(module, one)
             found = survey(network, one, partial(_watched, network, frozenset()))
-        return cls(network, found, entry)
+        return cls(network, found.layers, entry, found.output_shape)
 
     def enter(self, inputs: Batch) -> Batch:
         """Return inputs that a path can lead to: embeddings are put beside numbers of words.

@@ -6,7 +6,7 @@ A layer cuts the network if every path from input to output crosses it.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, place_of_tensor, put
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
 
-__all__ = ["Layer", "find_class_axis", "survey"]
+__all__ = ["Layer", "Survey", "find_class_axis", "survey"]
 
 Watched = Callable[
     [Callable[[str, torch.Tensor], torch.Tensor | None]], AbstractContextManager[None]
@@ -72,7 +72,16 @@ class _Seen:
     maker: _Maker | None
 
 
-def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]:
+class Survey(NamedTuple):
+    """What one run of a network showed."""
+
+    layers: dict[str, Layer]
+    """In the order asked for; ``name@call`` where a module is called several times."""
+    output_shape: tuple[int, ...]
+    """Of the output of one input."""
+
+
+def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
     """Run inputs through a network and describe its layers.
 
     A layer cuts the network if the input is not reached from the output in the graph of
@@ -90,8 +99,7 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]
 
     Returns
     -------
-    dict of str to Layer
-        In the order asked for; ``name@call`` where a module is called several times.
+    Survey
 
     Raises
     ------
@@ -153,10 +161,11 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> dict[str, Layer]
             "of others without calling them). Explain other layers."
         )
     named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
-    return {
+    layers = {
         name: _describe(network, layer, found[key], output, leaves, rows)
         for name, (layer, key) in named.items()
     }
+    return Survey(layers, tuple(output.shape[1:]))
 
 
 def find_class_axis(network: Adapter, point: Batch) -> int | None:

@@ -429,3 +429,19 @@ def test_what_is_not_refused_is_the_same_alone_and_in_a_batch(case: Any) -> None
 @settings(max_examples=2000, deadline=None)
 def test_what_is_not_refused_is_the_same_alone_and_in_a_batch_often(case: Any) -> None:
     holds_alone_as_in_a_batch(case)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_checks_run_no_input_more_than_three_times(batch_size: int) -> None:
+    """The look at the layers among them: one row of one batch is one evaluation."""
+    seen: list[torch.Tensor] = []
+    torch.manual_seed(0)
+    network, x = Runs(torch.tanh), torch.randn(9, 5)
+    handle = network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    run(network, x, method=ActGrad(), batch_size=batch_size)
+    handle.remove()
+    rows = torch.cat(seen)
+    times = [int((rows == one).all(dim=1).sum()) for one in x]
+    assert max(times) <= 3 + 1  # and once in the work itself
+    assert min(times) == 1
+    assert len(rows) <= len(x) + 6

@@ -219,7 +219,7 @@ class Tokens(nn.Module):
 def test_for_token_numbers_the_embeddings_stand_for_the_input() -> None:
     inputs = {"ids": torch.tensor([[1, 2, 3]]), "mask": torch.ones(1, 3, dtype=torch.int64)}
     network = adapt(Tokens().eval(), "*")
-    found = survey(network, inputs, HookedFunction(network, {}).watched)
+    found = survey(network, inputs, HookedFunction(network, {}).watched).layers
     assert {name: layer.cuts for name, layer in found.items()} == {
         "words": False, "places": False, "mix": False, "last": True,
     }  # fmt: skip
