@@ -3,8 +3,10 @@
 For every decomposition, fitted on contributions and on activations of the same train scenes:
 specificity of the channels of a class's mode (`rc.analysis.control_curves`, on scenes of the test
 part, held at 0 and at the mean), Pearson r of the class's mode with the class (train scenes, by
-which it is chosen), likeness of the modes of two seeds, seconds of the fit. "gradient-selected"
-chooses latents of the autoencoder of activations by activation × gradient, as g-SAE does.
+which it is chosen), likeness of the modes of two seeds, seconds of the fit. "channels by
+class" fits nothing: channels in the order of their own correlation with the class;
+"gradient-selected" chooses latents of the autoencoder of activations by activation × gradient, as
+g-SAE does.
 
     python benchmarks/mode_rivals.py --network digits_cnn
 """
@@ -45,7 +47,7 @@ def rivals(modes: int, seed: int) -> dict[str, Any]:
         "semi-NMF": SemiNMF(modes=modes, seed=seed),
         "k-means": KMeans(modes=modes, seed=seed),
         "PCA": PCA(modes=modes),
-        "single channels": RawChannels(),
+        "one channel": RawChannels(),
     }
 
 
@@ -87,6 +89,32 @@ def gradient_selected(active: xr.DataTree, gradients: xr.DataTree, layer: str) -
     loading = node["loading"].transpose("sample", "mode")
     tree[f"layers/{layer}/modes"] = node.assign(loading=loading * (slope @ weights.T))
     return tree
+
+
+def channels_by_class(tree: xr.DataTree, layer: str, labels: np.ndarray) -> xr.DataTree:
+    """One "mode" per class without a fit: weight max(0, r of the channel with the class)."""
+    node = tree[f"layers/{layer}"].to_dataset()
+    values = node["contribution"].transpose("sample", "sign", "channel")
+    flat = np.abs(values.values).reshape(len(values), -1)
+    masks = np.stack([labels == name for name in np.unique(labels)])
+    moving = flat.std(axis=0) > 0
+    weights = np.zeros((len(masks), flat.shape[1]))
+    weights[:, moving] = np.corrcoef(masks, flat[:, moving].T)[: len(masks), len(masks) :]
+    weights = weights.clip(min=0)
+    data = xr.Dataset(
+        {
+            "dictionary": (
+                ("mode", "sign", "channel"),
+                weights.reshape(len(masks), *values.shape[1:]),
+            ),
+            "loading": (("sample", "mode"), flat @ weights.T),
+        },
+        {"mode": np.arange(len(masks)), "sign": values["sign"], "channel": values["channel"]},
+    ).assign_coords({"sample": values["sample"]})
+    found = xr.DataTree.from_dict({f"layers/{layer}": tree[f"layers/{layer}"].to_dataset()})
+    found[f"layers/{layer}/modes"] = xr.DataTree(data)
+    found.attrs = tree.attrs
+    return found
 
 
 def judge(
@@ -161,6 +189,13 @@ def main() -> None:
                     judged = judge(module, one, asked, labels, chosen.seed)
                     label = f"{row['list']}, {variant}" if variant else row["list"]
                     rows.append(row | judged | {"list": label})
+    for kind, tree in trees.items():
+        for layer in chosen.layers:
+            start = time.process_time()
+            one = channels_by_class(tree, layer, labels)
+            row = {"list": f"channels by class, {kind}", "layer": layer, "seeds": 1.0}
+            row["seconds"] = time.process_time() - start
+            rows.append(row | judge(module, one, asked, labels, chosen.seed))
     report({"benchmark": "mode_rivals", "network": chosen.network, "rows": rows})
 
 
