@@ -76,7 +76,7 @@ def compute(options: argparse.Namespace, path: Path) -> None:
         recording,
         network,
         split=options.split,
-        settings=rc.analysis.AnalysisSettings(steps=options.steps),
+        settings=rc.analysis.AnalysisSettings(steps=options.steps, copies=0),
         seed=options.seed,
         hypotheses=False,  # not part of the figure
         device=options.device,

@@ -40,6 +40,9 @@ class AnalysisSettings:
     own_windows : int
         Times at which each cell is described by the modes that drive its own rate
         (`own_contributions`); 0 describes cells by correlations with the modes.
+    copies : int
+        Shifted copies beside which modes and pathways of the two halves of the split are compared
+        (`compare_halves`, the first two layers explained); 0 leaves the comparison out.
     shrinkage : {"ledoit-wolf"}, optional
         It regularises Σ when cells are silent or nearly alike.
     """
@@ -50,6 +53,7 @@ class AnalysisSettings:
     held_out: float = 0.25
     clusters: Sequence[int] = range(2, 9)
     own_windows: int = 240
+    copies: int = 3
     shrinkage: Literal["ledoit-wolf"] | None = None
 
 
@@ -112,9 +116,10 @@ def analyze(
         ``/layers/<name>`` (contribution in nats, activation, completeness error),
         ``/layers/<name>/modes``, ``/layers/<name>/own``, ``/layers/<name>/pathways``,
         ``/pathways``, ``/receptive_fields``; ``/hypotheses`` (hypothesis, cell) and ``/channels``
-        (what each channel sees); ``/layers/<name>/score`` if asked for. The attributes of the root
-        record settings and inputs; ``no_pathways``, ``no_receptive_fields``, ``no_scores`` and
-        ``no_hypotheses`` give the reason where there are none.
+        (what each channel sees); ``/halves`` (`compare_halves`); ``/layers/<name>/score`` if asked
+        for. The attributes of the root record settings and inputs; ``no_pathways``,
+        ``no_receptive_fields``, ``no_halves``, ``no_scores`` and ``no_hypotheses`` give the reason
+        where there are none.
 
     Raises
     ------
@@ -151,6 +156,7 @@ def analyze(
     results["responses"] = xr.DataTree(
         responses.assign(agreement(responses["prediction"], part).data_vars)
     )
+    _add_halves(results, network, layers, settings, seed, progress)
     if scores:
         results = _add_scores(results, network, inputs, seed, device, progress, keep)
     if not hypotheses:
@@ -301,6 +307,37 @@ def _add_fields(
         _leave_out(results, "receptive_fields", str(error))
         return
     results["receptive_fields"] = xr.DataTree(found)
+
+
+def _add_halves(
+    results: xr.DataTree,
+    network: RetinaCNN,
+    layers: list[str],
+    settings: AnalysisSettings,
+    seed: int,
+    progress: bool | None,
+) -> None:
+    """Compare modes and pathways of the two halves of the split, or record why not."""
+    from retina_codec.analysis.comparison import compare_halves
+
+    if not settings.copies:
+        results.attrs["no_halves"] = "they were not asked for"
+        return
+    log.info("modes and pathways of the two halves")
+    try:
+        found = compare_halves(
+            results,
+            layers=layers[:2],
+            clusters=settings.clusters,
+            copies=settings.copies,
+            gap=max(40, network.history),
+            seed=seed,
+            progress=progress,
+        )
+    except RetinaCodecError as error:
+        _leave_out(results, "halves", str(error))
+        return
+    results["halves"] = xr.DataTree(found)
 
 
 def _add_scores(

@@ -3,15 +3,16 @@
 Notation: A, B two results; c (mode of A, mode of B) Pearson r of loadings, or cosine of modes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from retina_codec.analysis.pathways.pathways import find_pathways
 from retina_codec.errors import RetinaCodecError
-from retina_codec.modes.base import Decomposition
+from retina_codec.modes.base import Decomposition, decomposition_of
 from retina_codec.modes.decompose import decompose
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 from retina_codec.modes.scores import stability
@@ -24,7 +25,7 @@ from retina_codec.statistics.resampling import (
 )
 from retina_codec.storage.results import layers_of
 
-__all__ = ["reproducibility", "shifted_copies"]
+__all__ = ["compare_halves", "reproducibility", "shifted_copies"]
 
 Floats = npt.NDArray[np.float64]
 Compared = Literal["loading", "dictionary"]
@@ -123,6 +124,91 @@ def reproducibility(
     return result.assign_coords(result=["one", "other"], bound=["low", "high"]).assign_attrs(
         draws=draws, seed=seed
     )
+
+
+def compare_halves(
+    results: xr.DataTree,
+    *,
+    layers: Sequence[str] | None = None,
+    clusters: Iterable[int] = range(2, 9),
+    copies: int = 3,
+    gap: int = 40,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Find modes and pathways in each half of the time alone, and compare them.
+
+    Contributions of both halves are decomposed with the settings of the results; modes are compared
+    by their dictionaries beside those of shifted copies of the second half, groupings of cells (by
+    correlations with the modes of each half) beside cells dealt anew.
+
+    Parameters
+    ----------
+    results : xr.DataTree
+        With ``/layers/<name>/modes`` in order of time, and ``/responses`` for pathways.
+    layers : sequence of str, optional
+        All that have modes when left out.
+    clusters : iterable of int
+        Numbers of pathways to try, see `find_pathways`.
+    copies : int
+        Shifted copies; at least 1.
+    gap : int
+        Samples between the halves, which would share stimulus history.
+    seed : int
+        Of decompositions, k-means and nulls.
+    progress : bool, optional
+        See `retina_codec.progress.progress_bar`.
+
+    Returns
+    -------
+    xr.Dataset
+        As `reproducibility`; attribute ``samples``, those of each half. No pathways (NaN) where
+        cells cannot be grouped.
+
+    Raises
+    ------
+    RetinaCodecError
+        Results too short for two halves, and what `decompose` refuses.
+    """
+    names = layers_of(results, layers, part="modes")
+    attrs = results["layers"].children[names[0]]["modes"].attrs
+    dim = str(results["layers"].children[names[0]]["contribution"].dims[0])
+    length = results["layers"].children[names[0]].sizes[dim]
+    count = (length - gap) // 2
+    if count < 2 * max(gap, 1):
+        raise RetinaCodecError(
+            f"two halves need {2 * max(gap, 1)} samples each beside a gap of {gap}; there are "
+            f"{length} samples. Explain a longer part."
+        )
+    decomposition = decomposition_of({str(key): value for key, value in attrs.items()})
+    halves = []
+    for part in (slice(0, count), slice(length - count, None)):
+        nodes = {
+            f"/layers/{name}": results["layers"].children[name].to_dataset().isel({dim: part})
+            for name in names
+        }
+        if "responses" in results.children:
+            nodes["/responses"] = results["responses"].to_dataset().isel({dim: part})
+        half = decompose(xr.DataTree.from_dict(nodes), decomposition, gap=gap, progress=progress)
+        halves.append(_with_pathways(half, clusters, seed))
+    null = shifted_copies(
+        halves[1], decomposition, layers=names, copies=copies, seed=seed, progress=progress
+    )
+    found = reproducibility(*halves, layers=names, compare="dictionary", null=null, seed=seed)
+    return found.assign_attrs(samples=count, copies=copies)
+
+
+def _with_pathways(half: xr.DataTree, clusters: Iterable[int], seed: int) -> xr.DataTree:
+    """Group cells by correlations, where they can be grouped."""
+    if "responses" not in half.children:
+        return half
+    try:
+        return find_pathways(
+            half, description="correlation", clusters=clusters, resamples=2, seed=seed,
+            progress=False,
+        )  # fmt: skip
+    except RetinaCodecError:
+        return half
 
 
 def shifted_copies(

@@ -193,6 +193,8 @@ def _results(
 
     path, begun = products.folder / "results.nc", ""
     chosen = {name: settings.pop(name) for name in ("steps", "modes", "active", "shrinkage")}
+    if not settings.pop("halves"):
+        chosen["copies"] = 0
 
     def keep(results: "xr.DataTree", step: str) -> None:
         nonlocal begun

@@ -142,6 +142,12 @@ def analysis_options(command: Any) -> Any:
             help="Predict the effect of silencing interneurons.",
         ),
         click.option(
+            "--halves/--no-halves",
+            default=True,
+            show_default=True,
+            help="Compare modes and pathways of the two halves of the split.",
+        ),
+        click.option(
             "--scores",
             is_flag=True,
             help="Score the modes by other seeds, controls and silenced channels; takes minutes.",

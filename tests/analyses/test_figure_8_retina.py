@@ -43,7 +43,7 @@ def test_script_saves_first_and_then_draws_what_was_saved(results, script, tmp_p
     assert calls["simulate"]["stimulus_seed"] == 1
     recording, network, settings = calls["analyze"]
     assert (recording, network) == ("recording", "net")
-    steps = rc.analysis.AnalysisSettings(steps=20)
+    steps = rc.analysis.AnalysisSettings(steps=20, copies=0)
     expected = {"split": "test", "settings": steps, "seed": 3, "device": "cpu"}
     assert settings == {**expected, "hypotheses": False}
 

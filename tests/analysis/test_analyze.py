@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from retina_codec.analysis.analyze import AnalysisSettings, analyze
+from retina_codec.analysis.comparison import compare_halves
 from retina_codec.analysis.hypotheses.hypothesize import hypothesize
 from retina_codec.analysis.hypotheses.kernels import separable_kernels
 from retina_codec.analysis.pathways.own import own_contributions
@@ -29,7 +30,9 @@ from retina_codec.targets.surprisal import Surprisal
 from tests.small import CELLS, HISTORY, small_network, small_recording
 
 WINDOWS = 60
-FEW = AnalysisSettings(steps=4, modes=6, active=2, clusters=range(2, 4), own_windows=WINDOWS)
+FEW = AnalysisSettings(
+    steps=4, modes=6, active=2, clusters=range(2, 4), own_windows=WINDOWS, copies=1
+)
 PLAIN = replace(FEW, own_windows=0)
 SETTINGS = {"settings": FEW, "hypotheses": False, "progress": False}
 
@@ -73,6 +76,13 @@ def test_equals_the_steps_by_hand(results, recording, network):
                 results[f"layers/{layer}{node}"].to_dataset(inherit=False),
                 found[f"layers/{layer}{node}"].to_dataset(inherit=False),
             )
+
+
+def test_halves_are_those_by_hand(results):
+    by_hand = compare_halves(
+        results, layers=["conv1", "conv2"], clusters=range(2, 4), copies=1, seed=3, progress=False
+    )
+    xr.testing.assert_equal(results["halves"].to_dataset(inherit=False), by_hand)
 
 
 def test_agreement_is_the_plain_correlation(results, recording):

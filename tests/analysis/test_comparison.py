@@ -9,7 +9,11 @@ from scipy.signal import lfilter
 from sklearn.metrics import adjusted_rand_score
 
 import retina_codec as rc
-from retina_codec.analysis.comparison import reproducibility, shifted_copies
+from retina_codec.analysis.comparison import (
+    compare_halves,
+    reproducibility,
+    shifted_copies,
+)
 from retina_codec.errors import RetinaCodecError
 from retina_codec.modes.decompositions.sparse_autoencoder import SparseAutoencoder
 
@@ -153,3 +157,70 @@ def test_what_cannot_be_compared():
         reproducibility(one, one, draws=0)
     without = reproducibility(one, one, draws=9)
     assert np.isnan(without["agreement"].sel(quantity="pathways")).all()
+
+
+def contributions_of(loading, dictionary, rates=None):
+    values = np.einsum("tm,msc->tsc", loading, dictionary)
+    time = np.arange(len(values)) / 100
+    layer = xr.Dataset(
+        {"contribution": (("time", "sign", "channel"), values.astype(np.float32))},
+        {
+            "time": time,
+            "sign": ["inhibitory", "excitatory"],
+            "channel": np.arange(values.shape[2]),
+        },
+    )
+    layer["contribution"].attrs["units"] = "nats"
+    nodes = {"/layers/conv1": layer}
+    if rates is not None:
+        nodes["/responses"] = xr.Dataset(
+            {"prediction": (("time", "cell"), rates, {"units": "Hz"})},
+            {
+                "time": time,
+                "cell": np.arange(rates.shape[1]),
+                "type": ("cell", ["unknown"] * rates.shape[1]),
+            },
+        )
+    return xr.DataTree.from_dict(nodes)
+
+
+def planted(changed, samples=1600):
+    """Sparse groups of channels that drive two kinds of cells; other groups after half the time."""
+    random = np.random.default_rng(3)
+    loading = random.exponential(size=(samples, 4)) * (random.random((samples, 4)) < 0.4)
+    dictionary = np.zeros((4, 2, 8))
+    for mode, (a, b) in enumerate([(0, 1), (2, 3), (4, 5), (6, 7)]):
+        dictionary[mode, 1, [a, b]] = 1.0, 0.5
+    other = np.roll(dictionary, 1, axis=2) if changed else dictionary
+    half = samples // 2
+    values = np.vstack([loading[:half], loading[half:]])
+    kinds = values[:, [0, 0, 0, 1, 1, 1]] + 0.1 * random.random((samples, 6))
+    tree = contributions_of(loading[:half], dictionary)
+    late = contributions_of(loading[half:], other)["layers/conv1/contribution"].values
+    whole = contributions_of(loading, dictionary, rates=kinds)
+    early = tree["layers/conv1/contribution"].values
+    whole["layers/conv1/contribution"].values[:] = np.concatenate([early, late])
+    settings = SparseAutoencoder(modes=6, active=2, restarts=1, epochs=20, encoder_epochs=1, seed=1)
+    return rc.decompose(whole, settings, progress=False)
+
+
+def test_halves_that_hold_the_same_modes_and_cells():
+    found = compare_halves(planted(False), clusters=[2, 3], copies=2, progress=False)
+    at = found.sel(layer="conv1")
+    assert float(at["agreement"].sel(quantity="modes")) > 0.98
+    assert float(at["agreement"].sel(quantity="modes")) > float(
+        at["null_high"].sel(quantity="modes")
+    )
+    assert float(at["agreement"].sel(quantity="pathways")) == pytest.approx(1)
+    assert found.attrs["samples"] == 780
+    assert found.attrs["copies"] == 2
+
+
+def test_halves_with_other_modes_do_not_agree():
+    at = compare_halves(planted(True), clusters=[2, 3], copies=2, progress=False).sel(layer="conv1")
+    assert float(at["agreement"].sel(quantity="modes")) < 0.7
+
+
+def test_too_short_for_halves():
+    with pytest.raises(RetinaCodecError, match="two halves need 80 samples each"):
+        compare_halves(planted(False, samples=190), gap=40)

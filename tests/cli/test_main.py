@@ -28,7 +28,7 @@ from retina_codec.recordings.files import open_recording, save_recording
 from retina_codec.storage.trees import open_tree
 from tests.small import small_network, small_recording
 
-SMALL = ["--steps", "2", "--modes", "4", "--active", "2"]
+SMALL = ["--steps", "2", "--modes", "4", "--active", "2", "--no-halves"]
 STEP = re.compile(r"^\[ *\d+\.\d s\] |^[a-z ]+: +\d+%\|")  # a step, or a slow step's progress
 FIGURES = [
     "contribution_heat_maps",
@@ -208,14 +208,22 @@ def test_settings_reach_the_analysis(monkeypatch):
     code = run(
         *["analyze", "session.nwb", "--network", "network", "--out", "out", "--split", "test"],
         *["--layer", "conv2", "--layer", "conv1", "--steps", "7", "--modes", "9", "--active", "2"],
-        *["--shrinkage", "ledoit-wolf", "--seed", "5", "--no-hypotheses", "--scores"],
+        *[
+            "--shrinkage",
+            "ledoit-wolf",
+            "--seed",
+            "5",
+            "--no-hypotheses",
+            "--scores",
+            "--no-halves",
+        ],
     )
     assert code == 2
     del seen["provenance"], seen["keep"]
     assert seen == {
         "split": "test",
         "layers": ("conv2", "conv1"),
-        "settings": AnalysisSettings(steps=7, modes=9, active=2, shrinkage="ledoit-wolf"),
+        "settings": AnalysisSettings(steps=7, modes=9, active=2, shrinkage="ledoit-wolf", copies=0),
         "seed": 5,
         "hypotheses": False,
         "scores": True,

@@ -20,7 +20,7 @@ from retina_codec.recordings.files import save_recording
 from retina_codec.storage.trees import open_tree
 from tests.small import small_network, small_recording
 
-SMALL = ["--steps", "2", "--modes", "4", "--active", "2", "--layer", "conv1"]
+SMALL = ["--steps", "2", "--modes", "4", "--active", "2", "--layer", "conv1", "--no-halves"]
 ANALYZE = ["analyze", "session.nc", "--network", "network", "--out", "out", *SMALL]
 
 

@@ -17,7 +17,7 @@ from tests.small import small_network, small_recording
 
 SETTINGS = {
     "settings": rc.analysis.AnalysisSettings(
-        steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=0
+        steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=0, copies=0
     ),
     "progress": False,
 }

@@ -275,7 +275,8 @@ def trust_numbers(results: xr.DataTree) -> dict[str, Any]:
         ``layers`` (names); ``rows``: dicts with ``words``, ``wanted``, ``values`` (words per layer,
         "not measured" where there is no score), ``decisive`` and ``missing`` (in all layers);
         ``scored``, whether any layer was scored in full; ``shuffled``: (layer, R² of modes, R² of
-        shuffled data) where both are known; ``seeds``, how many starts were compared, or None.
+        shuffled data) where both are known; ``seeds``, how many starts were compared, or None;
+        ``halves``: rows of layers by what comes back from each half of the split, or None.
     """
     layers, scored = layers_with(results, "modes"), layers_with(results, "score")
     full = score_table(results) if scored else xr.Dataset()
@@ -296,6 +297,33 @@ def trust_numbers(results: xr.DataTree) -> dict[str, Any]:
         "scored": bool(scored),
         "shuffled": [pair for pair in pairs if np.isfinite(pair[1:]).all()],
         "seeds": min(seeds) if seeds else None,
+        "halves": _halves(results),
+    }
+
+
+def _halves(results: xr.DataTree) -> dict[str, Any] | None:
+    """Return what modes and pathways of the two halves have in common, in words."""
+    if "halves" not in results.children:
+        return None
+    found = results["halves"].to_dataset()
+
+    def beside(layer: str, quantity: str) -> dict[str, Any]:
+        one = found.sel(layer=layer, quantity=quantity)
+        value, high = float(one["agreement"]), float(one["null_high"])
+        return {
+            "value": measured(value),
+            "chance": number(high) if np.isfinite(high) else "",
+            "above": bool(value > high),
+        }
+
+    return {
+        "copies": int(found.attrs["copies"]),
+        "samples": int(found.attrs["samples"]),
+        "layers": [
+            {"name": str(layer)}
+            | {what: beside(str(layer), what) for what in ("modes", "pathways", "similarity")}
+            for layer in found["layer"].values
+        ],
     }
 
 

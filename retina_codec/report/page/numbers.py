@@ -90,7 +90,7 @@ def _numbers(results: xr.DataTree, responses: xr.Dataset) -> dict[str, Any]:
         "hypotheses": _cards(results) if "hypotheses" in results.children else None,
         **{
             f"no_{part}": str(results.attrs.get(f"no_{part}", "")).rstrip(".")
-            for part in ("pathways", "receptive_fields", "scores", "hypotheses")
+            for part in ("pathways", "receptive_fields", "halves", "scores", "hypotheses")
         },
         "fields": field_numbers(table(results, "receptive_fields"))
         if "receptive_fields" in results.children

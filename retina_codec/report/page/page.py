@@ -81,6 +81,7 @@ PROVENANCE = {
     "seed": "seed",
     "no_pathways": "why there are no pathways",
     "no_receptive_fields": "why there are no receptive fields",
+    "no_halves": "why the two halves were not compared",
     "no_scores": "why the modes were not scored",
     "no_hypotheses": "why there are no hypotheses",
     "dtype": "number type",

@@ -25,7 +25,9 @@ from tests.report.small_session import inspected, write_session
 from tests.small import CELLS, small_network, small_recording
 
 SETTINGS = {
-    "settings": AnalysisSettings(steps=2, modes=3, active=1, clusters=range(2, 4), own_windows=0),
+    "settings": AnalysisSettings(
+        steps=2, modes=3, active=1, clusters=range(2, 4), own_windows=0, copies=0
+    ),
     "progress": False,
 }
 
