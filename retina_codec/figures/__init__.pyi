@@ -1,5 +1,6 @@
 from .base import Figure as Figure
 from .base import registry as registry
+from .circuits import plot_circuit as plot_circuit
 from .images.concepts import plot_class_matrix as plot_class_matrix
 from .images.concepts import plot_concepts as plot_concepts
 from .images.control import plot_control as plot_control

@@ -1,0 +1,1 @@
+"""Circuits: what acts on the target through which units of successive layers."""
