@@ -32,7 +32,7 @@ class Fitted(ABC):
     Must: hold ``dictionary``; implement `encode`.
 
     Should: be a frozen dataclass that keeps all that `encode` needs; set ``epochs`` where the fit
-    is iterative; implement `encode_whole` where `encode` leaves out modes that a sample could use,
+    is iterative; implement `encode_weighted` where `encode` chooses a few modes for each sample,
     and `encode_unpolished` where `encode` improves on the answer of a trained
     encoder.
     """
@@ -46,12 +46,13 @@ class Fitted(ABC):
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) of features (sample, feature); features ≈ loadings @ D."""
 
-    def encode_whole(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode) in which no mode is left out for helping little.
+    def encode_weighted(self, features: Tensor, weight: Tensor) -> Tensor:
+        """Return loadings (sample, mode) for features whose errors count weight (feature,) times.
 
-        Here those of `encode`. They are asked for where a mode that helps little in the features
-        of the fit helps much in the units of the data, which the fit does not know.
+        Here those of `encode`. They are asked for where features were scaled down for the fit and
+        decide a sample in the units of the data.
         """
+        del weight
         return self.encode(features)
 
     def encode_unpolished(self, features: Tensor) -> Tensor:

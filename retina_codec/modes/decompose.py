@@ -231,8 +231,13 @@ def modes_of(
         scaling,
         _dictionary(decomposition, fitted, values.shape[1]),
         lambda scaled: _loadings(decomposition, fitted, torch.as_tensor(scaled, device=device)),
-        lambda scaled: (
-            fitted.encode_whole(torch.as_tensor(scaled, device=device)).detach().cpu().numpy()
+        lambda scaled, weight: (
+            fitted.encode_weighted(
+                torch.as_tensor(scaled, device=device), torch.as_tensor(weight, device=device)
+            )
+            .detach()
+            .cpu()
+            .numpy()
         ),
     )
     order = _order(found, split == "fit", scaling.scale)

@@ -248,7 +248,9 @@ class Loaded:
 
 
 Encode = Callable[[npt.NDArray[np.float32]], tuple[npt.NDArray[np.float32], ...]]
-EncodeWhole = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+EncodeWeighted = Callable[
+    [npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]
+]
 
 
 def load_modes(
@@ -256,7 +258,7 @@ def load_modes(
     scaling: Scaling,
     dictionary: npt.NDArray[np.float32],
     encode: Encode,
-    encode_whole: EncodeWhole | None = None,
+    encode_weighted: EncodeWeighted | None = None,
 ) -> Loaded:
     """Load modes of scaled features on values, and give what was set aside modes of its own.
 
@@ -266,9 +268,9 @@ def load_modes(
     within the limit of outliers, its extreme features are carried by modes of one feature each, and
     the modes are loaded on the others. So are values of the wrong sign. Where features were scaled
     down and the squares of a sample's error exceed a tenth of its own (in units of the values,
-    constant parts apart), no mode is left out that helped little in the scaled features, if that
-    makes the error smaller; a sample still rebuilt so badly has its loadings shortened by one
-    factor, that of least squares.
+    constant parts apart), modes are chosen anew for the sample in these units, if that makes the
+    error smaller; a sample still rebuilt so badly has its loadings shortened by one factor, that of
+    least squares.
 
     Parameters
     ----------
@@ -279,8 +281,8 @@ def load_modes(
         Found in the scaled features.
     encode : callable
         Returns loadings, polished and unpolished, of scaled features.
-    encode_whole : callable, optional
-        Returns loadings of scaled features without leaving out modes that help little.
+    encode_weighted : callable, optional
+        Returns loadings of scaled features whose errors count so many times (feature,).
 
     Returns
     -------
@@ -290,8 +292,8 @@ def load_modes(
     scaled = scaling.apply(values).astype(np.float32)
     codes = list(encode(scaled))
     _impute(values, scaled, codes, scaling, dictionary, encode)
-    if encode_whole is not None and (scaling.gain < 1).any():
-        codes[0] = _with_all_modes(codes[0], scaled, scaling, dictionary, encode_whole)
+    if encode_weighted is not None and (scaling.gain < 1).any():
+        codes[0] = _chosen_anew(codes[0], scaled, scaling, dictionary, encode_weighted)
     single = np.zeros((0, values.shape[1]))
     extra = [np.zeros((len(values), 0))] * 2
     left = scaled - codes[0].astype(np.float64) @ dictionary
@@ -353,14 +355,14 @@ def _shortened(
     return (loading * share[:, None]).astype(np.float32)
 
 
-def _with_all_modes(
+def _chosen_anew(
     code: npt.NDArray[np.float32],
     scaled: npt.NDArray[np.float32],
     scaling: Scaling,
     dictionary: npt.NDArray[np.float32],
-    encode_whole: EncodeWhole,
+    encode_weighted: EncodeWeighted,
 ) -> npt.NDArray[np.float32]:
-    """Load badly rebuilt samples anew with every mode that helps, where this helps in x − o."""
+    """Choose modes for badly rebuilt samples anew in units of x − o, where this helps there."""
     wider, constant = scaling.scale / scaling.gain, _constant_modes(scaling.offset)
     wide = _without_rows(scaled * wider, constant)
 
@@ -371,7 +373,7 @@ def _with_all_modes(
     rows = np.flatnonzero(before > BADLY)
     if not len(rows):
         return code
-    found = encode_whole(scaled[rows])
+    found = encode_weighted(scaled[rows], (1 / scaling.gain).astype(np.float32))
     after = _error(rebuilt(found), wide[rows])
     better = after < before[rows]
     code = code.copy()

@@ -122,11 +122,17 @@ def test_unusual_channels_in_many_draws(seed, kinds):
 @pytest.mark.parametrize(
     ("seed", "kinds"),
     [
-        (663, ["t", "t", "t"]),
-        (489167739, ["lognormal", "t"]),
+        (1217928197, ["constant", "t"]),
         (187, ["constant", "lognormal", "drift"]),
-        (12115585, ["t", "lognormal"]),
-        (1107077948, ["lognormal", "drift"]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (663, ["t", "t", "t"]),
+                (489167739, ["lognormal", "t"]),
+                (12115585, ["t", "lognormal"]),
+                (1107077948, ["lognormal", "drift"]),
+            )
+        ),
     ],
 )
 def test_draws_that_fell_short(seed, kinds):

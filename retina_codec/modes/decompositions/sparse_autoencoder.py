@@ -41,23 +41,31 @@ class FittedAutoencoder(Fitted):
     @torch.no_grad()
     def encode(self, features: Tensor) -> Tensor:
         """Return loadings (sample, mode) >= 0: the encoder's proposal, polished."""
-        return self._polished(features, self.minimum_share)
-
-    @torch.no_grad()
-    def encode_whole(self, features: Tensor) -> Tensor:
-        """Return loadings (sample, mode) >= 0 as `encode` does, but with ``minimum_share=0``."""
-        return self._polished(features, 0.0)
-
-    def _polished(self, features: Tensor, minimum_share: float) -> Tensor:
         support, amplitude = coding.sparse_codes(
             features,
             self.dictionary,
             self.active,
             support=self.propose(features)[0],
             exchanges=self.exchanges,
-            minimum_share=minimum_share,
+            minimum_share=self.minimum_share,
         )
         return coding.to_dense(support, amplitude, len(self.dictionary))
+
+    @torch.no_grad()
+    def encode_weighted(self, features: Tensor, weight: Tensor) -> Tensor:
+        """Return loadings (sample, mode) >= 0: the best few modes for the weighted features."""
+        wide = self.dictionary * weight
+        length = wide.norm(dim=1)
+        unit = wide / torch.where(length > 0, length, 1.0)[:, None]
+        support, amplitude = coding.sparse_codes(
+            features * weight,
+            unit,
+            self.active,
+            exchanges=self.exchanges,
+            minimum_share=self.minimum_share,
+        )
+        dense = coding.to_dense(support, amplitude, len(self.dictionary))
+        return dense / torch.where(length > 0, length, 1.0)
 
     @torch.no_grad()
     def encode_unpolished(self, features: Tensor) -> Tensor:
