@@ -19,7 +19,7 @@ from retina_codec.figures.style import MUTED, SIGNED, WIDTH, layer_name, new_fig
 __all__ = ["plot_circuit"]
 
 POSITIVE, NEGATIVE = (mpl.colormaps[SIGNED](place) for place in (0.86, 0.14))
-BOX, COLUMN, ROW = 0.62, 2.35, 0.78  # inches: of a node, between columns, between rows
+BOX, SIDE, ROW = 0.84, 0.42, 0.62  # inches: width and height of a node, rows of a full column
 WIDEST = 9.0  # points, the largest edge
 COLUMNS_BY_NAME = {"input": "stimulus", "output": "cells"}
 
@@ -41,7 +41,8 @@ def plot_circuit(
     active : array of bool (time,), optional
         Which times count, see `average_circuit`.
     kernels : xr.Dataset, optional
-        From `separable_kernels`: drawn in the nodes that are channels ("conv1/0") with a kernel.
+        From `separable_kernels`: drawn in the nodes that are channels ("conv1/0") with a kernel:
+        the field around its peak, and the time course, the latest frame on the right.
     share : float
         Between two layers the largest edges are drawn that together make this share of the sum of
         sizes; (0, 1].
@@ -71,9 +72,10 @@ def plot_circuit(
     places: dict[tuple[str, str], tuple[float, float]] = {}
     for x, layer in zip(columns, layers, strict=True):
         names = [str(one) for one in mean[f"nodes/{layer}"].to_dataset()["node"].values]
-        top = 0.45 + (rows * ROW + len(names) * ROW) / 2
+        step = min(rows * ROW / len(names), 2 * ROW)
+        top = 0.45 + (rows * ROW + len(names) * step) / 2
         for number, name in enumerate(names):
-            places[layer, name] = float(x), top - (number + 0.5) * ROW
+            places[layer, name] = float(x), top - (number + 0.5) * step
         title = COLUMNS_BY_NAME.get(layer, layer_name(layer))
         axes.text(x, high - 0.3, title, ha="center", va="top", weight="bold")
     _draw_edges(axes, mean, places, share)
@@ -135,8 +137,7 @@ def _draw_nodes(
     for name, value in zip(table["node"].values, table["contribution"].values, strict=True):
         x, y = places[layer, str(name)]
         label = f"{layer}/{name}"
-        box = (x - BOX / 2, y - BOX / 2 + 0.04)
-        size = BOX - 0.06
+        box, size = (x - BOX / 2, y - SIDE / 2), SIDE
         if kernels is not None and label in known:
             one = kernels.sel(channel=label)
             _draw_kernel(axes, one, box, size)
@@ -149,23 +150,24 @@ def _draw_nodes(
                 facecolor="white",
                 edgecolor=MUTED,
                 linewidth=0.7,
-                zorder=3,
+                zorder=4,
             )
         )
         if label in known:
             axes.text(box[0] + 0.03, box[1] + size - 0.03, str(name), size=7, va="top", zorder=5)
         else:
-            axes.text(x, y, str(name).replace(" ms", "\nms"), size=8, ha="center", va="center",
+            axes.text(x, y, str(name), size=8, ha="center", va="center",
                       zorder=5)  # fmt: skip
         text = f"{value:.2g}".replace("-", "−")
-        axes.text(x, box[1] - 0.02, text, size=6.5, color=MUTED, ha="center", va="top", zorder=5)
+        axes.text(x, box[1] - 0.02, text, size=7, color=MUTED, ha="center", va="top", zorder=5)
 
 
 def _draw_kernel(axes: Axes, one: xr.Dataset, box: tuple[float, float], size: float) -> None:
-    """Draw field (red: more light) and time course of a channel into its box."""
+    """Draw field around its peak and time course (the latest on the right) into a box."""
     left, bottom = box
     field: npt.NDArray[np.float64] = one["field"].transpose("field_y", "field_x").values
-    half = BOX / 2
+    half = size
+    field = _around_peak(field)
     axes.imshow(
         field, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", zorder=3.1, origin="upper",
         extent=(left, left + half, bottom, bottom + size),
@@ -176,10 +178,17 @@ def _draw_kernel(axes: Axes, one: xr.Dataset, box: tuple[float, float], size: fl
         )
     )
     course = one["time_course"].sortby("lag", ascending=False).values
-    x = left + half + 0.03 + np.linspace(0, half - 0.06, len(course))
+    x = left + half + 0.03 + np.linspace(0, BOX - half - 0.06, len(course))
     middle = bottom + size / 2
     axes.plot([x[0], x[-1]], [middle] * 2, color="#c9ced4", linewidth=0.5, zorder=3.2)
     axes.plot(x, middle + course * (size / 2 - 0.05), color="#1f2733", linewidth=0.9, zorder=3.3)
+
+
+def _around_peak(field: npt.NDArray[np.float64], half: int = 8) -> npt.NDArray[np.float64]:
+    """Cut a field (y, x) to the pixels around its peak; as much as there is near an edge."""
+    place = np.unravel_index(np.abs(field).argmax(), field.shape)
+    cut = tuple(slice(max(0, int(at) - half), int(at) + half + 1) for at in place)
+    return field[cut]
 
 
 def _draw_legend(axes: Axes, mean: xr.DataTree, share: float) -> None:
