@@ -109,6 +109,7 @@ def circuit(
 
     Examples
     --------
+    >>> from retina_codec.targets.base import Sum
     >>> network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2), nn.Linear(2, 1))
     >>> found = circuit(network, torch.ones(5, 3), target=Sum(), layers=["0", "1"])
     >>> dict(found["edges/1"].sizes)
