@@ -1,7 +1,7 @@
 """Which list finds the strongest interactions of interneurons first? Modes against simpler lists.
 
 The truth is exact: pairs of channels silenced together and alone in the network, pairs of
-interneuron types silenced in the simulated circuit. `docs/interactions.md` explains the lists.
+interneuron types silenced in the simulated circuit. `docs/rivals.md` explains the lists.
 
     python benchmarks/interactions.py --networks insilico retina_1 retina_2 --movies 2 3 4 5
 """
@@ -20,7 +20,7 @@ from measure import report
 from scipy.stats import spearmanr
 
 import retina_codec as rc
-from retina_codec.analysis import measure_interactions, pair_scores
+from retina_codec.analysis import circuit, measure_interactions, pair_scores
 from retina_codec.analysis.hypotheses.interneurons import match_interneurons, name_channels
 from retina_codec.analysis.hypotheses.silencing import silence_channels
 from retina_codec.probing.interventions import Silencing
@@ -83,8 +83,7 @@ def lists_of(network: Any, split: Any, seed: int) -> dict[str, Floats]:
         found[f"single channels, {name}"] = of_pairs(np.outer(size, size))
         found[f"correlated {name}"] = of_pairs(np.abs(np.corrcoef(values.T)))
         found[f"{name} at the same times"] = of_pairs(values.T**2 @ values**2)
-    edges = edges_of(network, split, channels)
-    found |= {} if edges is None else {"edges of the circuit": edges}
+    found["edges of the circuit"] = edges_of(network, split, channels)
     single = changes(network, split, channels)
     found["single silencings"] = of_pairs(np.outer(single, single))
     return found
@@ -112,10 +111,15 @@ def shared(modes: xr.DataTree, channels: list[tuple[str, int]]) -> Floats:
     )
 
 
-def edges_of(network: Any, split: Any, channels: list[tuple[str, int]]) -> Floats | None:
-    """Score of pairs by what passes through both channels; None while there are no circuits."""
-    del network, split, channels
-    return None
+def edges_of(network: Any, split: Any, channels: list[tuple[str, int]]) -> Floats:
+    """Root mean square of the edge between two channels over the first 4 s; 0 within a layer."""
+    bins = network.history + round(4 * network.frame_rate)
+    part = split.to_dataset().isel(time=slice(0, bins))
+    tree = circuit(network, part, target=rc.targets.Surprisal(), steps=6, progress=False)
+    edges = tree["edges/conv2/contribution"].transpose("time", "source", "target").values
+    size = np.sqrt(np.mean(edges.astype(np.float64) ** 2, axis=0))
+    pairs = combinations(channels, 2)
+    return np.array([size[i, j] if one != other else 0.0 for (one, i), (other, j) in pairs])
 
 
 def judge(score: Floats, truth: Floats, random: np.random.Generator) -> dict[str, float]:
@@ -130,12 +134,12 @@ def judge(score: Floats, truth: Floats, random: np.random.Generator) -> dict[str
     }
 
 
-def circuit_truth(circuit: Circuit, movie: Floats, history: int) -> tuple[list[str], Floats]:
+def circuit_truth(retina: Circuit, movie: Floats, history: int) -> tuple[list[str], Floats]:
     """Interaction of every pair of interneuron types in the circuit without noise, Hz."""
-    kinds = sorted({str(kind) for kind in circuit.weight["interneuron_type"].values})
+    kinds = sorted({str(kind) for kind in retina.weight["interneuron_type"].values})
 
     def rates(*cut: str) -> Floats:
-        changed = circuit
+        changed = retina
         for kind in cut:
             changed = changed.silence(kind)
         answer = changed.respond(movie, progress=False)["rate"][history:]
@@ -163,7 +167,7 @@ def one_case(name: str, movie: int, seconds: float, seed: int) -> list[dict[str,
     """Score all lists on one movie of one retina: network and circuit."""
     network = rc.load_network(name)
     retina = int(Path(name).name.split("_")[-1]) if "_" in Path(name).name else 0
-    recording, circuit = rc.simulate_retina(
+    recording, simulated = rc.simulate_retina(
         retina, stimulus_seed=movie, train_duration=0, test_duration=seconds, progress=False
     )
     split, channels = recording["test"], channels_of(network)
@@ -173,7 +177,7 @@ def one_case(name: str, movie: int, seconds: float, seed: int) -> list[dict[str,
     matches = match_interneurons(network, split, recording["interneurons"], progress=False)
     kinds_of = name_channels(matches)
     named = [kinds_of.get(f"{layer}/{c}", "") for layer, c in channels]
-    kinds, in_circuit = circuit_truth(circuit, split["stimulus"].values, network.history)
+    kinds, in_circuit = circuit_truth(simulated, split["stimulus"].values, network.history)
     within = np.array([a[0] == b[0] for a, b in pairs])
     parts: dict[str, tuple[Floats, dict[str, Floats]]] = {
         "all pairs": (truth, lists),
