@@ -1,7 +1,6 @@
 from ..contributions.maps import input_map as input_map
 from ..probing.interventions import perturb as perturb
 from .analyze import AnalysisSettings as AnalysisSettings
-from .comparison import compare_halves as compare_halves
 from .circuits.checks import check_circuit as check_circuit
 from .circuits.checks import compare_edges as compare_edges
 from .circuits.decomposition import average_circuit as average_circuit
@@ -9,6 +8,7 @@ from .circuits.decomposition import circuit as circuit
 from .circuits.files import circuit_to_graph as circuit_to_graph
 from .circuits.files import write_circuit as write_circuit
 from .circuits.stages import mode_shares as mode_shares
+from .comparison import compare_halves as compare_halves
 from .comparison import reproducibility as reproducibility
 from .comparison import shifted_copies as shifted_copies
 from .concepts.aggregates import class_aggregates as class_aggregates

@@ -93,6 +93,12 @@ def check_out(
             )
 
 
+def _counted(name: str, default: int, words: str) -> Any:
+    """Return an option that takes a number of at least 1."""
+    kind = click.IntRange(min=1)
+    return click.option(name, type=kind, default=default, show_default=True, help=words)
+
+
 def analysis_options(command: Any) -> Any:
     """Add the settings of the analysis, the same for ``demo`` and ``analyze``."""
     options = [
@@ -102,27 +108,9 @@ def analysis_options(command: Any) -> Any:
             multiple=True,
             help="Layer to explain; repeat for more.  [default: all]",
         ),
-        click.option(
-            "--steps",
-            type=click.IntRange(min=1),
-            default=8,
-            show_default=True,
-            help="Steps of the path integral.",
-        ),
-        click.option(
-            "--modes",
-            type=click.IntRange(min=1),
-            default=32,
-            show_default=True,
-            help="Modes per layer.",
-        ),
-        click.option(
-            "--active",
-            type=click.IntRange(min=1),
-            default=3,
-            show_default=True,
-            help="Maximum of modes active at a time.",
-        ),
+        _counted("--steps", 8, "Steps of the path integral."),
+        _counted("--modes", 32, "Modes per layer."),
+        _counted("--active", 3, "Maximum of modes active at a time."),
         click.option(
             "--shrinkage",
             type=click.Choice(["ledoit-wolf"]),

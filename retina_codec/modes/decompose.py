@@ -231,14 +231,7 @@ def modes_of(
         scaling,
         _dictionary(decomposition, fitted, values.shape[1]),
         lambda scaled: _loadings(decomposition, fitted, torch.as_tensor(scaled, device=device)),
-        lambda scaled, weight: (
-            fitted.encode_weighted(
-                torch.as_tensor(scaled, device=device), torch.as_tensor(weight, device=device)
-            )
-            .detach()
-            .cpu()
-            .numpy()
-        ),
+        lambda scaled, weight: _weighted(fitted, scaled, weight, device),
     )
     order = _order(found, split == "fit", scaling.scale)
     if not (found.origin[order] == "fit").any():
@@ -329,6 +322,15 @@ def _dictionary(decomposition: Decomposition, fitted: Fitted, wide: int) -> np.n
         raise RetinaCodecError(
             f"{name} must return a dictionary (mode, {wide}); got {found.shape}."
         )
+    return found
+
+
+def _weighted(
+    fitted: Fitted, scaled: np.ndarray, weight: np.ndarray, device: str | torch.device | None
+) -> np.ndarray:
+    """Return loadings (sample, mode) of features whose errors count so many times."""
+    features, counts = (torch.as_tensor(given, device=device) for given in (scaled, weight))
+    found: np.ndarray = fitted.encode_weighted(features, counts).detach().cpu().numpy()
     return found
 
 

@@ -1,7 +1,6 @@
 """Check before long work that a network treats every input on its own, and always the same.
 
-The first input is run alone and between others, of which one is run alone; where it differs, or
-random numbers are drawn, the first input is run again to say why.
+The first input is run alone and between others; where it differs it is run again, to say why.
 """
 
 import pickle
