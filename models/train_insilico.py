@@ -17,13 +17,19 @@ import torch
 import retina_codec as rc
 from retina_codec.analysis import network_card, prediction_quality
 
+LOCAL = """\
+- The kernels of layers 2 and 3 together reach 10 px from a cell's centre; the wide-field amacrine
+  cells of the simulation reach farther, which the object motion cells feel most.
+"""
+WIDE = """\
+- The wide field of layer 2 is one weighted mean over the whole frame; the wide-field amacrine cells
+  of the simulation weigh near places more.
+"""
 DOUBTS = """
 ## Doubts
 
 - The retina is simulated; nothing here is evidence about a real one.
-- The kernels of layers 2 and 3 together reach 10 px from a cell's centre; the wide-field amacrine
-  cells of the simulation reach farther, which the object motion cells feel most.
-- The training time was measured on two shared CPU cores.
+{reach}- The training time was measured on two shared CPU cores.
 - Adaptation that began more than 400 ms ago cannot be seen in a window of 40 frames.
 """
 
@@ -54,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--windows-per-epoch", type=int, default=60_000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--cycles", type=int, default=2, help="of the learning rate's schedule")
+    parser.add_argument("--surround", action="store_true", help="a wide field in layer 2")
     parser.add_argument("--resume", default=None, help="file that keeps the training's state")
     parser.add_argument("--overwrite", action="store_true")
     chosen = parser.parse_args(arguments)
@@ -77,13 +84,15 @@ def main(arguments: list[str] | None = None) -> int:
             validation=0.05,
         ),
         resume=chosen.resume,
+        surround=chosen.surround,
     )
     quality = prediction_quality(network, recording)
     title = f"insilico: the network of the simulated retina (seed {chosen.retina_seed})"
     text = network_card(network, quality, title=title)
     command = shlex.join(["python", "models/train_insilico.py", *(arguments or sys.argv[1:])])
     text += f"\nMade by `{command}` on CPU, PyTorch {torch.__version__}.\n"
-    rc.save_network(network, chosen.out, card=text + DOUBTS, overwrite=chosen.overwrite)
+    text += DOUBTS.format(reach=WIDE if chosen.surround else LOCAL)
+    rc.save_network(network, chosen.out, card=text, overwrite=chosen.overwrite)
     share = float((quality["pearson"] / quality["noise_ceiling"]).mean())
     print(f"mean r / ceiling: {share:.3f}")
     return 0

@@ -13,7 +13,7 @@ RATE = 100.0  # Hz
 HISTORY = 8
 
 
-def small_network(seed: int = 0) -> RetinaCNN:
+def small_network(seed: int = 0, *, surround: bool = False) -> RetinaCNN:
     """Random weights, six cells, frames of 16 × 16 px; rates vary by tens of Hz."""
     torch.manual_seed(seed)
     network = RetinaCNN(
@@ -26,8 +26,11 @@ def small_network(seed: int = 0) -> RetinaCNN:
         kernel_sizes=(3, 3, 3),
         normalisation=Normalisation(mean=127.5, std=60.0),
         frame_rate=RATE,
+        surround=surround,
     )
     with torch.no_grad():
+        if surround:
+            network.conv2.surround.normal_()
         network.norm3.scale.fill_(40.0)
         network.norm3.shift.fill_(5.0)
         for norm in (network.norm1, network.norm2, network.norm3):

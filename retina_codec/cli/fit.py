@@ -69,6 +69,11 @@ log = logging.getLogger(__name__)
     help="Sizes of the three layers' kernels in px; odd.",
 )
 @click.option(
+    "--surround",
+    is_flag=True,
+    help="Add a wide field to the second layer: the mean of the first over the whole frame.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
     default=0,
@@ -88,6 +93,7 @@ def fit(
     history: int,
     channels: tuple[int, int],
     kernels: tuple[int, int, int],
+    surround: bool,
     seed: int,
     device: str,
 ) -> None:
@@ -124,6 +130,7 @@ def fit(
             settings=settings,
             resume=resume,
             device=device,
+            surround=surround,
         )
         quality = None
         if "test" in session.children:

@@ -233,7 +233,7 @@ def test_settings_reach_the_analysis(monkeypatch):
 
 def test_fit_leaves_a_network_that_analyzes(work, capsys):
     save_recording(small_recording(bins=300, train_bins=1500), work / "long one.nc")
-    small = ["--history", 8, "--channels", 3, 2, "--kernels", 3, 5, 3, "--epochs", 2]
+    small = ["--history", 8, "--channels", 3, 2, "--kernels", 3, 5, 3, "--epochs", 2, "--surround"]
     cells = '["a", "b", "d", "f"]'
     fit = ["fit", "long one.nc", "--out", "fitted", *small, "--seed", 4, "--set", f"cells={cells}"]
     assert run(*fit) == 0
@@ -249,6 +249,7 @@ def test_fit_leaves_a_network_that_analyzes(work, capsys):
     assert network.history == 8
     assert network.channels == (3, 2)
     assert network.kernel_sizes == (3, 5, 3)
+    assert network.surround
     assert network.training_record["settings"]["epochs"] == 2
     assert network.training_record["settings"]["seed"] == 4
     rate = network(torch.zeros(1, 8, 16, 16))

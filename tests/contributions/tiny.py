@@ -11,7 +11,11 @@ HISTORY = 5
 
 
 def tiny_retina(
-    seed: int = 0, *, stacked: bool = False, frame_shape: tuple[int, int] = (9, 8)
+    seed: int = 0,
+    *,
+    stacked: bool = False,
+    frame_shape: tuple[int, int] = (9, 8),
+    surround: bool = False,
 ) -> RetinaCNN:
     torch.manual_seed(seed)
     network = RetinaCNN(
@@ -24,6 +28,7 @@ def tiny_retina(
         kernel_sizes=(3, 3, 3),
         normalisation=Normalisation(120.0, 50.0),
         stacked=stacked,
+        surround=surround,
     )
     with torch.no_grad():
         for norm in (network.norm1, network.norm2, network.norm3):
@@ -31,6 +36,8 @@ def tiny_retina(
             norm.scale.uniform_(-2, 2)
             norm.shift.uniform_(-0.5, 0.5)
         network.norm3.scale.fill_(8.0)
+        if surround:
+            network.conv2.surround.uniform_(-1, 1)
     return network.eval()
 
 

@@ -29,6 +29,17 @@ def test_round_trip_is_exact(saved, small_network):
     assert (saved / "card.md").read_text() == "# Card\n"
 
 
+def test_a_wide_field_is_kept_and_folders_from_before_have_none(saved, small_network, tmp_path):
+    assert not rc.load_network(saved).surround
+    assert "surround" not in (saved / "config.json").read_text()
+    wide = rc.networks.RetinaCNN.from_config(small_network.config() | {"surround": True}).eval()
+    torch.nn.init.normal_(wide.conv2.surround)
+    rc.save_network(wide, tmp_path / "wide")
+    again, windows = rc.load_network(tmp_path / "wide"), torch.randn(3, 5, 13, 14)
+    assert again.surround
+    torch.testing.assert_close(again(windows), wide(windows), rtol=0, atol=0)
+
+
 def test_an_existing_folder_is_kept(saved, small_network):
     before = (saved / "config.json").read_bytes()
     with pytest.raises(rc.RetinaCodecError, match="overwrite"):

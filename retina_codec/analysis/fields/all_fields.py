@@ -81,7 +81,8 @@ def all_fields(
     xr.Dataset
         ``spatial`` (time, cell, component, y, x), Hz per standard deviation of intensity, in the
         cell's sight, whose first pixel is ``first_y``, ``first_x`` (cell): outside a field has
-        no entry but its mean, see `whole_frames`. ``temporal`` (time, cell, component, lag), unit
+        no entry but its mean, see `whole_frames`; with a wide field it is the whole frame.
+        ``temporal`` (time, cell, component, lag), unit
         length, its largest value positive. ``explained`` (time, cell, component), share of the
         sum of squares of A, exact. ``mean`` (time, cell), removed before. ``prediction``
         (time, cell) Hz. NaN time course and share where a field is constant.
@@ -216,11 +217,12 @@ class _Worker:
 
 def _template(network: RetinaCNN, source: Source, worker: _Worker) -> xr.Dataset:
     """Return labels, units and shapes of the results, with nothing in them."""
-    cells, side, lags, count = len(network.cells), worker.fields.side, network.history, worker.count
+    cells, lags, count = len(network.cells), network.history, worker.count
+    rows, columns = worker.fields.sides
     dtype = np.dtype(str(network.conv3.weight.dtype).removeprefix("torch."))
     pair = (source.dim, "cell")
     shapes = {
-        "spatial": ((*pair, "component", "y", "x"), (worker.rank, side, side), GRADIENT_UNITS),
+        "spatial": ((*pair, "component", "y", "x"), (worker.rank, rows, columns), GRADIENT_UNITS),
         "temporal": ((*pair, "component", "lag"), (worker.rank, lags), "1"),
         "explained": ((*pair, "component"), (worker.rank,), "1"),
         "mean": (pair, (), GRADIENT_UNITS),
@@ -256,8 +258,8 @@ def _template(network: RetinaCNN, source: Source, worker: _Worker) -> xr.Dataset
             "first_x": ("cell", corners[:, 1], {"units": "px"}),
             "component": np.arange(worker.rank),
             "lag": ("lag", lag, {"units": "s", "long_name": "time before the response"}),
-            "y": ("y", np.arange(side), pixels),
-            "x": ("x", np.arange(side), pixels),
+            "y": ("y", np.arange(rows), pixels),
+            "x": ("x", np.arange(columns), pixels),
         },
         attrs={
             "rank": worker.rank,

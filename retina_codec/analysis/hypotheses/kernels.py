@@ -75,7 +75,8 @@ def separable_kernels(
     -------
     xr.Dataset, dims (channel, lag), (channel, field_y, field_x)
         ``time_course``, ``field``, largest size 1, zeros for a kernel of zeros; ``lag`` in s before
-        the response, ``field_y`` and ``field_x`` in px from the centre of the channel's unit.
+        the response, ``field_y`` and ``field_x`` in px from the centre of the channel's unit: what
+        its kernels see, or the whole frame with a wide field.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def separable_kernels(
     """
     kernels, lags, count = _mean_kernels(network, split, samples, device)
     courses, fields = zip(*map(_separable, kernels.values()), strict=True)
-    places = np.arange(fields[0].shape[0]) - fields[0].shape[0] // 2
+    y, x = (np.arange(size) - size // 2 for size in fields[0].shape)
     return xr.Dataset(
         {
             "time_course": (("channel", "lag"), _to_one(courses), {"units": "1"}),
@@ -93,8 +94,8 @@ def separable_kernels(
         coords={
             "channel": list(kernels),
             "lag": ("lag", lags, {"units": "s"}),
-            "field_y": ("field_y", places, {"units": "px"}),
-            "field_x": ("field_x", places, {"units": "px"}),
+            "field_y": ("field_y", y, {"units": "px"}),
+            "field_x": ("field_x", x, {"units": "px"}),
         },
         attrs={"samples": count},
     )
@@ -119,11 +120,12 @@ def _mean_kernels(
     chosen = np.unique(np.linspace(0, len(windows) - 1, samples).round().astype(int))
     lags = np.arange(network.history, 0, -1) / network.frame_rate
     with borrow(network, device) as module, torch.enable_grad():
-        # only what the central unit of the second layer sees
-        size = sum(network.kernel_sizes[:2]) - 1
-        top, left = ((whole - size) // 2 for whole in network.frame_shape)
         place = reference_parameter(module).device
-        seen = windows.at(chosen.tolist(), device=place)[..., top : top + size, left : left + size]
+        seen = windows.at(chosen.tolist(), device=place)
+        if not network.surround:  # only what the central unit of the second layer sees
+            size = sum(network.kernel_sizes[:2]) - 1
+            top, left = ((whole - size) // 2 for whole in network.frame_shape)
+            seen = seen[..., top : top + size, left : left + size]
         batch = seen.contiguous().requires_grad_()
         first = module.norm1(module.conv1(batch))
         second = module.norm2(module.conv2(torch.relu(first)))

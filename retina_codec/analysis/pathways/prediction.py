@@ -107,13 +107,15 @@ def network_card(network: RetinaCNN, quality: xr.Dataset | None, *, title: str) 
     record, settings = network.training_record, network.training_record["settings"]
     losses = ", ".join(f"{loss:.5f}" for loss in record["validation_loss"])
     sizes = ", ".join(str(size) for size in network.kernel_sizes)
+    wide = "; a wide field over the whole frame in the second layer" if network.surround else ""
     lines = [
         f"# {title}",
         "",
         f"A three-layer convolutional network (Maheswaranathan et al. 2023: {network.channels[0]} "
         f"and {network.channels[1]} channels in the first two layers, kernels {sizes} px, history "
         f"{network.history} frames of {network.frame_shape[0]} × {network.frame_shape[1]} px at "
-        f"{network.frame_rate:g} Hz) fitted to the spikes of {len(network.cells)} ganglion cells.",
+        f"{network.frame_rate:g} Hz{wide}) fitted to the spikes of {len(network.cells)} ganglion "
+        "cells.",
         "",
         "## How it was trained",
         "",

@@ -102,6 +102,7 @@ def fit_network(
     spectra_bytes: int = 2**32,
     device: str | torch.device | None = None,
     progress: bool | None = None,
+    surround: bool = False,
 ) -> RetinaCNN:
     """Train the Maheswaranathan network on the train split of a recording.
 
@@ -131,6 +132,8 @@ def fit_network(
         CUDA if present, else CPU.
     progress : bool, optional
         See `retina_codec.progress.progress_bar`.
+    surround : bool
+        See `RetinaCNN`.
 
     Returns
     -------
@@ -176,6 +179,7 @@ def fit_network(
         normalisation=normalisation,
         frame_rate=frame_rate,
         stacked=True,
+        surround=surround,
     )
     _read_at(network, places)
     _start_at_mean_rate(network, counts[:cut] * frame_rate)
@@ -282,6 +286,7 @@ class _Loop:
         identity = {
             **asdict(settings),
             **self.network.config(),
+            "surround": self.network.surround,
             "windows": count,
             "spikes": int(training.counts.sum()),
         }
@@ -380,7 +385,7 @@ class _Loop:
     def _load(self, path: Path, identity: dict[str, Any]) -> None:
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            kept = dict(state["identity"])
+            kept = {"surround": False, **state["identity"]}
         except Exception as error:
             raise RetinaCodecError(
                 f"{path} cannot be resumed: it is not a training state of this version. Name "

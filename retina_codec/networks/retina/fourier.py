@@ -92,15 +92,25 @@ class KernelSpectrum:
         self._along_y = along_y.to(like.dtype).to(like.device)
         self._along_x = along_x.to(like.dtype).to(like.device)
 
-    def __call__(self, weight: torch.Tensor, *, paired: bool = False) -> torch.Tensor:
+    def __call__(
+        self,
+        weight: torch.Tensor,
+        surround: torch.Tensor | None = None,
+        *,
+        paired: bool = False,
+    ) -> torch.Tensor:
         """Return the matrices ``(frequency, 2·o, 2·i)`` of a kernel ``(o, i, size, size)``.
 
-        ``paired``: the input has (re, im) side by side, ``(i, 2)``, and not outermost.
+        ``surround`` (o, i) weighs the mean of the whole map, which is its transform at frequency 0
+        over the number of places. ``paired``: the input has (re, im) side by side, ``(i, 2)``, and
+        not outermost.
         """
         channels, size = weight.shape[:2], weight.shape[-1]
         values = weight.permute(2, 3, 0, 1).flatten(2)  # (u, v, o·i)
         values = torch.matmul(self._along_x, values).view(2 * size, -1)  # (u·2, fx·o·i)
         real, imaginary = (self._along_y @ values).view(2, -1, *channels)  # (2, f, o, i)
+        if surround is not None:
+            real = torch.cat((real[:1] + surround, real[1:]))
         axis = -1 if paired else -2
         upper = torch.stack((real, -imaginary), axis).flatten(2)
         lower = torch.stack((imaginary, real), axis).flatten(2)
@@ -112,16 +122,20 @@ class FourierConvolution:
 
     ``K ∗ r = I_y I_x K̂ F_x F_y r``: F transforms along y, then x, K̂ mixes channels at every
     frequency, I transforms back to the places where nothing wraps around. ``weight`` (channel out,
-    channel in, k, k); ``shape``: rows and columns of the input.
+    channel in, k, k); ``shape``: rows and columns of the input; ``surround`` (channel out, channel
+    in), if there is one, weighs the mean of the input over all of them.
     """
 
-    def __init__(self, weight: torch.Tensor, shape: Sequence[int]) -> None:
+    def __init__(
+        self, weight: torch.Tensor, shape: Sequence[int], surround: torch.Tensor | None = None
+    ) -> None:
         size = weight.shape[-1]
         self.shape_out = (shape[0] - size + 1, shape[1] - size + 1)
         self._grid = FourierGrid(shape, self.shape_out, weight)
         self._turned = self._grid.transposed()
         exact = weight.cpu().double()  # once, on the CPU; some devices have no double precision
-        mix = KernelSpectrum(self._grid, size, exact)(exact)  # (frequency, 2·o, 2·i)
+        wide = None if surround is None else surround.cpu().double()
+        mix = KernelSpectrum(self._grid, size, exact)(exact, wide)  # (frequency, 2·o, 2·i)
         self._mix = mix.to(weight.dtype).contiguous().to(weight.device)
         self._mix_turned = self._mix.mT.contiguous()
 

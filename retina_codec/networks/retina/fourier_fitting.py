@@ -13,7 +13,7 @@ from torch import nn
 
 from retina_codec.networks.retina.fourier import FourierGrid, KernelSpectrum
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.modules import StackedConv2d
+from retina_codec.networks.retina.modules import StackedConv2d, SurroundConv2d, SurroundStack
 from retina_codec.recordings.windows import StimulusWindows
 
 __all__ = ["FourierNetwork", "FrameSpectra", "Rates", "rates_of_windows"]
@@ -21,6 +21,7 @@ __all__ = ["FourierNetwork", "FrameSpectra", "Rates", "rates_of_windows"]
 Integers = npt.NDArray[np.int64]
 Rates = Callable[[Integers], torch.Tensor]
 
+WIDE = (SurroundConv2d, SurroundStack)
 CHUNK = 1000  # frames transformed at a time
 BLOCK = 130  # frequencies copied at a time: more rows in turn are more pages than a CPU knows
 
@@ -167,7 +168,9 @@ class _Convolution:
             weight, bias = self._module.kernel()
         else:
             weight, bias = self._module.weight, self._module.bias
-        maps = self.grid.back(torch.bmm(self._spectrum(weight, paired=paired), spectra))
+        wide = self._module.surround if isinstance(self._module, WIDE) else None
+        kernels = self._spectrum(weight, wide, paired=paired)
+        maps = self.grid.back(torch.bmm(kernels, spectra))
         return maps if bias is None else maps.add_(bias[:, None])
 
 

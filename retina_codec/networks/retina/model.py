@@ -17,6 +17,8 @@ from retina_codec.networks.retina.modules import (
     Readout,
     ScaleShiftNorm,
     StackedConv2d,
+    SurroundConv2d,
+    SurroundStack,
 )
 
 __all__ = ["Normalisation", "RetinaCNN"]
@@ -80,6 +82,10 @@ class RetinaCNN(nn.Module):
     stacked : bool
         Build the first two convolutions as stacks of 3 × 3 (for training); `collapse` turns
         them into plain ones.
+    surround : bool
+        Add to every unit of the second layer a weighted mean of the rectified first layer over
+        the whole map, one weight per pair of channels (`SurroundConv2d`): wide-field inhibition.
+        The published networks have none.
 
     Attributes
     ----------
@@ -118,6 +124,7 @@ class RetinaCNN(nn.Module):
         normalisation: Normalisation | None = None,
         frame_rate: float = 100.0,
         stacked: bool = False,
+        surround: bool = False,
     ) -> None:
         super().__init__()
         self.cells = tuple(_plain(cell) for cell in cells)
@@ -129,18 +136,19 @@ class RetinaCNN(nn.Module):
         self.kernel_sizes = tuple(int(size) for size in kernel_sizes)
         self.noise = float(noise)
         self.normalisation = normalisation or Normalisation()
-        self.stacked = bool(stacked)
+        self.stacked, self.surround = bool(stacked), bool(surround)
         self.training_record: dict[str, Any] = {}
         places = torch.as_tensor(locations, dtype=torch.long).reshape(-1, 2)
         self._check(places)
 
         first, second, third = self.kernel_sizes
         make = StackedConv2d if stacked else nn.Conv2d
+        wide = SurroundStack if stacked else SurroundConv2d
         self.conv1 = make(self.history, self.channels[0], first)
         self.norm1 = ScaleShiftNorm(self.channels[0])
         self.noise1 = GaussianNoise(self.noise)
         self.relu1 = nn.ReLU()
-        self.conv2 = make(self.channels[0], self.channels[1], second)
+        self.conv2 = (wide if surround else make)(self.channels[0], self.channels[1], second)
         self.norm2 = ScaleShiftNorm(self.channels[1])
         self.noise2 = GaussianNoise(self.noise)
         self.relu2 = nn.ReLU()
@@ -183,8 +191,13 @@ class RetinaCNN(nn.Module):
             )
 
     def config(self) -> dict[str, Any]:
-        """Return every number needed to build the same network again (JSON types only)."""
-        return {
+        """Return every number needed to build the same network again (JSON types only).
+
+        ``surround`` stands there only if there is one: a plain network has the config, and with it
+        the description in results and training states, that it always had.
+        """
+        own = {"surround": True} if self.surround else {}
+        return own | {
             "cells": list(self.cells),
             "cell_types": list(self.cell_types),
             "locations": self.readout.locations.tolist(),

@@ -1,8 +1,8 @@
 """Building blocks of the retina networks that torch lacks.
 
-Stacked linear convolution, normalisation with a positive scale, noise, readout at one place.
+Stacked linear convolution, wide field, normalisation with a positive scale, noise, readout.
 
-Notation: b windows, n cells.
+Notation: b windows, n cells, o i channels out and in.
 """
 
 import torch
@@ -10,7 +10,16 @@ from torch import nn
 
 from retina_codec.errors import RetinaCodecError, in_words
 
-__all__ = ["GaussianNoise", "Readout", "ScaleShiftNorm", "StackedConv2d", "plain_convolution"]
+__all__ = [
+    "GaussianNoise",
+    "Readout",
+    "ScaleShiftNorm",
+    "StackedConv2d",
+    "SurroundConv2d",
+    "SurroundStack",
+    "plain_convolution",
+    "surround_of",
+]
 
 EPS = 1e-3  # added to the variance
 
@@ -65,8 +74,64 @@ class StackedConv2d(nn.Sequential):
         return kernel, bias
 
 
+class SurroundConv2d(nn.Conv2d):
+    """A convolution without padding, plus a wide field: the mean of its input over the whole map.
+
+    ``y[b, o] = conv(x)[b, o] + Σ_i W[o, i] mean_yx x[b, i]``, W the parameter ``surround``
+    (out, in), 0 at first: then the convolution alone. With rectified x it stands for cells that sum
+    rectified signals over the whole field (Ölveczky, Baccus, Meister 2003; Baccus et al. 2008).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias)
+        self.surround = nn.Parameter(torch.zeros(out_channels, in_channels))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``(b, i, y, x)`` to ``(b, o, row, column)``."""
+        return super().forward(inputs) + _wide_field(inputs, self.surround)
+
+
+class SurroundStack(StackedConv2d):
+    """A `StackedConv2d` with the wide field of a `SurroundConv2d`, to which it collapses."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.surround = nn.Parameter(torch.zeros(out_channels, in_channels))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``(b, i, y, x)`` to ``(b, o, row, column)``."""
+        local: torch.Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return local + _wide_field(inputs, self.surround)
+
+    def collapse(self) -> SurroundConv2d:
+        """Return the equal single convolution with the same wide field."""
+        local = super().collapse()
+        whole = SurroundConv2d(
+            local.in_channels, local.out_channels, local.kernel_size[0], local.bias is not None
+        ).to(local.weight)
+        whole.load_state_dict(local.state_dict() | {"surround": self.surround.detach()})
+        return whole
+
+
+def _wide_field(inputs: torch.Tensor, surround: torch.Tensor) -> torch.Tensor:
+    """Return ``Σ_i W[o, i] mean_yx x[b, i]`` as ``(b, o, 1, 1)``."""
+    return (inputs.mean((-2, -1)) @ surround.T)[..., None, None]
+
+
+def surround_of(module: nn.Module) -> torch.Tensor | None:
+    """Return W (out, in) of a convolution with a wide field, detached; None without one."""
+    if isinstance(module, SurroundConv2d | SurroundStack):
+        return module.surround.detach()
+    return None
+
+
 def plain_convolution(module: nn.Module) -> nn.Conv2d:
-    """Return a convolution, or the one that equals a stack of them; TypeError for other modules."""
+    """Return a convolution, or the one that equals a stack of them; TypeError for other modules.
+
+    Its wide field, if it has one, is `surround_of`.
+    """
     whole = module.collapse() if isinstance(module, StackedConv2d) else module
     if not isinstance(whole, nn.Conv2d):
         raise TypeError(f"a retina network is made of convolutions; got {type(whole).__name__}.")

@@ -2,8 +2,8 @@
 
 The gradient goes down in the sight of each cell only, and through the first kernels by Fourier.
 
-Notation: e events, n cells, p parts, l lags, c d channels of the first and second layer, s side of
-a cell's sight in the first layer, f frequencies; h output of a convolution, z after its norm.
+Notation: e events, n cells, p parts, l lags, c d channels of the first and second layer, s × s' a
+cell's sight in the first layer, f frequencies; h output of a convolution, z after its norm.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.modules import plain_convolution
+from retina_codec.networks.retina.modules import plain_convolution, surround_of
 
 __all__ = ["Products", "RetinaFields", "Seen"]
 
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     rate: torch.Tensor  # (e, n) Hz
     pull: torch.Tensor  # ∂rate/∂h of the third layer where it is read, (e, n)
     second: torch.Tensor  # ∂r/∂h of the second layer, (e, n, d, k, k)
-    first: torch.Tensor  # ∂r/∂h of the first layer, (e, n, c, s, s)
+    first: torch.Tensor  # ∂r/∂h of the first layer, (e, n, c, s, s')
 
 
 class Products(NamedTuple):
@@ -43,7 +43,7 @@ class RetinaFields:
 
     ``∂rate_i/∂w = K₁ᵀ s₁ ∘ K₂ᵀ s₂ ∘ k₃ᵢ σ(z₃ᵢ)`` with K the convolutions and s the slopes of the
     nonlinearities times the scales of the norms. A cell reads one place of the third layer, so
-    everything is kept in its sight only.
+    everything is kept in its sight only; with a wide field that is the whole frame.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class RetinaFields:
 
     Attributes
     ----------
-    side : int
+    sides : (int, int)
         Pixels of a cell's sight along y and x.
     corners : torch.Tensor
         ``(n, 2)``, row and column of the first pixel in sight.
@@ -65,23 +65,31 @@ class RetinaFields:
         self._third = plain.conv3.weight.detach()  # (n, d, k, k)
         norms = (plain.norm1, plain.norm2, plain.norm3)
         self._scale, self._shift = zip(*(norm.scale_and_shift() for norm in norms), strict=True)
-        self.corners = plain.readout.locations
+        self.corners = self._places = plain.readout.locations
         size, second = self._third.shape[-1], self._second.weight.shape[-1]
-        self._sight = (size + second - 1, size)  # of a cell in the first and the second layer
-        self._second_grid = self._sight[0] + self._sight[0] % 2
+        self._wide, self._size = surround_of(self._second), size
+        self._local = size + second - 1  # what the kernels of a cell see of the first layer
+        self._sight = (self._local, self._local)  # what it sees in all
+        kernels = self._first.weight.detach()  # (c, l, k, k)
+        if self._wide is not None:
+            first = kernels.shape[-1] - 1
+            self._sight = (self.frame_shape[0] - first, self.frame_shape[1] - first)
+            self.corners = torch.zeros_like(self._places)
+        self._second_grid = self._local + self._local % 2
         middle = torch.fft.rfft2(self._second.weight.detach(), s=(self._second_grid,) * 2)
         self._second_kernels = middle.flatten(2).permute(2, 0, 1).contiguous()  # (f, d, c)
-        kernels = self._first.weight.detach()  # (c, l, k, k)
-        self.side = self._sight[0] + kernels.shape[-1] - 1
-        self._grid = self.side + self.side % 2
-        spectrum = torch.fft.rfft2(kernels, s=(self._grid, self._grid))
+        rows, columns = (n + kernels.shape[-1] - 1 for n in self._sight)
+        self.sides = (rows, columns)
+        self._grid = (rows + rows % 2, columns + columns % 2)
+        spectrum = torch.fft.rfft2(kernels, s=self._grid)
         self._columns = spectrum.shape[-1]
         spectrum = spectrum.flatten(2).permute(2, 0, 1)  # (f, c, l)
         # Weights with which the sum of squares over f is that over pixels.
         weight = torch.full((self._columns,), 2.0, dtype=kernels.dtype, device=kernels.device)
         weight[0] = 1.0
         weight[-1] = 1.0  # the grid is even
-        self._weight = (weight / self._grid**2).sqrt().repeat(self._grid)  # (f,)
+        rows, columns = self._grid
+        self._weight = (weight / (rows * columns)).sqrt().repeat(rows)  # (f,)
         real, imaginary = spectrum.real, spectrum.imag
         by_real, by_imaginary = torch.cat((real, imaginary), 2), torch.cat((-imaginary, real), 2)
         kernel = torch.cat((by_real, by_imaginary), 1)  # (f, 2·c, 2·l)
@@ -95,14 +103,14 @@ class RetinaFields:
             h = self._second(z.relu())
             z2 = _normal(h, self._scale[1], self._shift[1])
             slope2 = torch.gt(z2, 0).to(z.dtype) * self._scale[1][:, None, None]
-            seen = self._patches(z2.relu(), self._sight[1])  # (e, n, d, k, k)
+            seen = self._patches(z2.relu(), self._size)  # (e, n, d, k, k)
             z3 = torch.einsum("endyx,ndyx->en", seen, self._third)
             z3 = z3 * self._scale[2] + self._shift[2]
             return Seen(
                 nn.functional.softplus(z3),
                 z3.sigmoid() * self._scale[2],
-                self._patches(slope2, self._sight[1]),
-                self._patches(slope, self._sight[0]),
+                self._patches(slope2, self._size),
+                self._in_sight(slope),
             )
 
     def descend(
@@ -121,7 +129,7 @@ class RetinaFields:
         Returns
         -------
         torch.Tensor
-            ``(e, n, p, c, s, s)``, Hz per unit of the first convolution.
+            ``(e, n, p, c, s, s')``, Hz per unit of the first convolution.
         """
         with torch.no_grad():
             pull = seen.pull[:, :, None]  # (e, n, p)
@@ -130,17 +138,30 @@ class RetinaFields:
             gradient = pull[..., None, None, None] * self._third[:, None]
             gradient = gradient * seen.second[:, :, None]  # (e, n, p, d, k, k)
             if shares is not None and layer == "conv2":
-                gradient = gradient * self._patches_of_parts(shares, self._sight[1])
-            flat = gradient.flatten(0, 2)
-            down = self._below_second(flat)
-            down = down.reshape(*gradient.shape[:3], *down.shape[1:]) * seen.first[:, :, None]
+                cut = self._patches(shares.flatten(0, 1), self._size)
+                gradient = gradient * _by_part(cut, shares)
+            down = self._below_second(gradient) * seen.first[:, :, None]
             if shares is not None and layer == "conv1":
-                down = down * self._patches_of_parts(shares, self._sight[0])
+                down = down * _by_part(self._in_sight(shares.flatten(0, 1)), shares)
             return down
 
     def _below_second(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Apply the transpose of the second convolution, ``(b, d, k, k)`` to ``(b, c, s, s)``."""
-        grid, side = self._second_grid, self._sight[0]
+        """Transpose the second convolution, ``(e, n, p, d, k, k)`` to ``(e, n, p, c, s, s')``."""
+        local = self._below_kernels(gradient.flatten(0, 2))
+        local = local.reshape(*gradient.shape[:3], *local.shape[1:])
+        if self._wide is None:
+            return local
+        rows, columns = self._sight
+        mean = gradient.sum((-2, -1)) @ self._wide / (rows * columns)  # (e, n, p, c)
+        maps = mean[..., None, None].repeat(1, 1, 1, 1, rows, columns)
+        for cell, (row, column) in enumerate(self._places.tolist()):
+            part = maps[:, cell, ..., row : row + self._local, column : column + self._local]
+            part += local[:, cell]
+        return maps
+
+    def _below_kernels(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Apply the transpose of the second kernels, ``(b, d, k, k)`` to ``(b, c, s, s)``."""
+        grid, side = self._second_grid, self._local
         spectrum = torch.fft.rfft2(gradient, s=(grid, grid)).flatten(2).permute(2, 0, 1)
         product = torch.bmm(spectrum, self._second_kernels).permute(1, 2, 0)  # (b, c, f)
         product = product.reshape(*product.shape[:2], grid, grid // 2 + 1)
@@ -148,7 +169,7 @@ class RetinaFields:
         return maps[..., :side, :side]
 
     def fields(self, gradient: torch.Tensor) -> torch.Tensor:
-        """Go on to the stimulus: ``(..., c, s, s)`` to whole fields ``(..., l, y, x)`` in sight."""
+        """Go on to the stimulus: ``(..., c, s, s')`` to fields ``(..., l, y, x)`` in sight."""
         with torch.no_grad():
             found = [self._to_space(spectra.movedim(-1, 1)) for spectra in self._chunks(gradient)]
             whole = torch.cat(found)
@@ -164,7 +185,7 @@ class RetinaFields:
         Parameters
         ----------
         gradient : torch.Tensor
-            ``(..., c, s, s)`` from `descend`.
+            ``(..., c, s, s')`` from `descend`.
         rank : int
             How many products.
 
@@ -209,16 +230,16 @@ class RetinaFields:
         if outside is not None:
             frames = frames + outside[..., None, None]
         for cell, (row, column) in enumerate(self.corners.tolist()):
-            rows, columns = slice(row, row + self.side), slice(column, column + self.side)
+            rows, columns = slice(row, row + self.sides[0]), slice(column, column + self.sides[1])
             frames[:, cell, ..., rows, columns] = values[:, cell]
         return frames
 
     def _chunks(self, gradient: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Spectra of the fields of ``(..., c, s, s)``, weighted: ``(b, f, 2, l)`` at a time."""
+        """Spectra of the fields of ``(..., c, s, s')``, weighted: ``(b, f, 2, l)`` at a time."""
         flat, size = gradient.flatten(0, -4), CHUNK.get(gradient.device.type, 512)
         for start in range(0, len(flat), size):
             part = flat[start : start + size]
-            seen = torch.fft.rfft2(part, s=(self._grid, self._grid)).flatten(2)  # (b, c, f)
+            seen = torch.fft.rfft2(part, s=self._grid).flatten(2)  # (b, c, f)
             seen = torch.view_as_real(seen).permute(2, 0, 3, 1).flatten(2)  # (f, b, 2·c)
             product = torch.bmm(seen, self._kernels)  # (f, b, 2·l)
             yield product.transpose(0, 1).reshape(len(part), len(product), 2, self.lags)
@@ -226,25 +247,30 @@ class RetinaFields:
     def _to_space(self, spectra: torch.Tensor) -> torch.Tensor:
         """Transform ``(..., f, 2)`` back to ``(..., y, x)`` in sight."""
         spectrum = torch.view_as_complex((spectra / self._weight[:, None]).contiguous())
-        grid = self._grid
-        spectrum = spectrum.reshape(*spectrum.shape[:-1], grid, self._columns)
-        maps: torch.Tensor = torch.fft.irfft2(spectrum, s=(grid, grid))
-        return maps[..., : self.side, : self.side]
+        spectrum = spectrum.reshape(*spectrum.shape[:-1], self._grid[0], self._columns)
+        maps: torch.Tensor = torch.fft.irfft2(spectrum, s=self._grid)
+        return maps[..., : self.sides[0], : self.sides[1]]
 
     def _patches(self, maps: torch.Tensor, size: int) -> torch.Tensor:
         """Cut every cell's sight out of ``(e, c, row, column)``: ``(e, n, c, size, size)``."""
         every = maps.unfold(2, size, 1).unfold(3, size, 1)  # (e, c, row, column, size, size)
-        return every[:, :, self.corners[:, 0], self.corners[:, 1]].movedim(2, 1)
+        return every[:, :, self._places[:, 0], self._places[:, 1]].movedim(2, 1)
 
-    def _patches_of_parts(self, maps: torch.Tensor, size: int) -> torch.Tensor:
-        """Cut ``(e, p, c, row, column)`` into ``(e, n, p, c, size, size)``."""
-        cut = self._patches(maps.flatten(0, 1), size)  # (e·p, n, c, ...)
-        return cut.reshape(*maps.shape[:2], *cut.shape[1:]).movedim(2, 1)
+    def _in_sight(self, maps: torch.Tensor) -> torch.Tensor:
+        """Give what every cell sees of the first layer ``(e, c, ...)``: ``(e, n, c, s, s')``."""
+        if self._wide is None:
+            return self._patches(maps, self._local)
+        return maps[:, None].expand(-1, len(self._places), -1, -1, -1)
 
     def _read(self, maps: torch.Tensor) -> torch.Tensor:
         """Read ``(e, p, n, row, column)`` at each cell's own channel and place: ``(e, n, p)``."""
-        cell = torch.arange(len(self.corners), device=maps.device)
-        return maps[:, :, cell, self.corners[:, 0], self.corners[:, 1]].movedim(1, 2)
+        cell = torch.arange(len(self._places), device=maps.device)
+        return maps[:, :, cell, self._places[:, 0], self._places[:, 1]].movedim(1, 2)
+
+
+def _by_part(cut: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Give ``(e·p, n, c, ...)``, cut out of shares ``(e, p, ...)``, as ``(e, n, p, c, ...)``."""
+    return cut.reshape(*shares.shape[:2], *cut.shape[1:]).movedim(2, 1)
 
 
 def _normal(h: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 
 from retina_codec.networks.retina.fourier import FourierConvolution, inward, outward
 from retina_codec.networks.retina.model import RetinaCNN
-from retina_codec.networks.retina.modules import plain_convolution
+from retina_codec.networks.retina.modules import plain_convolution, surround_of
 from retina_codec.probing.points import Bound, Evaluation, Layers
 from retina_codec.probing.retina.paths import (
     SHARES,
@@ -60,7 +60,8 @@ class RetinaFunction:
     product of Fourier transforms of frames. The second layer's large kernels cost less in the
     Fourier domain too, forward and backward. Rates see one position of the third layer per cell, so
     convolution and readout are one matrix, only units in sight of a cell are computed, and the
-    others contribute exactly nothing.
+    others contribute exactly nothing. With a wide field (``RetinaCNN(surround=True)``) all are in
+    sight.
 
     Parameters
     ----------
@@ -103,16 +104,19 @@ class RetinaFunction:
         third = network.conv3.weight.detach()  # (n, c, k, k)
         self._bias = (_column(first), _column(second), _column(network.conv3))
         places, size, reach = network.readout.locations, third.shape[-1], second.kernel_size[0] - 1
+        wide, first_size = surround_of(second), network.kernel_sizes[0]
+        whole = [n - first_size + 1 for n in network.frame_shape]
         low, high = places.amin(0), places.amax(0) + size
+        if wide is not None:
+            low, high = torch.zeros_like(low), torch.tensor(whole).to(high) - reach
         self._read = _reading_matrix(third, places - low, tuple((high - low).tolist()))
         # Units of the first layer in sight; those of the second begin at the same row and column.
         start, stop = low.tolist(), (high + reach).tolist()
         self._sight = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         shape = [b - a for a, b in zip(start, stop, strict=True)]
-        self._second = FourierConvolution(second.weight.detach(), shape)
-        shape = [n - network.kernel_sizes[0] + 1 for n in network.frame_shape]
-        self._whole_second = FourierConvolution(second.weight.detach(), shape)
-        self._whole_third = FourierConvolution(third, [n - reach for n in shape])
+        self._second = FourierConvolution(second.weight.detach(), shape, wide)
+        self._whole_second = FourierConvolution(second.weight.detach(), whole, wide)
+        self._whole_third = FourierConvolution(third, [n - reach for n in whole])
         self._kernel = self._kernel_of_frames(first.weight.detach()) if consecutive else None
 
     # The first layer.

@@ -9,6 +9,7 @@ import torch
 
 from retina_codec.networks.retina.fourier import FourierConvolution, inward, outward
 from retina_codec.networks.retina.model import RetinaCNN
+from retina_codec.networks.retina.modules import surround_of
 from retina_codec.probing.retina.forward import RetinaFunction
 
 __all__ = ["LAYERS", "HiddenLayers"]
@@ -36,7 +37,8 @@ class HiddenLayers:
         self._bias = dict(self.network.named_parameters()).get("conv2.bias")
         size = network.kernel_sizes[0]
         self._shape = tuple(side - size + 1 for side in network.frame_shape)
-        self._whole = FourierConvolution(self._weight, self._shape)
+        self._wide = surround_of(self.network.conv2)
+        self._whole = FourierConvolution(self._weight, self._shape, self._wide)
         self._parts: dict[tuple[int, ...], FourierConvolution] = {}
         sides = [side - self._weight.shape[-1] + 1 for side in self._shape]
         ends = torch.zeros(2, len(self._weight), *sides).to(self._weight)
@@ -76,7 +78,8 @@ class HiddenLayers:
         with torch.no_grad():
             if channels not in self._parts:
                 part = self._weight[:, list(channels)]
-                self._parts[channels] = FourierConvolution(part, self._shape)
+                wide = None if self._wide is None else self._wide[:, list(channels)]
+                self._parts[channels] = FourierConvolution(part, self._shape, wide)
             found: torch.Tensor = self._gain * outward(self._parts[channels](inward(change)))
             return found
 

@@ -56,6 +56,21 @@ def test_every_time_and_cell_has_the_best_product(network, split, found):
     assert found["type"].values.tolist() == list(network.cell_types)
 
 
+def test_with_a_wide_field_every_cell_sees_the_whole_frame():
+    network = small_network(surround=True)
+    split = small_recording(network, bins=BINS)["test"].to_dataset().isel(time=slice(0, 30))
+    found = all_fields(network, split, rank=HISTORY, progress=False)
+    assert found.sizes["y"] == 16
+    assert not found["first_y"].any()
+    frames = (split["stimulus"].values.astype("f4") - 127.5) / 60.0
+    window = torch.as_tensor(frames[:HISTORY])[None]
+    fields = instantaneous_fields(network, window)[0].numpy()
+    product = found["temporal"] * whole_frames(found)
+    rebuilt = product.sum("component").isel(time=0) + found["mean"].isel(time=0)
+    rebuilt = rebuilt.transpose("cell", "lag", "y", "x")
+    np.testing.assert_allclose(rebuilt, fields, atol=1e-3 * np.abs(fields).max())
+
+
 @pytest.mark.parametrize("every", [2, 7])
 def test_every_so_manieth_time_is_a_selection(network, split, found, every):
     some = all_fields(network, split, every=every, batch_size=3, progress=False)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from retina_codec.analysis.hypotheses.kernels import (
+    _mean_kernels,
     channel_kernels,
     separable_kernels,
     summarise_kernel,
@@ -84,6 +85,35 @@ def test_the_kernels_of_the_second_layer_follow_from_finite_differences():
     assert found["polarity"] == polarity
     got = [float(found[name]) for name in ("peak_lag", "biphasic_index", "width")]
     np.testing.assert_allclose(got, [lag, biphasic, width], rtol=1e-3)
+
+
+def test_kernels_reach_over_the_whole_frame_with_a_wide_field():
+    """Outside the local kernels the change of the unit follows from finite differences."""
+    network = small_network(surround=True)
+    split = small_recording(network, bins=60)["test"].to_dataset()[["stimulus"]]
+    split = split.isel(time=slice(0, HISTORY + 2))
+    kernels, _, count = _mean_kernels(network, split, 2, None)
+    kernel = kernels["conv2/2"]
+    assert count == 2
+    assert kernel.shape == (HISTORY, 16, 16)
+    assert not kernels["conv1/1"][:, :6].any()
+    network = network.double()
+    frames = torch.from_numpy((split["stimulus"].values - 127.5) / 60.0)
+    windows = torch.stack([frames[t : t + HISTORY] for t in (0, 1)])
+
+    def unit(stack):
+        first = torch.relu(network.norm1(network.conv1(stack)))
+        return network.norm2(network.conv2(first))[:, 2, 6, 6].mean()
+
+    for place in [(7, 1, 2), (3, 12, 14), (5, 8, 8), (0, 15, 0)]:
+        step = torch.zeros(windows.shape[1:], dtype=torch.float64)
+        step[place] = 1e-6
+        with torch.no_grad():
+            slope = float(unit(windows + step) - unit(windows - step)) / 2e-6
+        assert kernel[place] == pytest.approx(slope, rel=1e-3, abs=1e-6)
+        assert slope
+    drawn = separable_kernels(small_network(surround=True), split, samples=2)
+    assert drawn["field_y"].values.tolist() == list(range(-8, 8))
 
 
 def test_the_part_to_draw_is_the_nearest_product_of_time_and_space():

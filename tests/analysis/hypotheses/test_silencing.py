@@ -22,9 +22,9 @@ CUTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def network():
-    return small_network()
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "surround"])
+def network(request):
+    return small_network(surround=request.param)
 
 
 @pytest.fixture(scope="module")

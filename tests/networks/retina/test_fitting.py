@@ -191,7 +191,36 @@ def test_settings_that_cannot_train_are_refused(wrong):
         TrainingSettings(**wrong)
 
 
-@pytest.mark.parametrize("other", [{"channels": (4, 3)}, {"noise": 0.3}])
+def test_a_wide_field_trains_by_the_same_call(noise_recording):
+    settings = TrainingSettings(epochs=1, windows_per_epoch=600, batch_size=100, learning_rate=2e-3)
+    plain, fast, slow = (
+        rc.fit_network(noise_recording, settings=settings, **SMALL, **way)
+        for way in ({}, {"surround": True}, {"surround": True, "fourier": False})
+    )
+    assert not plain.surround
+    assert fast.surround
+    weight = fast.conv2.surround.detach()
+    assert float(weight.abs().max()) > 1e-3
+    torch.testing.assert_close(weight, slow.conv2.surround.detach(), rtol=2e-2, atol=2e-4)
+    losses = [n.training_record["validation_loss"] for n in (fast, slow, plain)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    assert losses[2] != losses[0]
+
+
+def test_a_training_state_from_before_wide_fields_goes_on(noise_recording, tmp_path):
+    one = TrainingSettings(epochs=1, windows_per_epoch=100, batch_size=50)
+    path = tmp_path / "state.pt"
+    first = rc.fit_network(noise_recording, settings=one, resume=path, **SMALL)
+    state = torch.load(path, weights_only=True)
+    assert state["identity"].pop("surround") is False
+    torch.save(state, path)
+    again = rc.fit_network(noise_recording, settings=one, resume=path, **SMALL)
+    assert again.training_record == first.training_record
+    with pytest.raises(rc.RetinaCodecError, match="surround False, now True"):
+        rc.fit_network(noise_recording, settings=one, resume=path, surround=True, **SMALL)
+
+
+@pytest.mark.parametrize("other", [{"channels": (4, 3)}, {"noise": 0.3}, {"surround": True}])
 def test_a_state_of_another_network_is_not_resumed(noise_recording, tmp_path, other):
     settings = TrainingSettings(epochs=1, windows_per_epoch=100, batch_size=50)
     path = tmp_path / "state.pt"

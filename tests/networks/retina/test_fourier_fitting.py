@@ -39,6 +39,8 @@ def network_of(dtype, **options):
             norm.running_var.copy_(torch.rand_like(norm.running_var) + 0.5)
             norm.scale.copy_(torch.randn_like(norm.scale))
             norm.shift.copy_(torch.rand_like(norm.shift) + 0.5)
+        if network.surround:
+            network.conv2.surround.copy_(torch.randn_like(network.conv2.surround))
     return network.to(dtype)
 
 
@@ -54,6 +56,8 @@ OTHERS = [
     {"stacked": False},
     {"kernel_sizes": (3, 5, 3)},
     {"kernel_sizes": (4, 3, 2), "stacked": False},
+    {"surround": True},
+    {"surround": True, "stacked": False},
 ]
 
 

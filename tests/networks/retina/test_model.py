@@ -106,6 +106,78 @@ def test_bad_configurations(small_network, change, message):
         rc.networks.RetinaCNN.from_config(small_network.config() | change)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_wide_field_adds_weighted_means_of_the_rectified_first_layer(stacked):
+    network = wide_network(stacked=stacked)
+    rectified = torch.relu(torch.randn(4, 3, 9, 10))
+    found = network.conv2(rectified).detach().numpy()
+    network.conv2.surround.data.zero_()
+    local = network.conv2(rectified).detach().numpy()
+    expected = local.copy()
+    weight = wide_network(stacked=stacked).conv2.surround.detach().numpy()
+    for b, o, i in np.ndindex(4, 2, 3):
+        expected[b, o] += weight[o, i] * rectified[b, i].numpy().mean()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(found - local).max() > 0.1
+
+
+def wide_network(**options):
+    """Random weights; those of the wide field are 0 unless set here."""
+    torch.manual_seed(3)
+    network = rc.networks.RetinaCNN(
+        [3, 7],
+        [[0, 1], [2, 3]],
+        history=5,
+        frame_shape=(13, 14),
+        channels=(3, 2),
+        kernel_sizes=(5, 3, 3),
+        **{"surround": True} | options,
+    )
+    if network.surround:
+        network.conv2.surround.data.normal_()
+    return network.eval()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_new_wide_field_is_that_of_a_plain_network(stacked):
+    """Weights 0, and the other first weights are drawn as without it."""
+    windows, sizes = torch.randn(4, 5, 13, 14), dict(history=5, frame_shape=(13, 14))
+    found = []
+    for surround in (False, True):
+        torch.manual_seed(3)
+        network = rc.networks.RetinaCNN(
+            [3], [[1, 1]], kernel_sizes=(5, 3, 3), stacked=stacked, surround=surround, **sizes
+        )
+        found.append(network.eval()(windows))
+    assert torch.equal(*found)
+    assert not network.conv2.surround.any()
+
+
+def test_a_wide_field_survives_collapse_and_config():
+    network, windows = wide_network(stacked=True), torch.randn(6, 5, 13, 14)
+    plain = network.collapse()
+    assert plain.surround
+    assert not plain.stacked
+    torch.testing.assert_close(plain(windows), network(windows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain.conv2.surround, network.conv2.surround)
+    again = rc.networks.RetinaCNN.from_config(plain.config(), plain.state_dict()).eval()
+    assert again.config() == plain.config()
+    torch.testing.assert_close(again(windows), plain(windows))
+
+
+def test_a_plain_network_has_the_config_and_weights_it_always_had(small_network):
+    assert "surround" not in small_network.config()
+    assert not rc.networks.RetinaCNN.from_config(small_network.config()).surround
+    assert not any("surround" in name for name in small_network.state_dict())
+    assert "surround" not in rc.load_network("insilico").config()
+
+
+def test_weights_without_a_wide_field_are_refused_where_one_is_asked_for(small_network):
+    config = small_network.config() | {"surround": True}
+    with pytest.raises(RuntimeError, match=r"conv2\.surround"):
+        rc.networks.RetinaCNN.from_config(config, small_network.state_dict())
+
+
 def test_stack_needs_an_odd_kernel():
     with pytest.raises(rc.RetinaCodecError, match="odd"):
         StackedConv2d(1, 1, 4)

@@ -9,7 +9,7 @@ from tests.reference.receptive_fields import finite_difference_fields, rank_one_
 from tests.small import HISTORY, small_network
 
 
-def odd_network():
+def odd_network(surround=False):
     """Stacked kernels, sights of odd and even size, cells at the edges; not square."""
     torch.manual_seed(4)
     network = RetinaCNN(
@@ -20,12 +20,20 @@ def odd_network():
         channels=(2, 3),
         kernel_sizes=(5, 3, 5),
         stacked=True,
+        surround=surround,
     )
+    if surround:
+        network.conv2.surround.data.normal_()
     for norm in (network.norm1, network.norm2, network.norm3):
         norm.running_mean.normal_(std=0.1)
         norm.running_var.uniform_(0.5, 1.5)
         norm.scale.data.mul_(-1.0)  # the norm takes its size only
     return network.double().train()
+
+
+def wide_network():
+    """The same with a wide field: every cell sees the whole frame."""
+    return odd_network(surround=True)
 
 
 def whole(network, windows):
@@ -36,7 +44,7 @@ def whole(network, windows):
     return structure, seen, gradient
 
 
-@pytest.mark.parametrize("make", [small_network, odd_network])
+@pytest.mark.parametrize("make", [small_network, odd_network, wide_network])
 def test_fields_and_rates_are_those_of_automatic_differentiation(make):
     network = make().double()
     torch.manual_seed(0)
@@ -60,9 +68,9 @@ def test_fields_match_finite_differences():
     np.testing.assert_allclose(fields, slow, atol=1e-7 * np.abs(slow).max())
 
 
-@pytest.mark.parametrize("rank", [1, 3])
-def test_products_match_numpy_svd_of_whole_fields(rank):
-    network = small_network().double()
+@pytest.mark.parametrize(("rank", "surround"), [(1, False), (3, False), (1, True)])
+def test_products_match_numpy_svd_of_whole_fields(rank, surround):
+    network = small_network(surround=surround).double()
     windows = torch.randn(2, HISTORY, 16, 16, dtype=torch.float64)
     structure, _, gradient = whole(network, windows)
     found = structure.products(gradient, rank)

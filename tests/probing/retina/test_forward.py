@@ -21,8 +21,15 @@ STEPS = 6
 Function = RetinaFunction | HookedFunction
 
 
-def make(shape: tuple[int, int] = (9, 8), *, stacked: bool = False, tall: float = 1.0) -> RetinaCNN:
-    network = tiny_retina(stacked=stacked, frame_shape=shape).double().requires_grad_(False)
+def make(
+    shape: tuple[int, int] = (9, 8),
+    *,
+    stacked: bool = False,
+    tall: float = 1.0,
+    surround: bool = False,
+) -> RetinaCNN:
+    network = tiny_retina(stacked=stacked, frame_shape=shape, surround=surround)
+    network = network.double().requires_grad_(False)
     network.norm3.shift.mul_(tall)
     return network
 
@@ -70,11 +77,11 @@ def trapezoids(function: Function, begin: torch.Tensor, end: torch.Tensor, steps
 
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("consecutive", [False, True])
-@pytest.mark.parametrize("shape", [(9, 8), CORNER])
+@pytest.mark.parametrize(("shape", "surround"), [((9, 8), False), (CORNER, False), (CORNER, True)])
 def test_the_fast_way_and_hooks_give_the_same(
-    stacked: bool, consecutive: bool, shape: tuple[int, int]
+    stacked: bool, consecutive: bool, shape: tuple[int, int], surround: bool
 ) -> None:
-    network, windows = make(shape, stacked=stacked), see(9, shape)
+    network, windows = make(shape, stacked=stacked, surround=surround), see(9, shape)
     fast = RetinaFunction(network, LAYERS, consecutive=consecutive)
     plain = HookedFunction.open(network, windows, LAYERS)
     point = fast.start(windows)
@@ -106,6 +113,14 @@ def test_only_units_in_sight_are_computed() -> None:
     shapes = {name: tuple(units.shape[1:]) for name, units in here.gradient.items()}
     # Cells in rows 0 to 2 and columns 0 to 1, kernels of 3.
     assert shapes == {"conv1": (2, 7, 6), "conv2": (3, 5, 4), "conv3": (4,)}
+
+
+def test_with_a_wide_field_every_unit_of_the_first_layer_is_in_sight() -> None:
+    network, windows = make(CORNER, surround=True), see(2, CORNER)
+    here = RetinaFunction(network, LAYERS, consecutive=False)
+    units = here(here.start(windows), target).gradient["conv1"]
+    assert tuple(units.shape[1:]) == (2, 11, 10)  # the frame less the first kernels
+    assert units[..., 7:, 6:].any()  # beyond the kernels of every cell
 
 
 @pytest.mark.parametrize("chords", [False, True])
@@ -210,14 +225,25 @@ def test_whole_layers_hold_zeros_out_of_sight(chords: bool) -> None:
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("own_points", [False, True])
-@pytest.mark.parametrize("chords", [False, True])
-def test_contributions_sum_to_the_change_of_the_target(chords: bool, own_points: bool) -> None:
+@pytest.mark.parametrize(
+    ("chords", "own_points", "surround"),
+    [
+        (False, False, False),
+        (False, True, False),
+        (True, False, False),
+        (True, True, False),
+        (True, True, True),
+    ],
+)
+def test_contributions_sum_to_the_change_of_the_target(
+    chords: bool, own_points: bool, surround: bool
+) -> None:
     """Eight times the steps leave a tenth of the error of chords.
 
     A fifth of the trapezoid's: it meets each threshold of this small network at one step.
     """
-    fast = RetinaFunction(make(), LAYERS, consecutive=False, chords=chords)
+    network = make(surround=surround)
+    fast = RetinaFunction(network, LAYERS, consecutive=False, chords=chords)
     begin, end = fast.start(see(1, seed=3)), fast.start(see(12))
     missing = {}
     for steps in (20, 160):
@@ -281,8 +307,10 @@ def test_a_unit_that_stands_still_passes_the_slope_where_it_stands(
         torch.testing.assert_close(values, torch.zeros_like(values), rtol=0, atol=1e-12)
 
 
-def test_directional_derivatives_are_those_of_forward_mode() -> None:
-    network, windows, way = make(CORNER), see(5, CORNER), see(5, CORNER, seed=7)
+@pytest.mark.parametrize("surround", [False, True])
+def test_directional_derivatives_are_those_of_forward_mode(surround: bool) -> None:
+    network, windows = make(CORNER, surround=surround), see(5, CORNER)
+    way = see(5, CORNER, seed=7)
     fast = RetinaFunction(network, LAYERS, consecutive=True)
     # The direction of stimuli, seen by the affine first layer.
     direction = fast.start(windows + way) - fast.start(windows)

@@ -14,9 +14,9 @@ def second_activation(network, first):
     return network.norm2(network.conv2(first))
 
 
-@pytest.fixture(scope="module")
-def network():
-    return small_network()
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "surround"])
+def network(request):
+    return small_network(surround=request.param)
 
 
 @pytest.fixture(scope="module")
