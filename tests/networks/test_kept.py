@@ -177,7 +177,7 @@ def retina_results() -> tuple[xr.DataTree, xr.DataTree]:
     network = small_network()
     recording = small_recording(network, bins=300)
     chosen = rc.analysis.AnalysisSettings(
-        steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=10, copies=1
+        steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=10, copies=0
     )
     return recording, rc.analyze(
         recording, network, settings=chosen, hypotheses=False, progress=False
@@ -207,7 +207,7 @@ RETINA_USES = {
     "analyze": lambda n, rec, _: rc.analyze(
         rec, n, hypotheses=False, progress=False,
         settings=rc.analysis.AnalysisSettings(
-            steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=10, copies=1
+            steps=2, modes=4, active=2, clusters=range(2, 4), own_windows=10, copies=0
         ),
     ),
 }  # fmt: skip
