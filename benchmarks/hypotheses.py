@@ -30,9 +30,10 @@ Controls, by the same call, each with the same time per row:
   control but what could be found at best by the same network with these silencings.
 
 Movie 1 was used to write the method; the figure takes movies 2 and 3. With ``--when
-always`` rows speak of the whole movie: then modes play no part but naming interneurons. ``--keep``
-writes trees to a folder and reads them from there in the next run; empty it after a change of
-networks, contributions or modes. Prints one JSON line.
+always`` rows speak of the whole movie: then modes play no part but naming interneurons.
+``by_interneuron`` counts right claims and all claims about each. ``--keep`` writes trees to a
+folder and reads them from there in the next run; empty it after a change of networks, contributions
+or modes. ``--network`` names another network of retina 0. Prints one JSON line.
 
     python benchmarks/hypotheses.py --movies 2 3
 """
@@ -148,7 +149,18 @@ def judge(claims: xr.Dataset, truth: xr.Dataset, start: float) -> dict[str, Any]
         "found_all": float(np.mean([row["found"] for row in rows])),
         "named": [row["name"] for row in first],
         "wrong": [row["name"] for row, is_so in zip(first, good, strict=True) if not is_so],
+        "by_interneuron": by_interneuron(claiming, timed=timed),
     }
+
+
+def by_interneuron(rows: list[dict[str, Any]], *, timed: bool) -> dict[str, list[int]]:
+    """Count right rows, and all rows, of each interneuron that is named."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        count = found.setdefault(row["name"], [0, 0])
+        count[0] += row["cells"] and (row["when"] or not timed)
+        count[1] += 1
+    return found
 
 
 def kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
@@ -164,10 +176,15 @@ def kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
 
 
 def one_movie(
-    movie: int, seed: int, draws: int, options: dict[str, Any], folder: Path | None
+    movie: int,
+    seed: int,
+    draws: int,
+    options: dict[str, Any],
+    folder: Path | None,
+    name: str = "insilico",
 ) -> dict[str, dict[str, Any]]:
     """Score ours and the controls on one movie."""
-    network = rc.load_network("insilico")
+    network = rc.load_network(name)
     recording, circuit = rc.simulate_retina(0, stimulus_seed=movie, train_duration=0)
     split, history = recording["test"], network.history
     truth = kept(
@@ -252,11 +269,14 @@ def main() -> None:
         "--scope", choices=["interneuron", "mode"], default="interneuron", help="what is cut"
     )
     options.add_argument("--when", choices=["active", "always"], default="active", help="events")
+    options.add_argument("--network", default="insilico", help="of retina 0, another folder")
     options.add_argument("--keep", type=Path, help="folder for trees")
     chosen = options.parse_args()
     what = {"scope": chosen.scope, "when": chosen.when}
     rows = [
-        summary(movie, one_movie(movie, chosen.seed, chosen.draws, what, chosen.keep))
+        summary(
+            movie, one_movie(movie, chosen.seed, chosen.draws, what, chosen.keep, chosen.network)
+        )
         for movie in chosen.movies
     ]
     report({"benchmark": "hypotheses", "seed": chosen.seed, **what, "movies": rows})
