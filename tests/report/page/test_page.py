@@ -345,6 +345,29 @@ def test_missing_hypotheses_and_scores_are_said_to_be_missing(results):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_two_halves_stand_beside_chance(results):
+    tree = results.copy()
+    tree.attrs = results.attrs | {"no_halves": "they were not asked for"}
+    assert "were not compared: they were not asked for." in Page(render(tree)).text
+    quantity = ["modes", "pathways", "similarity"]
+    tree["halves"] = xr.DataTree(
+        xr.Dataset(
+            {
+                "agreement": (("layer", "quantity"), [[0.93, 0.11, np.nan]]),
+                "null_high": (("layer", "quantity"), [[0.61, 0.2, np.nan]]),
+            },
+            {"layer": ["conv1"], "quantity": quantity},
+            {"copies": 3, "samples": 480},
+        )
+    )
+    text = Page(render(tree)).text
+    assert "in each half of the split alone (480 times each)" in text
+    assert "3 copies of the second half" in text
+    assert "so few that p is at least 0.25" in text
+    assert "layer 1 0.93 (chance 0.61) 0.11 (chance 0.20, not above) not measured" in text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_scores_stand_beside_what_shuffling_reaches(results):
     score = scores(1)
     text = Page(render(scored(results, conv1=score, conv2=scores(2)))).text
