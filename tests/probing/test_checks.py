@@ -433,7 +433,7 @@ def test_what_is_not_refused_is_the_same_alone_and_in_a_batch_often(case: Any) -
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_checks_run_no_input_more_than_three_times(batch_size: int) -> None:
-    """The look at the layers among them: one row of one batch is one evaluation."""
+    """The look at the layers among them; networks fed with words need two more."""
     seen: list[torch.Tensor] = []
     torch.manual_seed(0)
     network, x = Runs(torch.tanh), torch.randn(9, 5)
