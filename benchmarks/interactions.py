@@ -76,7 +76,7 @@ def lists_of(network: Any, split: Any, seed: int) -> dict[str, Floats]:
     found = {}
     for name, tree in (("contributions", explained), ("activations", activations)):
         modes = rc.decompose(tree, method, progress=False)
-        found[f"modes of {name}"] = np.nan_to_num(pair_scores(modes, channels).values)  # 0: no mode
+        found[f"modes of {name}"] = pair_scores(modes, channels).values
         found[f"shared by modes of {name}"] = shared(modes, channels)
         values = series(tree)
         size = np.sqrt(np.mean(values**2, axis=0))
@@ -123,11 +123,15 @@ def edges_of(network: Any, split: Any, channels: list[tuple[str, int]]) -> Float
 
 
 def judge(score: Floats, truth: Floats, random: np.random.Generator) -> dict[str, float]:
-    """Rank correlation with the truth, and share of the strongest pairs among the first."""
+    """Rank correlation with the truth, and share of the strongest pairs among the first.
+
+    A pair that a list cannot score (NaN: a channel in no mode) comes last.
+    """
+    score = np.where(np.isnan(score), -np.inf, score)
     first = max(1, round(FIRST * len(truth)))
     order = np.lexsort((random.random(len(score)), -score))[:first]
     best = set(np.argsort(-truth)[:first].tolist())
-    moves = np.ptp(score) > 0
+    moves = len(np.unique(score)) > 1
     return {
         "rho": float(spearmanr(score, truth).statistic) if moves else float("nan"),
         "found": len(best & set(order.tolist())) / first,
@@ -159,7 +163,7 @@ def by_kind(score: Floats, named: list[str], kinds: list[str]) -> Floats:
     for value, (a, b) in zip(score, combinations(named, 2), strict=True):
         pair = tuple(sorted((a, b)))
         if pair in best:
-            best[pair] = max(best[pair], float(value))
+            best[pair] = float(np.fmax(best[pair], value))
     return np.array(list(best.values()))
 
 

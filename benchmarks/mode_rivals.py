@@ -54,7 +54,7 @@ def rivals(modes: int, seed: int) -> dict[str, Any]:
 def dictionary_of(tree: xr.DataTree, layer: str) -> np.ndarray:
     """Modes of a layer, (mode, sign × channel)."""
     values = tree[f"layers/{layer}/modes/dictionary"].transpose("mode", "sign", "channel").values
-    return np.nan_to_num(values.reshape(len(values), -1))
+    return values.reshape(len(values), -1)
 
 
 def share_of(tree: xr.DataTree, layer: str) -> np.ndarray:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from measure import report
 
 import retina_codec as rc
 from retina_codec.analysis import circuit, reproducibility
+from retina_codec.modes.scores.network import shuffled_network
 
 ORDER = ("conv3", "conv2", "conv1")  # from the last layer to the first
 EXPLAINED = ("conv1", "conv2")
@@ -26,14 +26,11 @@ CIRCUIT_SECONDS = 2.0
 
 
 def shuffled(network: Any, count: int, seed: int) -> Any:
-    """Copy a network; the weights of its last layers are dealt anew within each layer."""
+    """Copy a network; the kernels of its last layers are dealt anew within each layer."""
     other = copy.deepcopy(network)
-    generator = torch.Generator().manual_seed(seed)
-    for name in ORDER[:count]:
-        for parameter in other.get_submodule(name).parameters():
-            flat = parameter.data.flatten()
-            order = torch.randperm(len(flat), generator=generator)
-            parameter.data = flat[order].view_as(parameter.data)
+    for place, name in enumerate(ORDER[:count]):
+        own = other.get_submodule(name)
+        setattr(other, name, shuffled_network(own, None, len(ORDER) * seed + place))
     return other
 
 

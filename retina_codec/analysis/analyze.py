@@ -105,8 +105,8 @@ def analyze(
     provenance : mapping of str to scalar, optional
         Added to the attributes of the root: file names, hashes, the command.
     keep : callable, optional
-        Gets the results so far and the name of the next step ("scores", "hypotheses") before each
-        of these, which may take minutes; save them there against a loss.
+        Gets the results so far and the name of the next step ("halves", "scores", "hypotheses")
+        before each of these, which may take minutes; save them there against a loss.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def analyze(
     results["responses"] = xr.DataTree(
         responses.assign(agreement(responses["prediction"], part).data_vars)
     )
-    _add_halves(results, network, layers, settings, seed, progress)
+    _add_halves(results, network, layers, settings, seed, progress, keep)
     if scores:
         results = _add_scores(results, network, inputs, seed, device, progress, keep)
     if not hypotheses:
@@ -316,6 +316,7 @@ def _add_halves(
     settings: AnalysisSettings,
     seed: int,
     progress: bool | None,
+    keep: Callable[[xr.DataTree, str], object] | None,
 ) -> None:
     """Compare modes and pathways of the two halves of the split, or record why not."""
     from retina_codec.analysis.comparison import compare_halves
@@ -323,6 +324,12 @@ def _add_halves(
     if not settings.copies:
         results.attrs["no_halves"] = "they were not asked for"
         return
+    if keep:
+        later = ("no_halves", "no_scores", "no_hypotheses")
+        results.attrs |= dict.fromkeys(later, NOT_COMPUTED)
+        keep(results, "halves")
+        for name in later:
+            del results.attrs[name]
     log.info("modes and pathways of the two halves")
     try:
         found = compare_halves(

@@ -168,7 +168,7 @@ def compare_halves(
     Raises
     ------
     RetinaCodecError
-        Results too short for two halves, and what `decompose` refuses.
+        Results too short for two halves, no copies, and what `decompose` refuses.
     """
     names = layers_of(results, layers, part="modes")
     attrs = results["layers"].children[names[0]]["modes"].attrs
@@ -180,7 +180,15 @@ def compare_halves(
             f"two halves need {2 * max(gap, 1)} samples each beside a gap of {gap}; there are "
             f"{length} samples. Explain a longer part."
         )
+    if copies < 1:
+        raise RetinaCodecError(f"copies must be at least 1; got {copies}. Use 3.")
     decomposition = decomposition_of({str(key): value for key, value in attrs.items()})
+    how: dict[str, Any] = {
+        "signs": attrs["signs"].split(",") if "signs" in attrs else None,
+        "held_out": float(attrs["held_out"]),
+        "gap": gap,
+        "progress": progress,
+    }
     halves = []
     for part in (slice(0, count), slice(length - count, None)):
         nodes = {
@@ -189,11 +197,9 @@ def compare_halves(
         }
         if "responses" in results.children:
             nodes["/responses"] = results["responses"].to_dataset().isel({dim: part})
-        half = decompose(xr.DataTree.from_dict(nodes), decomposition, gap=gap, progress=progress)
+        half = decompose(xr.DataTree.from_dict(nodes), decomposition, **how)
         halves.append(_with_pathways(half, clusters, seed))
-    null = shifted_copies(
-        halves[1], decomposition, layers=names, copies=copies, seed=seed, progress=progress
-    )
+    null = shifted_copies(halves[1], decomposition, layers=names, copies=copies, seed=seed, **how)
     found = reproducibility(*halves, layers=names, compare="dictionary", null=null, seed=seed)
     return found.assign_attrs(samples=count, copies=copies)
 
@@ -216,6 +222,9 @@ def shifted_copies(
     decomposition: Decomposition | None = None,
     *,
     layers: Sequence[str] | None = None,
+    signs: str | Sequence[str] | None = None,
+    held_out: float = 0.25,
+    gap: int = 40,
     copies: int = 5,
     seed: int = 0,
     progress: bool | None = None,
@@ -233,6 +242,8 @@ def shifted_copies(
         The default of `decompose` when left out.
     layers : sequence of str, optional
         All when left out.
+    signs, held_out, gap
+        See `decompose`: those of the modes that the copies are compared with.
     copies : int
     seed : int
         Of the movements.
@@ -262,7 +273,12 @@ def shifted_copies(
             moved = own.copy(data=flat.reshape(own.shape))
             nodes[f"/layers/{name}"] = moved.to_dataset(name="contribution")
         whole = xr.DataTree.from_dict(nodes)
-        found.append(decompose(whole, decomposition or SparseAutoencoder(), progress=progress))
+        found.append(
+            decompose(
+                whole, decomposition or SparseAutoencoder(), signs=signs, held_out=held_out,
+                gap=gap, progress=progress,
+            )
+        )  # fmt: skip
     return found
 
 

@@ -166,19 +166,18 @@ def _draw_kernel(axes: Axes, one: xr.Dataset, box: tuple[float, float], size: fl
     """Draw field around its peak and time course (the latest on the right) into a box."""
     left, bottom = box
     field: npt.NDArray[np.float64] = one["field"].transpose("field_y", "field_x").values
-    half = size
     field = _around_peak(field)
     axes.imshow(
         field, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", zorder=3.1, origin="upper",
-        extent=(left, left + half, bottom, bottom + size),
+        extent=(left, left + size, bottom, bottom + size),
     )  # fmt: skip
     axes.add_patch(
         Rectangle(
-            (left + half, bottom), half, size, facecolor="white", edgecolor="none", zorder=3.1
+            (left + size, bottom), BOX - size, size, facecolor="white", edgecolor="none", zorder=3.1
         )
     )
     course = one["time_course"].sortby("lag", ascending=False).values
-    x = left + half + 0.03 + np.linspace(0, BOX - half - 0.06, len(course))
+    x = left + size + 0.03 + np.linspace(0, BOX - size - 0.06, len(course))
     middle = bottom + size / 2
     axes.plot([x[0], x[-1]], [middle] * 2, color="#c9ced4", linewidth=0.5, zorder=3.2)
     axes.plot(x, middle + course * (size / 2 - 0.05), color="#1f2733", linewidth=0.9, zorder=3.3)

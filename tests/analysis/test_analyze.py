@@ -278,8 +278,10 @@ def test_what_a_late_step_cannot_do_is_left_out_with_a_word(recording, network, 
     assert found.attrs["no_receptive_fields"].startswith("too few events")
     assert found.attrs["no_scores"].startswith("too few events")
     assert "pathways" in found["layers/conv1"].children
-    ((step, attrs),) = seen
-    assert step == "scores"
+    (first, before), (step, attrs) = seen
+    assert (first, step) == ("halves", "scores")
+    assert before["no_halves"] == before["no_scores"] == "they were not computed"
+    assert "no_halves" not in attrs
     assert attrs["no_scores"] == attrs["no_hypotheses"] == "they were not computed"
     assert attrs["session"] == "small"
 

@@ -224,3 +224,26 @@ def test_halves_with_other_modes_do_not_agree():
 def test_too_short_for_halves():
     with pytest.raises(RetinaCodecError, match="two halves need 80 samples each"):
         compare_halves(planted(False, samples=190), gap=40)
+
+
+def test_halves_are_decomposed_as_the_results_were(monkeypatch):
+    results, seen = planted(False), []
+    again = rc.decompose(
+        results,
+        SparseAutoencoder(modes=6, active=2, restarts=1, epochs=5, encoder_epochs=1),
+        signs="excitatory",
+        held_out=0.4,
+        progress=False,
+    )
+
+    def watched(tree, *given, **how):
+        seen.append(how)
+        return rc.decompose(tree, *given, **how)
+
+    monkeypatch.setattr("retina_codec.analysis.comparison.decompose", watched)
+    compare_halves(again, clusters=[2, 3], copies=1, gap=30, progress=False)
+    assert len(seen) == 3  # two halves and a copy
+    for how in seen:
+        assert how == {"signs": ["excitatory"], "held_out": 0.4, "gap": 30, "progress": False}
+    with pytest.raises(RetinaCodecError, match="copies must be at least 1; got 0"):
+        compare_halves(results, copies=0)

@@ -96,10 +96,10 @@ def check_circuit(
         raise RetinaCodecError(f"held_at must be 'baseline' or 'mean'; got {held_at!r}.")
     names = [name for name in found["nodes"].children if name not in (INPUT, OUTPUT)]
     lags = found["nodes/input"].sizes["node"] if INPUT in found["nodes"].children else 1
-    wide = {4: torch.float32}.get(_bytes(network), torch.float64)
+    kind = getattr(torch, str(found.attrs["dtype"]))
     with open_stages(
         network, inputs, target, names, groups,
-        lags=lags, dtype=wide, device=device, batch_size=batch_size,
+        lags=lags, dtype=kind, device=device, batch_size=batch_size,
     ) as opened:  # fmt: skip
         _check_same(opened, found)
         mean = _means(opened, batch_size) if held_at == "mean" else None
@@ -116,11 +116,6 @@ def check_circuit(
             parts.append({k: v.cpu().double().numpy() for k, v in cuts.changes()})
     changes = {key: np.concatenate([one[key] for one in parts]) for key in parts[0]}
     return _labelled(found, changes, permutations, seed, held_at)
-
-
-def _bytes(network: nn.Module | Adapter) -> int:
-    module = network.module if isinstance(network, Adapter) else network
-    return next((p.element_size() for p in module.parameters()), 4)
 
 
 def _check_same(opened: Opened, found: xr.DataTree) -> None:

@@ -233,8 +233,7 @@ def _from_input(opened: Opened, inputs: Any, baseline: Any, mean: Tensor) -> Par
 def _labelled(opened: Opened, parts: dict[str, npt.NDArray[np.float64]], steps: int) -> xr.DataTree:
     """Return the tree of nodes and edges with remainders."""
     dim, change = opened.source.dim, parts["change"]
-    units = opened.target.units_for("Hz" if opened.stages[0].name == INPUT else "1")
-    note = {"units": units}
+    note = {"units": opened.target.units_for(opened.output_units)}
     labels = {dim: opened.source.coords[dim]} if dim in opened.source.coords else {}
     tree: dict[str, xr.Dataset] = {
         "/": xr.Dataset(
@@ -244,6 +243,7 @@ def _labelled(opened: Opened, parts: dict[str, npt.NDArray[np.float64]], steps: 
                 "target": opened.target.describe(),
                 "layers": [stage.name for stage in opened.stages],
                 "steps": steps,
+                "dtype": str(opened.dtype).removeprefix("torch."),
             },
         )
     }

@@ -10,6 +10,7 @@ import xarray as xr
 
 from retina_codec.analysis.circuits.decomposition import average_circuit
 from retina_codec.errors import RetinaCodecError
+from retina_codec.storage.trees import new_output
 
 __all__ = ["circuit_to_graph", "write_circuit"]
 
@@ -72,7 +73,13 @@ def _number(value: xr.DataArray) -> float | None:
     return one if math.isfinite(one) else None
 
 
-def write_circuit(found: xr.DataTree, path: str | os.PathLike[str], active: Any = None) -> Path:
+def write_circuit(
+    found: xr.DataTree,
+    path: str | os.PathLike[str],
+    active: Any = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Write the mean circuit to a file that programs for graphs read.
 
     Parameters
@@ -81,9 +88,11 @@ def write_circuit(found: xr.DataTree, path: str | os.PathLike[str], active: Any 
         From `circuit` or `average_circuit`.
     path : path
         ``.json``: node-link, see `circuit_to_graph`; ``.graphml``: through networkx, numbers that
-        are not finite left out. A file of that name is replaced.
+        are not finite left out.
     active : array of bool (time,), optional
         Which times count, see `average_circuit`.
+    overwrite : bool
+        Replace the file if it exists.
 
     Returns
     -------
@@ -92,7 +101,7 @@ def write_circuit(found: xr.DataTree, path: str | os.PathLike[str], active: Any 
     Raises
     ------
     RetinaCodecError
-        If the suffix is another one, or networkx is not installed.
+        If the suffix is another one, the file exists, or networkx is not installed.
     """
     place = Path(path)
     if place.suffix not in (".json", ".graphml"):
@@ -104,7 +113,8 @@ def write_circuit(found: xr.DataTree, path: str | os.PathLike[str], active: Any 
         text = json.dumps(graph, indent=1, allow_nan=False)
     else:
         text = _graphml(graph)
-    place.write_text(text + "\n", encoding="utf-8")
+    with new_output(place, overwrite=overwrite) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
     return place
 
 

@@ -63,6 +63,7 @@ class Opened:
     source: Source
     target: Target
     stages: tuple[Stage, ...]
+    output_units: str
     device: torch.device
     dtype: torch.dtype
 
@@ -126,7 +127,7 @@ def open_stages(
             start = module.first_layer
             function = HookedFunction.open(adapt(above, list(adapter.layers)), start(first))
         stages = _stages(whole, adapter, groups or {}, first, lags, kind, place)
-        yield Opened(function, start, source, ready, stages, place, kind)
+        yield Opened(function, start, source, ready, stages, adapter.output_units, place, kind)
 
 
 def _prepared(

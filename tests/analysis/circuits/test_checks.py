@@ -28,6 +28,18 @@ def test_in_a_linear_network_every_cut_is_the_share():
     assert float(checked["edges/1"]["r2_null"]) < 0.7
 
 
+def test_cuts_are_computed_in_the_precision_of_the_circuit():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 4), nn.Linear(4, 2))
+    options = {"target": Unit(1), "layers": ["0", "1"], "steps": 1, "dtype": torch.float64}
+    found = circuit(net, inputs_of(size=3), **options)
+    assert found.attrs["dtype"] == "float64"
+    checked = check_circuit(net, inputs_of(size=3), found, target=Unit(1), permutations=9)
+    own, expected = checked["edges/1"]["change"], found["edges/1"]["contribution"]
+    np.testing.assert_allclose(own, expected, atol=1e-13)
+    assert next(net.parameters()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("held_at", ["baseline", "mean"])
 def test_cuts_equal_a_slow_second_form(held_at):
     net, x = Skipping().double(), inputs_of()

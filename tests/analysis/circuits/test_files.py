@@ -56,7 +56,12 @@ def test_graphml_holds_the_same(found, tmp_path):
 
 def test_json_needs_no_networkx_and_graphml_names_it(found, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "networkx", None)
-    assert len(json.loads(write_circuit(found, tmp_path / "c.json").read_text())["edges"]) == 8
+    written = write_circuit(found, tmp_path / "c.json")
+    before = written.read_bytes()
+    assert len(json.loads(before)["edges"]) == 8
+    with pytest.raises(RetinaCodecError, match="must not exist yet"):
+        write_circuit(found, written)
+    assert write_circuit(found, written, overwrite=True).read_bytes() == before
     with pytest.raises(RetinaCodecError, match=r"pip install networkx, or write \.json"):
         write_circuit(found, tmp_path / "c.graphml")
     with pytest.raises(RetinaCodecError, match=r"to \.json or \.graphml; got 'c\.gml'"):
