@@ -8,7 +8,7 @@ Notation: b inputs, d dimensions.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from retina_codec.errors import RetinaCodecError
 __all__ = [
     "PREFIX",
     "Entry",
+    "EntrySearch",
     "Place",
     "embedded",
-    "find_entry",
     "input_name",
     "mean_embedding",
     "place_embeddings",
@@ -160,64 +160,128 @@ class Entry:
         return embedded(module, self.places, inputs) if self.places else inputs
 
 
-def find_entry(
-    module: nn.Module,
-    inputs: Inputs,
-    run: Callable[[Inputs], Any],
-    paths: Sequence[str] | None = None,
-) -> Entry:
-    """Find where paths between inputs lead.
+class EntrySearch:
+    """Follow the first input through one run, to find where paths between inputs lead.
 
     Words enter through the embedding that the module names itself (``get_input_embeddings()``), or
     else through every `torch.nn.Embedding` that is given them; masks stand still, and so do
-    positions and types of tokens beside words.
+    positions and types of tokens beside words. Within `following`, run the module on copies of the
+    inputs; then ask for the `entry`.
 
     Parameters
     ----------
     module : torch.nn.Module
     inputs : torch.Tensor or dict of torch.Tensor
-        Only the first is run.
-    run : callable
-        Runs the module on it.
+        Of which the first is run.
     paths : sequence of str, optional
         Names of the inputs that paths lead through; told by the module when left out.
-
-    Returns
-    -------
-    Entry
 
     Raises
     ------
     RetinaCodecError
-        If ``paths`` names an input that is unknown, or whole numbers that no embedding takes.
+        If ``paths`` names an input that is unknown.
     """
-    named = {UNNAMED: inputs} if isinstance(inputs, torch.Tensor) else dict(inputs)
-    named = {name: values[:1] for name, values in named.items()}
-    floating = [name for name, values in named.items() if values.is_floating_point()]
-    unknown = sorted(set(paths or ()) - set(named))
-    if unknown:
-        raise RetinaCodecError(
-            f"paths must name inputs of the network, {[n for n in named if n]}; got {unknown}. "
-            "Leave these out."
-        )
-    calls: list[_Call] = []
-    looked_up: set[str] = set()
-    tables = any(isinstance(inner, nn.Embedding) for inner in module.modules())
-    if len(floating) < len(named) and (tables or floating):
-        calls, looked_up = _follow(module, named, run)
-    if paths is not None:
-        return _chosen(calls, paths, floating, named)
-    words, said = _words(module, calls)
-    still = [name for name in floating if _parts(name) & MASKS]
-    if not words and not looked_up:
-        return Entry(still=tuple(still) if len(named) > len(still) else ())
-    still += [name for name in floating if name not in still and _parts(name) & NO_WORDS]
-    moving = [name for name in floating if name not in still]
-    main = getattr(type(module), "main_input_name", None)
-    if main in moving:  # a network of transformers says so: speech or pictures, not words
-        return Entry(still=tuple(still))
-    doubt = _doubt(words, said, moving, looked_up)
-    return Entry(() if doubt else _places(words), tuple(still), doubt)
+
+    def __init__(
+        self, module: nn.Module, inputs: Inputs, paths: Sequence[str] | None = None
+    ) -> None:
+        named = {UNNAMED: inputs} if isinstance(inputs, torch.Tensor) else dict(inputs)
+        self._named = {name: values[:1] for name, values in named.items()}
+        self._floating = [n for n, values in self._named.items() if values.is_floating_point()]
+        self._module, self._paths = module, paths
+        unknown = sorted(set(paths or ()) - set(named))
+        if unknown:
+            raise RetinaCodecError(
+                f"paths must name inputs of the network, {[n for n in named if n]}; got {unknown}. "
+                "Leave these out."
+            )
+        self._calls: list[_Call] = []
+        self._looked_up: set[str] = set()
+        self._made: dict[tuple[str, int], torch.Tensor] = {}
+
+    @contextmanager
+    def following(self) -> Iterator[Inputs]:
+        """Yield copies of the first input, which the module is to be run on within the context.
+
+        Floating inputs and what embeddings give become leaves of the graph of derivatives.
+        """
+        # Copies, because inputs may share memory, by which they are recognised.
+        copies = {
+            name: values.detach().clone().requires_grad_(values.is_floating_point())
+            for name, values in self._named.items()
+        }
+        self._leaves = {name: copies[name] for name in self._floating}
+        trace, counts = _Trace(copies), Counter[str]()
+
+        def note(name: str) -> Callable[..., torch.Tensor]:
+            def called(
+                embedding: Any, given: Any, by_name: Mapping[str, Any], output: torch.Tensor
+            ) -> torch.Tensor:
+                counts[name] += 1
+                numbers = given[0] if given else next(iter(by_name.values()), None)
+                sources = trace.sources(numbers)
+                if sources and numbers is not None:
+                    call = _Call(name, counts[name], sources, numbers, _table(embedding))
+                    self._calls.append(call)
+                made = output.detach().requires_grad_()
+                self._made[name, counts[name]] = made
+                return made.clone()
+
+            return called
+
+        handles = [
+            inner.register_forward_hook(note(name), with_kwargs=True, prepend=True)
+            for name, inner in self._module.named_modules()
+            if isinstance(inner, nn.Embedding)
+        ]
+        whole = len(self._floating) < len(copies)
+        try:
+            with trace if whole and (handles or self._floating) else nullcontext():
+                # Copies once more, because the module may overwrite what it is given.
+                given = {name: values.clone() for name, values in copies.items()}
+                yield given[UNNAMED] if UNNAMED in given else given
+        finally:
+            for handle in handles:
+                handle.remove()
+        known = {name for call in self._calls for name in call.sources}
+        self._looked_up = {n for n in trace.looked_up - known if not _names_no_words(n)}
+
+    def entry(self) -> Entry:
+        """Return where paths lead, as the run showed it.
+
+        Raises
+        ------
+        RetinaCodecError
+            If ``paths`` names whole numbers that no embedding takes.
+        """
+        named, floating, looked_up = self._named, self._floating, self._looked_up
+        if self._paths is not None:
+            return _chosen(self._calls, self._paths, floating, named)
+        words, said = _words(self._module, self._calls)
+        still = [name for name in floating if _parts(name) & MASKS]
+        if not words and not looked_up:
+            return Entry(still=tuple(still) if len(named) > len(still) else ())
+        still += [name for name in floating if name not in still and _parts(name) & NO_WORDS]
+        moving = [name for name in floating if name not in still]
+        main = getattr(type(self._module), "main_input_name", None)
+        if main in moving:  # a network of transformers says so: speech or pictures, not words
+            return Entry(still=tuple(still))
+        doubt = _doubt(words, said, moving, looked_up)
+        return Entry(() if doubt else _places(words), tuple(still), doubt)
+
+    def leaves(self, entry: Entry) -> list[torch.Tensor]:
+        """Return where the graph of the run begins on paths: inputs, and outputs of embeddings.
+
+        Those of all embeddings where no other input moves.
+        """
+        found = [values for name, values in self._leaves.items() if name not in entry.still]
+        found += [
+            self._made[place.name, call]
+            for place in entry.places
+            for call in place.calls
+            if (place.name, call) in self._made
+        ]
+        return found or list(self._made.values())
 
 
 def embedded(module: nn.Module, places: Iterable[Place], inputs: Inputs) -> dict[str, torch.Tensor]:
@@ -227,7 +291,7 @@ def embedded(module: nn.Module, places: Iterable[Place], inputs: Inputs) -> dict
     ----------
     module : torch.nn.Module
     places : iterable of Place
-        As `find_entry` returns them.
+        As `EntrySearch.entry` returns them.
     inputs : torch.Tensor or dict of torch.Tensor
 
     Returns
@@ -305,7 +369,7 @@ def mean_embedding(module: nn.Module, places: Iterable[Place]) -> dict[str, torc
     ----------
     module : torch.nn.Module
     places : iterable of Place
-        As `find_entry` returns them.
+        As `EntrySearch.entry` returns them.
 
     Returns
     -------
@@ -391,41 +455,6 @@ class _Call:
         """What is equal for calls that are given the very same numbers."""
         where = (self.given.data_ptr(), self.given.shape, self.given.stride())
         return self.name, where, self.given._version
-
-
-def _follow(
-    module: nn.Module, named: Mapping[str, torch.Tensor], run: Callable[[Inputs], Any]
-) -> tuple[list[_Call], set[str]]:
-    """Run the module; return its calls of embeddings, and all inputs that a table is read with."""
-    # Copies, because inputs may share memory, by which they are recognised.
-    copies = {n: v if v.is_floating_point() else v.clone() for n, v in named.items()}
-    trace, found = _Trace(copies), []
-    counts: Counter[str] = Counter()
-
-    def note(name: str) -> Callable[..., None]:
-        def called(embedding: Any, given: Any, by_name: Mapping[str, Any], output: Any) -> None:
-            del output
-            counts[name] += 1
-            numbers = given[0] if given else next(iter(by_name.values()), None)
-            sources = trace.sources(numbers)
-            if sources and numbers is not None:
-                found.append(_Call(name, counts[name], sources, numbers, _table(embedding)))
-
-        return called
-
-    handles = [
-        inner.register_forward_hook(note(name), with_kwargs=True)
-        for name, inner in module.named_modules()
-        if isinstance(inner, nn.Embedding)
-    ]
-    try:
-        with torch.no_grad(), trace:
-            run(copies[UNNAMED] if UNNAMED in copies else copies)
-    finally:
-        for handle in handles:
-            handle.remove()
-    known = {name for call in found for name in call.sources}
-    return found, {n for n in trace.looked_up - known if not _names_no_words(n)}
 
 
 # Steps of torch (without trailing _) whose result still holds the numbers of its first arguments.

@@ -15,7 +15,6 @@ from retina_codec.probing.batches import Batch, batch_length, map_tensors, tenso
 from retina_codec.probing.hooks import HookedFunction
 from retina_codec.probing.points import Layers
 from retina_codec.probing.sources import Source
-from retina_codec.probing.survey import find_class_axis
 
 __all__ = ["check_network"]
 
@@ -93,7 +92,7 @@ def check_network(
     if beside:
         _check_beside(function, source, first, alone, drawn, batch_size)
     if classes and alone[OUTPUT].ndim == 3:
-        _check_classes(function, point, alone[OUTPUT])
+        _check_classes(function, alone[OUTPUT])
 
 
 def _look(function: HookedFunction, point: Batch) -> Layers:
@@ -218,11 +217,11 @@ def _warn_of_padding(apart: str) -> None:
         )
 
 
-def _check_classes(function: HookedFunction, point: Batch, outputs: torch.Tensor) -> None:
+def _check_classes(function: HookedFunction, outputs: torch.Tensor) -> None:
     """Refuse outputs whose last axis are no classes, or may be none."""
     if function.network.class_axis is not None:
         return
-    axis = find_class_axis(function.network, point)
+    axis = function.class_axis
     if axis == 2:
         return
     shape = ("batch", *outputs.shape[1:])

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from retina_codec.errors import RetinaCodecError
 from retina_codec.networks.adapter import Adapter, adapt, place_of_tensor, put, take
-from retina_codec.networks.embeddings import Entry, find_entry
+from retina_codec.networks.embeddings import Entry
 from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
 from retina_codec.probing.forward_mode import check_forward_mode
 from retina_codec.probing.points import (
@@ -50,6 +50,8 @@ class HookedFunction:
         Where paths between inputs lead: through which embeddings; nothing special when left out.
     output_shape : tuple of int
         Of the output of one input; known to `open`.
+    class_axis : int, optional
+        Of outputs ``(b, ..., ...)``, see `retina_codec.probing.survey.Survey`; known to `open`.
     """
 
     whole = True
@@ -60,9 +62,10 @@ class HookedFunction:
         survey: Mapping[str, Layer],
         entry: Entry | None = None,
         output_shape: tuple[int, ...] = (),
+        class_axis: int | None = None,
     ) -> None:
         self.network, self.survey, self.entry = network, dict(survey), entry or Entry()
-        self.output_shape = output_shape
+        self.output_shape, self.class_axis = output_shape, class_axis
         self._forward_checked = False
 
     @classmethod
@@ -94,10 +97,8 @@ class HookedFunction:
         module = network.module
         one = map_tensors(lambda values: values[:1], first)
         with _first_look(module, one):
-            entry = find_entry(module, one, network.call, network.paths)
-            one = entry.enter(module, one)
             found = survey(network, one, partial(_watched, network, frozenset()))
-        return cls(network, found.layers, entry, found.output_shape)
+        return cls(network, found.layers, found.entry, found.output_shape, found.class_axis)
 
     def enter(self, inputs: Batch) -> Batch:
         """Return inputs that a path can lead to: embeddings are put beside numbers of words.

@@ -14,10 +14,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from retina_codec.errors import RetinaCodecError
-from retina_codec.networks.adapter import Adapter, place_of_tensor, put
-from retina_codec.probing.batches import Batch, batch_length, map_tensors, tensors_of
+from retina_codec.networks.adapter import Adapter, place_of_tensor
+from retina_codec.networks.embeddings import Entry, EntrySearch
+from retina_codec.probing.batches import Batch, batch_length
 
-__all__ = ["Layer", "Survey", "find_class_axis", "survey"]
+__all__ = ["Layer", "Survey", "survey"]
 
 Watched = Callable[
     [Callable[[str, torch.Tensor], torch.Tensor | None]], AbstractContextManager[None]
@@ -77,12 +78,18 @@ class Survey(NamedTuple):
 
     layers: dict[str, Layer]
     """In the order asked for; ``name@call`` where a module is called several times."""
+    entry: Entry
+    """Where paths between inputs lead."""
     output_shape: tuple[int, ...]
     """Of the output of one input."""
+    class_axis: int | None
+    """Which axis of outputs ``(b, ..., ...)`` holds what the last step of weights made, counted
+    with the batch axis 0; None if it cannot be told. The last axis where the network calls its
+    outputs ``logits``, as language models do."""
 
 
 def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
-    """Run inputs through a network and describe its layers.
+    """Run the first input through a network once and describe what it shows.
 
     A layer cuts the network if the input is not reached from the output in the graph of
     derivatives once the layer is taken away. Token numbers have no derivative; there the outputs
@@ -93,7 +100,7 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
     ----------
     network : Adapter
     point : Batch
-        One input is enough.
+        One input.
     watched : callable
         ``watched(see)`` is a context in which ``see(name@call, values)`` is called for every layer.
 
@@ -104,16 +111,19 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
     Raises
     ------
     RetinaCodecError
-        If a layer is never called.
+        If a layer is never called; if the network's ``paths`` name an input that is unknown, or
+        whole numbers that no embedding takes.
     """
-    latest: list[_Maker] = []
+    modules: list[_Maker] = []  # the latest of them
+    weights: list[_Maker] = []  # the latest product with weights, in a module or not
+    named: list[bool] = []
     found: dict[str, _Seen] = {}
 
     def see(name: str, values: torch.Tensor) -> torch.Tensor:
         alias = values.view_as(values) if values.requires_grad else values.detach()
         copy = alias.requires_grad_().clone()
         versions = (alias._version, copy._version)
-        found[name] = _Seen(alias, copy, versions, copy.grad_fn, latest[-1] if latest else None)
+        found[name] = _Seen(alias, copy, versions, copy.grad_fn, modules[-1] if modules else None)
         return copy
 
     def note(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -122,35 +132,41 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
         made = output if place is None else output[place]
         if usual is not None and isinstance(made, torch.Tensor):
             certain = type(module).__module__.startswith("torch.nn.")
-            latest[:] = [_Maker(*usual, certain, made)]
+            modules[:] = [_Maker(*usual, certain, made)]
+            weights[:] = [_Maker(usual[0], made.shape[usual[0]], True, made)]
 
-    def leaf(values: torch.Tensor) -> torch.Tensor:
-        copy = values.detach().clone()
-        return copy.requires_grad_() if values.is_floating_point() else copy
-
-    point, rows = map_tensors(leaf, point), batch_length(point)
-    leaves = [v for v in tensors_of(point) if v.requires_grad]
-
-    def embed(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
         del module, inputs
-        made = output.detach().requires_grad_()
-        leaves.append(made)
-        return made.clone()
+        named.append(isinstance(getattr(output, "logits", None), torch.Tensor))
 
-    no_floats = not leaves
-    handles = []
+    search = EntrySearch(network.module, point, network.paths)
+    handles = [m.register_forward_hook(note) for m in network.module.modules() if _usual(m)]
+    handles.append(network.module.register_forward_hook(end))
     try:
-        for module in network.module.modules():
-            if no_floats and isinstance(module, nn.Embedding):
-                handles.append(module.register_forward_hook(embed))
-            if _usual(module) is not None:
-                handles.append(module.register_forward_hook(note))
-        with torch.enable_grad(), watched(see):
-            # A copy, because the network may overwrite what it is given.
-            output = network.call(map_tensors(torch.clone, point))
+        with (
+            torch.enable_grad(),
+            watched(see),
+            search.following() as copies,
+            _WeightsInView(weights),
+        ):
+            output = network.call(copies)
     finally:
         for handle in handles:
             handle.remove()
+    entry = search.entry()
+    calls = _calls_of_layers(network, found)
+    leaves, rows = search.leaves(entry), batch_length(point)
+    layers = {
+        name: _describe(network, layer, found[key], output, leaves, rows)
+        for name, (layer, key) in calls.items()
+    }
+    by_name = bool(named) and named[-1] and network.output in (None, "logits")
+    axis = output.ndim - 1 if by_name else _class_axis(output, weights)
+    return Survey(layers, entry, tuple(output.shape[1:]), axis)
+
+
+def _calls_of_layers(network: Adapter, found: dict[str, _Seen]) -> dict[str, tuple[str, str]]:
+    """Return layer and call by name; the number of the call is in it where there are several."""
     calls = {
         name: [key for key in found if key.rpartition("@")[0] == name] for name in network.layers
     }
@@ -160,58 +176,14 @@ def survey(network: Adapter, point: Batch, watched: Watched) -> Survey:
             f"layers {missing} were not called in the forward pass (some modules use the weights "
             "of others without calling them). Explain other layers."
         )
-    named = {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
-    layers = {
-        name: _describe(network, layer, found[key], output, leaves, rows)
-        for name, (layer, key) in named.items()
-    }
-    return Survey(layers, tuple(output.shape[1:]))
+    return {n if len(keys) == 1 else key: (n, key) for n, keys in calls.items() for key in keys}
 
 
-def find_class_axis(network: Adapter, point: Batch) -> int | None:
-    """Return which axis of outputs ``(b, ..., ...)`` holds what the last step of weights made.
-
-    Parameters
-    ----------
-    network : Adapter
-    point : Batch
-        One input is enough.
-
-    Returns
-    -------
-    int or None
-        Counted with the batch axis 0. None if it cannot be told. The last axis, where the network
-        calls its outputs ``logits``, as language models do.
-    """
-    latest: list[_Maker] = []
-    named: list[bool] = []
-
-    def note(module: nn.Module, inputs: Any, output: Any) -> Any:
-        del inputs
-        usual, place = _usual(module), place_of_tensor(output)
-        made = output if place is None else output[place]
-        if usual is None or not isinstance(made, torch.Tensor):
-            return None
-        leaf = _leaf(made, usual[0], latest)
-        return leaf if place is None else put(output, None, leaf)
-
-    def end(module: nn.Module, inputs: Any, output: Any) -> None:
-        del module, inputs
-        named.append(isinstance(getattr(output, "logits", None), torch.Tensor))
-
-    handles = [m.register_forward_hook(note) for m in network.module.modules() if _usual(m)]
-    handles.append(network.module.register_forward_hook(end))
-    try:
-        with torch.enable_grad(), _WeightsInView(latest):
-            output = network.call(map_tensors(torch.clone, point))
-    finally:
-        for handle in handles:
-            handle.remove()
-    if named and named[-1] and network.output in (None, "logits"):
-        return output.ndim - 1
-    if not latest:
+def _class_axis(output: torch.Tensor, weights: list[_Maker]) -> int | None:
+    """Return the axis of outputs ``(b, ..., ...)`` that holds what the last weights made."""
+    if not weights or output.ndim < 3:
         return None
-    maker, axes = latest[-1], list(range(1, output.ndim))
+    maker, axes = weights[-1], list(range(1, output.ndim))
     traced = _traced(_Seen(output, output, (0, 0), None, maker), maker, axes)
     if traced is not None:
         return traced
@@ -219,15 +191,8 @@ def find_class_axis(network: Adapter, point: Batch) -> int | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _leaf(made: torch.Tensor, axis: int, latest: list[_Maker]) -> torch.Tensor:
-    """Let the graph begin at what weights have made; return a copy that may be overwritten."""
-    leaf = made.detach().requires_grad_(made.is_floating_point())
-    latest[:] = [_Maker(axis, leaf.shape[axis], True, leaf)]
-    return leaf.clone()
-
-
 class _WeightsInView(TorchFunctionMode):
-    """Note the products with weights that a network makes without a module."""
+    """Note the latest product with weights that a network makes without a module."""
 
     LAST = (functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
     SECOND = (functional.conv1d, functional.conv2d, functional.conv_transpose1d)
@@ -239,11 +204,12 @@ class _WeightsInView(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run a step; let the graph begin at what it made with weights."""
+        """Run a step; note what it made with weights."""
         del types
         output = function(*args, **(kwargs or {}))
         if function in self.LAST + self.SECOND and output.ndim > 2:
-            return _leaf(output, -1 if function in self.LAST else 1, self.latest)
+            axis = -1 if function in self.LAST else 1
+            self.latest[:] = [_Maker(axis, output.shape[axis], True, output)]
         return output
 
 

@@ -14,9 +14,9 @@ from retina_codec.networks.adapter import adapt
 from retina_codec.networks.embeddings import (
     PREFIX,
     Entry,
+    EntrySearch,
     Place,
     embedded,
-    find_entry,
     mean_embedding,
     place_embeddings,
 )
@@ -34,6 +34,13 @@ def inputs(form: str) -> Any:
     if form == "bare":
         return IDS
     return {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
+
+
+def find_entry(module: nn.Module, given: Any, run: Any, paths: Any = None) -> Entry:
+    search = EntrySearch(module, given, paths)
+    with search.following() as copies:
+        run(copies)
+    return search.entry()
 
 
 @pytest.mark.parametrize("family", TOKENS)

@@ -431,13 +431,33 @@ def test_what_is_not_refused_is_the_same_alone_and_in_a_batch_often(case: Any) -
     holds_alone_as_in_a_batch(case)
 
 
+class Speaks(nn.Module):
+    """Words in, one output for each or one for all of them; notes what it is given."""
+
+    def __init__(self, pooled: bool) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 6), nn.Embedding(4, 6)
+        self.f, self.g = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.pooled = pooled
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        h = self.words(ids) + self.places(torch.arange(4))
+        h = torch.tanh(self.f(h))
+        return self.g(h.mean(1) if self.pooled else h)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_checks_run_no_input_more_than_three_times(batch_size: int) -> None:
-    """The look at the layers among them; networks fed with words need two more."""
+@pytest.mark.parametrize("kind", ["numbers", "words, pooled", "words, one output for each"])
+def test_checks_run_no_input_more_than_three_times(batch_size: int, kind: str) -> None:
+    """The look at the layers, at where words enter and at the axis of classes among them."""
     seen: list[torch.Tensor] = []
     torch.manual_seed(0)
-    network, x = Runs(torch.tanh), torch.randn(9, 5)
-    handle = network.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    network: nn.Module = Runs(torch.tanh)
+    x = torch.randn(9, 5)
+    if kind != "numbers":
+        network, x = Speaks("pooled" in kind), torch.arange(36).reshape(9, 4)
+    # After the run: one that only looks words up ends at the embedding.
+    handle = network.register_forward_hook(lambda _, given, __: seen.append(given[0].detach()))
     run(network, x, method=ActGrad(), batch_size=batch_size)
     handle.remove()
     rows = torch.cat(seen)

@@ -221,7 +221,7 @@ def test_for_token_numbers_the_embeddings_stand_for_the_input() -> None:
     network = adapt(Tokens().eval(), "*")
     found = survey(network, inputs, HookedFunction(network, {}).watched).layers
     assert {name: layer.cuts for name, layer in found.items()} == {
-        "words": False, "places": False, "mix": False, "last": True,
+        "words": True, "places": False, "mix": False, "last": True,
     }  # fmt: skip
     # Places come without the axis of inputs, as one table for all.
     assert [name for name, layer in found.items() if not layer.row_for_each] == ["places"]
