@@ -17,7 +17,9 @@
 # 3. both are judged on times that neither saw, against the noise ceiling where frames repeat;
 # 4. contributions, modes and pathways are computed for two parts of the recording, for the network
 #    of another seed, and for a network with shuffled weights;
-# 5. one table says what agrees, each number beside its null.
+# 5. one table says what agrees, each number beside its null;
+# 6. every channel of both layers, and every edge between them, is cut in the network on frames that
+#    the fit never saw: how well do contributions foretell what the network then does?
 #
 #     python analyses/real_retina.py --recording cell_data_01_NC.mat --out salamander \
 #         --set trials=48 --set region=35,85,95,145
@@ -70,6 +72,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", nargs="+", default=["conv1", "conv2"])
     parser.add_argument("--modes", type=int, default=32)
     parser.add_argument("--copies", type=int, default=5, help="with shifted features, the null")
+    parser.add_argument("--cut", type=int, default=96, help="windows in which channels are cut")
     parser.add_argument("--quick", action="store_true", help="small fits, to try the script")
     return parser.parse_args(words)
 
@@ -392,6 +395,43 @@ def draw_agreement(options: argparse.Namespace, table: xr.Dataset) -> None:
     figure.savefig(options.out / "agreement.png", dpi=130, bbox_inches="tight")
 
 
+# %% [markdown]
+# ## 6. Contributions against the network's own answer
+
+
+# %%
+def silence(options: argparse.Namespace, recording: xr.DataTree, network: Any) -> None:
+    """Print how well contributions foretell what is lost when channels and edges are cut."""
+    path = options.out / "silencing.nc"
+    if not path.exists():
+        cut(options, recording["test"].to_dataset(), network).to_netcdf(path)
+    table = xr.load_dataset(path)
+    print("| target, what is cut | number | slope | R² | dealt anew | right sign | dealt anew |")
+    print("|---|---|---|---|---|---|---|")
+    for row in table["row"].values:
+        one = {name: float(values) for name, values in table.sel(row=row).items()}
+        print(
+            f"| {row} | {one['edges']:.0f} | {one['slope']:.2f} | "
+            f"{one['r2']:.2f} | {one['r2_null']:.2f} (p {one['r2_p']:.3f}) | "
+            f"{one['sign']:.2f} | {one['sign_null']:.2f} (p {one['sign_p']:.3f}) |"
+        )
+
+
+def cut(options: argparse.Namespace, test: xr.Dataset, network: Any) -> xr.Dataset:
+    """Cut every channel, and every edge between layers, on frames that no fit saw."""
+    windows = min(options.cut, test.sizes["time"] - network.history)
+    part = test.isel(time=slice(0, network.history + windows))
+    deals = 99 if options.quick else 999
+    rows = {}
+    for name, target in (("sum of rates", rc.targets.Sum()), ("surprisal", rc.targets.Surprisal())):
+        found = rc.analysis.circuit(network, part, target=target)
+        checked = rc.analysis.check_circuit(network, part, found, target=target, permutations=deals)
+        for path in ("nodes/conv1", "nodes/conv2", "edges/conv2", "edges/output"):
+            scores = checked[path].to_dataset()
+            rows[f"{name}, {path}"] = scores.drop_dims(list(scores.dims))
+    return xr.concat(rows.values(), xr.Variable("row", list(rows)))
+
+
 # %%
 def main(words: list[str] | None = None) -> None:
     """Run all steps."""
@@ -401,6 +441,7 @@ def main(words: list[str] | None = None) -> None:
     models = fit(options, recording)
     judge(options, recording, models)
     compare(options, recording, models)
+    silence(options, recording, models["network 0"])
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_the_whole_road_and_no_step_twice(tmp_path, capsys):
         *("--recording", str(tmp_path / "m.mat"), "--out", str(tmp_path / "out")),
         *("--sizes", "3,3,3:4", "--margin", "2", "--trial-epochs", "1", "--epochs", "1"),
         *("--windows-per-epoch", "300", "--explain", "200", "--modes", "4", "--copies", "1"),
-        *("--quick", "--layers", "conv1"),
+        *("--quick", "--layers", "conv1", "--cut", "12"),
     ]
     main(words)
     first = capsys.readouterr().out
@@ -62,6 +62,11 @@ def test_the_whole_road_and_no_step_twice(tmp_path, capsys):
     }
     value = float(agreement["agreement"][1, 0, 0])
     assert f"| network of another seed | conv1 | modes | {value:.2f} [" in first
+    silencing = xr.load_dataset(tmp_path / "out" / "silencing.nc")
+    last = silencing.sel(row="sum of rates, edges/output")
+    assert int(last["edges"]) == 8 * 6  # channels of the last layer, cells
+    assert float(last["sign"]) > float(last["sign_null"])  # the end of the network is nearly linear
+    assert f"| sum of rates, edges/output | 48 | {float(last['slope']):.2f} |" in first
     for name in ("averages", "prediction", "agreement"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 10_000
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("explained*")}
