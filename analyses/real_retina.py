@@ -67,6 +67,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--trial-epochs", type=int, default=3, help="of the choice of the size")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--windows-per-epoch", type=int, default=16000)
+    parser.add_argument("--weight-decay", type=float, default=1e-4, help="of the fits")
+    parser.add_argument("--noise", type=float, default=0.05, help="before each ReLU, in training")
     parser.add_argument("--seeds", type=int, default=2, help="networks that are fitted, at least 2")
     parser.add_argument("--explain", type=int, default=6000, help="windows of each half")
     parser.add_argument("--layers", nargs="+", default=["conv1", "conv2"])
@@ -199,12 +201,16 @@ def fit_one(
     """Fit one network; training resumes where it was interrupted."""
     kernels, _, history = size.partition(":")
     settings = rc.networks.TrainingSettings(
-        epochs=epochs, windows_per_epoch=options.windows_per_epoch, seed=seed
+        epochs=epochs,
+        windows_per_epoch=options.windows_per_epoch,
+        weight_decay=options.weight_decay,
+        seed=seed,
     )
     return rc.fit_network(
         recording,
         history=int(history),
         kernel_sizes=[int(word) for word in kernels.split(",")],
+        noise=options.noise,
         settings=settings,
         resume=None if folder is None else folder.with_suffix(".partial"),
     )

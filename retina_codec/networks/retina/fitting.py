@@ -26,6 +26,8 @@ from retina_codec.storage.trees import new_output
 __all__ = ["TrainingSettings", "fit_network", "poisson_loss"]
 
 Integers = npt.NDArray[np.int64]
+LEAST_RATE = 0.5  # Hz
+MODULATION = 0.2  # of the mean rate: standard deviation of a cell's rate before training
 
 
 @dataclass(frozen=True)
@@ -262,8 +264,16 @@ class _Loop:
         self.network, self.settings, self.spectra_bytes = network, settings, spectra_bytes
         self.device, self.progress = device, progress
         self.bin_width = 1.0 / frame_rate
+        # Scale and shift of the last layer are in Hz: a step of Adam must be a share of the rates,
+        # or cells that the stimulus hardly drives keep the modulation that they began with.
+        last = list(network.norm3.parameters())
+        rest = [p for name, p in network.named_parameters() if not name.startswith("norm3.")]
+        usual = torch.nn.functional.softplus(network.norm3.shift.detach()).median()
+        self.steps_in = (1.0, max(float(usual), LEAST_RATE))
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            [{"params": rest}, {"params": last, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
         self.losses: list[float] = []
         self.seconds = 0.0
@@ -289,6 +299,7 @@ class _Loop:
             "surround": self.network.surround,
             "windows": count,
             "spikes": int(training.counts.sum()),
+            "steps_in_hz": self.steps_in[1],
         }
         if resume is not None and Path(resume).exists():
             self._load(Path(resume), identity)
@@ -354,8 +365,8 @@ class _Loop:
             share = (step + 1) / warm
         else:
             share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * share
+        for group, unit in zip(self.optimizer.param_groups, self.steps_in, strict=True):
+            group["lr"] = self.settings.learning_rate * share * unit
 
     def _loss(self, rates: Rates, counts: torch.Tensor, indices: Integers) -> torch.Tensor:
         return poisson_loss(rates(indices), counts[indices].to(self.device), self.bin_width)
@@ -421,8 +432,8 @@ def _read_at(network: RetinaCNN, centers: npt.NDArray[np.float64]) -> None:
 
 
 def _start_at_mean_rate(network: RetinaCNN, rate: npt.NDArray[np.float64]) -> None:
-    """Set the last normalisation so that the untrained network fires at each cell's mean rate."""
+    """Set the last normalisation: at first each cell fires at its mean rate, little modulated."""
     mean = torch.from_numpy(rate.mean(axis=0)).float().clamp(min=0.05)
     with torch.no_grad():
         network.norm3.shift.copy_(mean + torch.log(-torch.expm1(-mean)))
-        network.norm3.scale.copy_(mean.clamp(min=0.5))
+        network.norm3.scale.copy_(MODULATION * mean.clamp(min=LEAST_RATE))

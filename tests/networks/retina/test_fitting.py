@@ -146,11 +146,27 @@ def test_early_stopping_keeps_the_best_epoch(noise_recording, monkeypatch):
 
 
 def test_epochs_walk_through_all_windows():
-    loop = training._Loop(torch.nn.Linear(1, 1), QUICK, 100.0, torch.device("cpu"), progress=False)
+    network = rc.networks.RetinaCNN([0], [[0, 0]])
+    loop = training._Loop(network, QUICK, 100.0, torch.device("cpu"), progress=False)
     drawn = np.concatenate([np.concatenate(list(loop._order(10, 4, e))) for e in range(5)])
     assert sorted(drawn[:10]) == list(range(10))
     assert sorted(drawn[10:]) == list(range(10))
     assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def test_a_cell_that_the_stimulus_does_not_drive_keeps_its_mean_rate(noise_recording):
+    """In Hz, its modulation must shrink as fast as that of a cell that fires rarely."""
+    recording = noise_recording.copy(deep=True)
+    counts = recording["train"]["spike_count"]
+    counts[:, 0] = np.random.default_rng(0).poisson(0.4, len(counts))
+    network = rc.fit_network(recording, settings=QUICK, **SMALL)
+    train = recording["train"].to_dataset()
+    rates = rc.networks.predict_rates(network, train, progress=False).isel(cell=0).values
+    found = counts.values[-len(rates) :, 0]
+    expected = rates / network.frame_rate
+    loss = (expected - found * np.log(expected)).mean()
+    mean = found.mean()
+    assert loss - (mean - mean * np.log(mean)) < 0.01  # nats per bin; 0.29 with steps in Hz
 
 
 def test_bad_recordings(noise_recording):
