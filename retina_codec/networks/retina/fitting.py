@@ -270,8 +270,9 @@ class _Loop:
         rest = [p for name, p in network.named_parameters() if not name.startswith("norm3.")]
         usual = torch.nn.functional.softplus(network.norm3.shift.detach()).median()
         self.steps_in = (1.0, max(float(usual), LEAST_RATE))
+        groups: list[dict[str, Any]] = [{"params": rest}, {"params": last, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(
-            [{"params": rest}, {"params": last, "weight_decay": 0.0}],
+            groups,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )

@@ -5,6 +5,7 @@ Notation: n frames, T bins; a bin is the time from one onset to the next.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ __all__ = [
     "clock_from_intervals",
     "clock_from_rate",
     "clock_from_times",
+    "clock_of_plays",
     "clock_of_series",
     "given_clock",
     "report_clock",
@@ -28,6 +30,7 @@ LATEST = LATE  # of a period: largest deviation of a frame from its expected tim
 MOST_DROPPED = 5  # periods; a longer gap is a pause between two parts of the session
 SURE = 1e-12  # relative: smallest error of a rate
 MOST_FRAMES = 10**9  # of one session
+LENGTHS_DIFFER = 0.05  # of a movie and of its presentations
 BLANK = -1
 Numbers = npt.NDArray[np.int64]
 Tables = Mapping[str, Table]
@@ -59,12 +62,13 @@ class FrameClock:
         """End of the last bin, s."""
         return float(self.onsets[-1]) + 1.0 / self.rate
 
-    def stop_of(self, last: int) -> float:
-        """End of the bin before number ``last``, s: the next onset, where that is in time."""
-        stop = float(self.onsets[last - 1]) + 1.0 / self.rate
-        if last < self.onsets.size and abs(self.onsets[last] - stop) * self.rate < LATEST:
-            return float(self.onsets[last])
-        return stop
+    @cached_property
+    def ends(self) -> Floats:
+        """End of every bin, s: the next onset, where that is in time."""
+        ends: Floats = self.onsets + 1.0 / self.rate
+        follows = np.abs(self.onsets[1:] - ends[:-1]) * self.rate < LATEST
+        ends[:-1][follows] = self.onsets[1:][follows]
+        return ends
 
     def divided(self, parts: int) -> "FrameClock":
         """Divide every bin into equal parts, all of which show its frame.
@@ -357,6 +361,66 @@ def clock_of_series(
         stops = _ends(tables, onsets, count, where, reading)
         clock = clock_from_intervals(onsets, stops, where, rate=nominal)
     return clock.divided(options.bins_per_frame)
+
+
+def clock_of_plays(
+    template: Node, spans: tuple[Floats, Floats], count: int, where: str, reading: Reading
+) -> tuple[FrameClock, Numbers, list[tuple[float, float]]]:
+    """Clock of whole presentations of a template; its rate says when its frames came.
+
+    Without a rate the frames share the duration of a presentation.
+
+    Parameters
+    ----------
+    template : Node
+        The series that was played.
+    spans : (array, array)
+        s, start and stop of each presentation.
+    count : int
+        Number of frames of the template.
+    where : str
+        Names the stimulus in messages.
+    reading : Reading
+
+    Returns
+    -------
+    clock : FrameClock
+        In ``bins_per_frame`` bins for each frame.
+    numbers : numpy.ndarray
+        Number of the frame of the template, for each frame that was shown.
+    plays : list of (float, float)
+        s, start of each presentation and the end of its last frame.
+
+    Raises
+    ------
+    RetinaCodecError
+        Presentations that do not end after they start; whatever `clock_from_times` refuses.
+    """
+    options, (starts, stops) = reading.options, spans
+    _, rate, _ = template.timing()
+    length = stops - starts
+    if not (np.isfinite(length).all() and (length > 0).all()):
+        raise RetinaCodecError(
+            f"{where}: every presentation must end after it starts; some do not. Correct the table."
+        )
+    if not (np.isfinite(rate) and rate > 0):
+        rate = options.frame_rate or count / float(np.median(length))
+        reading.doubt(
+            f"{template.path} states no rate; {rate:.6g} Hz is taken, its frames over the "
+            f"duration of a row (or {option('frame_rate', 60)})"
+        )
+    counts = np.minimum(count, np.maximum(1, np.round(length * rate))).astype(int)
+    if abs(np.median(length) * rate / count - 1) > LENGTHS_DIFFER:
+        reading.doubt(
+            f"{where}: its presentations last {np.median(length):.4g} s and the "
+            f"{count} frames of {template.path} at {rate:.6g} Hz "
+            f"{count / rate:.4g} s; the first frames of it are taken"
+        )
+    numbers = np.concatenate([np.arange(each) for each in counts])
+    onsets = np.repeat(starts, counts) + numbers / rate
+    clock = clock_from_times(onsets, numbers.size, where, nominal=rate)
+    plays = list(zip(starts.tolist(), (starts + counts / rate).tolist(), strict=True))
+    return clock.divided(options.bins_per_frame), numbers, plays
 
 
 def given_clock(

@@ -12,7 +12,6 @@ from retina_codec.errors import RetinaCodecError
 from retina_codec.recordings.binning import Floats
 from retina_codec.recordings.nwb.cell_types import types_from
 from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.pictures import stated_factor
 from retina_codec.recordings.nwb.tree import Node, Table
 
 __all__ = ["read_interneurons"]
@@ -128,8 +127,8 @@ def _binned(node: Node, onsets: Floats, rate: float, reading: Reading) -> tuple[
             "per cell."
         )
     values = data.numbers()
-    factor = stated_factor(data, "conversion", 1.0, reading)
-    offset = stated_factor(data, "offset", 0.0, reading)
+    factor = data.factor("conversion", 1.0, reading.doubt)
+    offset = data.factor("offset", 0.0, reading.doubt)
     if start is not None and np.isfinite(start) and 0 < sampling < np.inf:
         times = start + np.arange(values.size) / sampling
     elif stamps is not None:

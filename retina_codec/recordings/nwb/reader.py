@@ -95,15 +95,19 @@ def _interpret(root: Node, reading: Reading) -> xr.DataTree:
     notes = read_notes(root)
     cells = read_cells(root, reading)
     splits = find_splits(root, notes, reading)
-    movies = [split.movie for split in splits.values()]
-    check_overlap(cells, [movie.clock for movie in movies], reading)
+    if not notes:
+        _check_same_movie(splits["test"], reading.path)
     for doubt in frame_doubts(_samples(splits)):
         reading.doubt(doubt)
+    check_overlap(cells, [split.movie.clock for split in splits.values()], reading)
     leave_unobserved(cells, reading)
+    counted = {
+        name: [count_spikes(cells, edges) for edges in split.edges]
+        for name, split in splits.items()
+    }
     parts, repeats = {}, None
     for name, split in splits.items():
-        part = _frames(split, cells, notes)
-        counts = [count_spikes(cells, edges) for edges in split.edges]
+        part, counts = _frames(split, cells, notes), counted[name]
         if split.runs[0].repeat < 0:
             joined = counts[0] if len(counts) == 1 else np.concatenate(counts)
             if joined.dtype.kind == "f" and np.isfinite(joined).all():
@@ -146,6 +150,30 @@ def _samples(splits: Mapping[str, Split]) -> dict[str, npt.NDArray[Any]]:
         numbers = np.unique([run.first, run.first + run.bins // 2, run.last - 1])
         found[name] = read_few(split.movie.frames, numbers)
     return found
+
+
+def _check_same_movie(split: Split, path: str) -> None:
+    """Compare presentations: numbers of pictures, else the first, middle and last frame."""
+    movie, runs = split.movie, split.runs
+    if len(runs) == 1:
+        return
+    shortest = min(run.bins for run in runs)
+    places = np.unique([0, shortest // 2, shortest - 1])
+    expected, few = None, np.empty(0)
+    if movie.numbers is None:
+        few = read_few(movie.frames, np.concatenate([run.first + places for run in runs]))
+    for number, run in enumerate(runs):
+        if movie.numbers is None:
+            shown: Any = few[number * places.size : (number + 1) * places.size]
+        else:
+            shown = movie.numbers[run.first : run.first + shortest]
+        expected = shown if expected is None else expected
+        if not np.array_equal(shown, expected):
+            raise RetinaCodecError(
+                f"{path}: all test intervals must show the same frames; number {number}, from "
+                f"{run.start:.6g} s, shows others than the first. Choose those of one movie with "
+                f"{option('splits', {'test': ['START', 'STOP']})}."
+            )
 
 
 def _frames(split: Split, cells: Cells, notes: Mapping[str, Any]) -> xr.Dataset:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import EDGE_SLACK, Floats
-from retina_codec.recordings.frames.lazy import read_few
 from retina_codec.recordings.nwb.clock import LATEST, FrameClock
 from retina_codec.recordings.nwb.options import SPLITS, NwbOptions, Reading
 from retina_codec.recordings.nwb.stimulus import Stimulus, find_stimulus
@@ -115,8 +114,6 @@ def find_splits(root: Node, notes: Mapping[str, Any], reading: Reading) -> dict[
         runs = _find_runs(_joined_frames(mine, movie.period), movie.clock, reading)
         if split == "test":
             runs = _presentations(movie, runs, reading)
-            if not notes:
-                _check_same_movie(movie, runs, reading.path)
         else:
             runs = _blocks(movie.clock, runs, reading.path, join)
         edges = [_edges(movie.clock, run) for run in runs]
@@ -141,7 +138,7 @@ def _refuse_overlap(runs: Sequence[Run], what: str, path: str) -> None:
 
 def _edges(clock: FrameClock, run: Run) -> Floats:
     """Return onsets of the bins of a run and the end of the last, s."""
-    edges = np.append(clock.onsets[run.first : run.last], clock.stop_of(run.last))
+    edges = np.append(clock.onsets[run.first : run.last], clock.ends[run.last - 1])
     edges[0] = run.start
     return edges
 
@@ -432,26 +429,3 @@ def periods_of(index: npt.NDArray[np.int64]) -> int:
         if total % period == 0 and (index[period:] == index[:-period]).all():
             return total // period
     return 1
-
-
-def _check_same_movie(movie: Stimulus, runs: list[Run], path: str) -> None:
-    """Compare presentations: numbers of pictures, else the first, middle and last frame."""
-    if len(runs) == 1:
-        return
-    shortest = min(run.bins for run in runs)
-    places = np.unique([0, shortest // 2, shortest - 1])
-    expected, few = None, np.empty(0)
-    if movie.numbers is None:
-        few = read_few(movie.frames, np.concatenate([run.first + places for run in runs]))
-    for number, run in enumerate(runs):
-        if movie.numbers is None:
-            shown: Any = few[number * places.size : (number + 1) * places.size]
-        else:
-            shown = movie.numbers[run.first : run.first + shortest]
-        expected = shown if expected is None else expected
-        if not np.array_equal(shown, expected):
-            raise RetinaCodecError(
-                f"{path}: all test intervals must show the same frames; number {number}, from "
-                f"{run.start:.6g} s, shows others than the first. Choose those of one movie with "
-                f"{option('splits', {'test': ['START', 'STOP']})}."
-            )

@@ -4,7 +4,7 @@ Links never lead out of the folder of the file unnoticed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,20 @@ class Node(ABC):
             return float(value)
         except (TypeError, ValueError):
             return float("nan")
+
+    def factor(self, name: str, usual: float, doubt: Callable[[str], None]) -> float:
+        """Return ``conversion`` or ``offset`` of an array.
+
+        Where the file holds NaN, text or a conversion of 0, ``usual`` is taken, and the doubt told.
+        """
+        value = self.setting(name, usual)
+        if np.isfinite(value) and (value != 0 or usual == 0):
+            return value
+        doubt(
+            f"{name} of {self.path} is {self.attribute(name)!r}, as some write for unknown; "
+            f"{usual:g} is taken"
+        )
+        return usual
 
 
 class HDF5Node(Node):

@@ -205,7 +205,11 @@ def count_spikes(cells: Cells, edges: Floats) -> npt.NDArray[Any]:
 
 def _modules(root: Node) -> list[Node]:
     """All groups in processing modules."""
-    return [node for module in root.groups("processing") for node in module.members()]
+    return _inside(root.groups("processing"))
+
+
+def _inside(groups: Sequence[Node]) -> list[Node]:
+    return [node for group in groups for node in group.members()]
 
 
 def _units_table(root: Node, reading: Reading) -> Table | None:
@@ -336,7 +340,7 @@ def _old_units(root: Node, reading: Reading) -> Cells:
             f"{', '.join(found)}. Pass {option('units', next(iter(found)))} or another of these."
         )
     for group in found.values():
-        times = {unit.name: unit.stored("times") for unit in group.members()}
+        times = {unit.name: unit.stored("times") for unit in _inside([group])}
         trains = {name: t.numbers().ravel() for name, t in times.items() if t is not None}
         if trains:
             names = np.array(list(trains), dtype=str)
