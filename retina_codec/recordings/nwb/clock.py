@@ -3,7 +3,6 @@
 Notation: n frames, T bins; a bin is the time from one onset to the next.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from retina_codec.errors import RetinaCodecError, option
 from retina_codec.recordings.binning import LATE, Floats
 from retina_codec.recordings.nwb.options import NwbOptions, Reading, seconds_per
-from retina_codec.recordings.nwb.tree import Node, Table
+from retina_codec.recordings.nwb.tree import Node, Tables
 
 __all__ = [
     "FrameClock",
@@ -33,7 +32,6 @@ MOST_FRAMES = 10**9  # of one session
 LENGTHS_DIFFER = 0.05  # of a movie and of its presentations
 BLANK = -1
 Numbers = npt.NDArray[np.int64]
-Tables = Mapping[str, Table]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from retina_codec.recordings.frames.files import joined_files
 from retina_codec.recordings.frames.lazy import BLANK, ArrayFrames, Frames, GivenFrames, Pictures
 from retina_codec.recordings.frames.seeded import SeededFrames
 from retina_codec.recordings.nwb.options import Reading
-from retina_codec.recordings.nwb.tree import Node, Table
+from retina_codec.recordings.nwb.tree import Node, Table, Tables
 from retina_codec.storage.hdf5 import inside_folder, is_address
 
 __all__ = ["Candidate", "Shown", "find_pictures"]
@@ -36,7 +36,6 @@ NO_PICTURES = ("order_of_images", "description")
 
 
 Numbers = npt.NDArray[np.int64]
-Tables = Mapping[str, Table]
 
 
 @dataclass(frozen=True)
@@ -150,14 +149,14 @@ def find_pictures(root: Node, tables: Tables, name: str | None, reading: Reading
     found, others, lost = _candidates(root, tables, options.frames is not None)
     timed = options.frames is not None and options.frame_times is not None
     if name is None and timed and len(found) != 1:
-        return Shown("", None, given_frames(options.frames))
+        return Shown("", None, _given_frames(options.frames))
     name = _choose(root, found, [*others, *lost], lost, name, reading)
     chosen, where = found[name], f"{reading.path}: stimulus {name!r}"
     index = None if chosen.whole else chosen.numbers(where)
     if index is None and not chosen.whole:
-        base = series_frames(chosen.pictures, where, reading)
+        base = _series_frames(chosen.pictures, where, reading)
     else:
-        base = template_frames(chosen.pictures, where, reading)
+        base = _template_frames(chosen.pictures, where, reading)
     if index is not None and index.size and not BLANK <= index.min() <= index.max() < base.shape[0]:
         raise RetinaCodecError(
             f"{where} must refer to pictures of {chosen.pictures.path} by numbers below "
@@ -193,7 +192,7 @@ def _candidates(
             lost[node.name] = str(error)
     hidden: dict[str, str] = {}
     nodes = _inside(root, "stimulus/templates", hidden)
-    templates = {n.name: n for n in nodes if not n.is_array and is_template(n)}
+    templates = {n.name: n for n in nodes if not n.is_array and _is_template(n)}
     tabled = list(_presentations(tables, templates))
     numbered = [entry for entry in tabled if entry[1].column]
     for name, table in numbered if found or numbered else tabled:
@@ -211,7 +210,7 @@ def _inside(node: Node, place: str = "", lost: dict[str, str] | None = None) -> 
 def _may_be(node: Node, timed: bool) -> bool:
     """Say whether a node may be the movie: it has frames, or times for the frames given."""
     times = node.stored("timestamps") or node.stored("starting_time")
-    return (timed and times is not None) or is_movie(node)
+    return (timed and times is not None) or _is_movie(node)
 
 
 def _elsewhere(root: Node, timed: bool) -> dict[str, Candidate]:
@@ -244,7 +243,7 @@ def _presentations(
         for name in sorted({each for each in owner if each}):
             rows = np.flatnonzero(owner == name)
             found = _numbers(table, templates[name], rows)
-            if found is None and frame_array(templates[name]) is not None:
+            if found is None and _frame_array(templates[name]) is not None:
                 found = rows, np.zeros(rows.size, dtype=np.int64), ""
             if found is None:
                 continue
@@ -276,7 +275,7 @@ def _numbers(table: Table, template: Node, rows: Numbers) -> tuple[Numbers, Numb
             numbers = values.ravel()[rows].astype(np.float64)
             shown = np.isfinite(numbers)
             return rows[shown], numbers[shown].astype(np.int64), column
-    names = {name: number for number, name in enumerate(picture_names(template))}
+    names = {name: number for number, name in enumerate(_picture_names(template))}
     for column in NAME_COLUMNS:
         values = table[column] if column in table and names else None
         if isinstance(values, np.ndarray):
@@ -339,23 +338,23 @@ def _choose(
     return name
 
 
-def is_movie(node: Node) -> bool:
+def _is_movie(node: Node) -> bool:
     """Return whether a node has frames: inside, in other files, or to be made from a seed."""
     if node.is_array:
         return False
     return (
-        frame_array(node) is not None
+        _frame_array(node) is not None
         or node.get("external_file") is not None
         or _recipe(node) is not None
     )
 
 
-def is_template(node: Node) -> bool:
+def _is_template(node: Node) -> bool:
     """Return whether a node holds pictures: a series with frames, or arrays of 2 or 3 axes."""
-    return frame_array(node) is not None or bool(_pictures(node))
+    return _frame_array(node) is not None or bool(_pictures(node))
 
 
-def series_frames(node: Node, where: str, reading: Reading) -> Frames:
+def _series_frames(node: Node, where: str, reading: Reading) -> Frames:
     """Return the frames of an image series, wherever they are stored.
 
     Parameters
@@ -378,10 +377,10 @@ def series_frames(node: Node, where: str, reading: Reading) -> Frames:
     """
     options = reading.options
     if options.frames is not None:
-        return given_frames(options.frames)
+        return _given_frames(options.frames)
     if node.kind not in STANDARD:
         reading.say(f"{node.path} is of the type {node.kind or 'none'}, read as an image series")
-    data, files, recipe = frame_array(node), node.stored("external_file"), _recipe(node)
+    data, files, recipe = _frame_array(node), node.stored("external_file"), _recipe(node)
     if data is not None and 0 not in data.shape:
         axes = options.axis_order or _axes(node, data.shape, where, reading)
         return _array_frames(data, axes, where, reading)
@@ -395,7 +394,7 @@ def series_frames(node: Node, where: str, reading: Reading) -> Frames:
     )
 
 
-def template_frames(node: Node, where: str, reading: Reading) -> Frames:
+def _template_frames(node: Node, where: str, reading: Reading) -> Frames:
     """Return the pictures of a template by number.
 
     Parameters
@@ -416,7 +415,7 @@ def template_frames(node: Node, where: str, reading: Reading) -> Frames:
     RetinaCodecError
         No pictures, pictures of several sizes, or color without the option ``color``.
     """
-    options, data = reading.options, frame_array(node)
+    options, data = reading.options, _frame_array(node)
     if data is not None:
         return _array_frames(data, options.axis_order or "tyx", where, reading)
     pictures, (names, stated) = _pictures(node), _ordered(node)
@@ -445,12 +444,12 @@ def template_frames(node: Node, where: str, reading: Reading) -> Frames:
     )
 
 
-def picture_names(node: Node) -> list[str]:
+def _picture_names(node: Node) -> list[str]:
     """Return the names of the pictures of a container in order; none for an image series."""
     return [] if node.stored("data") is not None else _ordered(node)[0]
 
 
-def given_frames(given: Any) -> Frames:
+def _given_frames(given: Any) -> Frames:
     """Return frames that the user gives: an array, a source of frames, or a .npy file."""
     if isinstance(given, Frames):
         return given
@@ -469,7 +468,7 @@ def given_frames(given: Any) -> Frames:
     return GivenFrames(given)
 
 
-def frame_array(node: Node) -> Node | None:
+def _frame_array(node: Node) -> Node | None:
     """Return the array of frames in a series, or None."""
     data = node.stored("data")  # None for an array, which has no members
     return data if data is not None and len(data.shape) in (3, 4) else None

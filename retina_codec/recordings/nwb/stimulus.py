@@ -12,7 +12,6 @@ from retina_codec.errors import option
 from retina_codec.recordings.frames.lazy import BLANK, Frames, IndexedFrames
 from retina_codec.recordings.nwb.clock import (
     FrameClock,
-    Tables,
     clock_from_intervals,
     clock_of_plays,
     clock_of_series,
@@ -21,7 +20,7 @@ from retina_codec.recordings.nwb.clock import (
 )
 from retina_codec.recordings.nwb.options import Reading
 from retina_codec.recordings.nwb.pictures import Shown, find_pictures
-from retina_codec.recordings.nwb.tree import Node
+from retina_codec.recordings.nwb.tree import Node, Tables
 
 __all__ = ["Stimulus", "find_stimulus"]
 

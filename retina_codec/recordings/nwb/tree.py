@@ -25,7 +25,7 @@ from retina_codec.storage.hdf5 import (
     written_share,
 )
 
-__all__ = ["HDF5Node", "Node", "Table", "as_numbers", "joined_words"]
+__all__ = ["HDF5Node", "Node", "Table", "Tables", "as_numbers", "joined_words"]
 
 MOST_MEMBERS = 200_000  # of one group; a recording has fewer
 ROW_COLUMNS = ("spike_times_index", "spike_times", "start_time")  # one value for every row
@@ -466,6 +466,9 @@ class Table(Mapping[str, Any]):
     def spans(self) -> tuple[Floats, Floats]:
         """Return the start and stop of every row, s."""
         return self.numbers("start_time"), self.numbers("stop_time")
+
+
+Tables = Mapping[str, Table]  # by name
 
 
 def _named_codes(data: Node) -> npt.NDArray[Any]:
